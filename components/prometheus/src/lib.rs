@@ -1,1 +1,3 @@
-//! To be written.
+//! The components whose names begin with `prometheus.`, but for the exporters.
+
+pub mod scrape;

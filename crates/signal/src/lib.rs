@@ -1,1 +1,14 @@
-//! To be written.
+//! The signals that flow between components: label sets and series blocks, batches, and how batches are handed on.
+//!
+//! This crate knows no component, no wire format besides the one in which it stores label sets (the label list of
+//! remote write 1), and no I/O.
+
+pub mod flow;
+pub mod labels;
+pub mod metrics;
+pub mod series;
+
+pub use flow::{Consume, ConsumeError, Fanout, Inlet, Receiver, Signal};
+pub use labels::{LabelError, Labels, LabelsBuilder};
+pub use metrics::{Metrics, MetricsBatch, Sample, SeriesPart};
+pub use series::{BlockBuilder, SeriesBlock};

@@ -1,1 +1,6 @@
-//! To be written.
+//! Bytes to signals and back.
+
+pub mod float;
+pub mod remote_write;
+pub mod snappy;
+pub mod text;

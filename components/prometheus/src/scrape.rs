@@ -1,0 +1,3 @@
+//! `prometheus.scrape`.
+
+mod cache;

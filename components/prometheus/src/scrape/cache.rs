@@ -1,0 +1,983 @@
+//! What a scrape remembers of a target's series.
+//!
+//! A target exposes nearly the same lines in nearly the same order each time. The cache keeps, in the order of the last
+//! scrape, a keyed hash of the text of each series and where its label set lies, and predicts the next line from that: a
+//! steady line costs one hash and one comparison, and nobody looks at its labels. The text itself is not kept.
+
+use std::sync::Arc;
+
+use corten_signal::labels::METRIC_NAME;
+use corten_signal::metrics::STALE_NAN;
+use corten_signal::{BlockBuilder, Labels, LabelsBuilder, Sample, SeriesBlock, SeriesPart};
+use corten_wire::text::{MetricType, ParseError, TextSink, read_series};
+use hashbrown::HashTable;
+use xxhash_rust::xxh3::xxh3_128_with_seed;
+
+/// How the labels of a target and those that it exposes are joined, and what is accepted of them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct SeriesRules {
+    /// Whether exposed labels win over the target's.
+    pub(crate) honor_labels: bool,
+    /// Whether exposed times are used.
+    pub(crate) honor_timestamps: bool,
+    /// Whether series with exposed times get staleness markers, too.
+    pub(crate) track_timestamps_staleness: bool,
+    /// The most samples in a scrape; 0 is no limit.
+    pub(crate) sample_limit: u64,
+    /// The most labels of a series; 0 is no limit.
+    pub(crate) label_limit: u64,
+    /// The longest label name in bytes; 0 is no limit.
+    pub(crate) label_name_length_limit: u64,
+    /// The longest label value in bytes; 0 is no limit.
+    pub(crate) label_value_length_limit: u64,
+    /// Whether names may be any UTF-8 text.
+    pub(crate) utf8_names: bool,
+}
+
+/// Why what a target exposes was refused as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ExpositionError {
+    /// The text is broken.
+    Parse(ParseError),
+    /// A series is not acceptable.
+    Series(String),
+    /// More samples than the limit.
+    SampleLimit,
+}
+
+impl From<ParseError> for ExpositionError {
+    fn from(error: ParseError) -> Self {
+        ExpositionError::Parse(error)
+    }
+}
+
+impl std::fmt::Display for ExpositionError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ExpositionError::Parse(error) => error.fmt(f),
+            ExpositionError::Series(message) => f.write_str(message),
+            ExpositionError::SampleLimit => f.write_str("sample limit exceeded"),
+        }
+    }
+}
+
+/// A text of a series that was seen in the last scrape.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    hash: [u64; 2],
+    text_len: u32,
+    at: Place,
+}
+
+/// Where a series lies: (block, index within the block).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    block: u16,
+    index: u16,
+}
+
+/// A block of series of the target. `seen` holds, for each series, the number of the scrape that saw it last, shifted
+/// by one, and in its lowest bit whether the sample had a time of its own.
+struct Table {
+    block: Arc<SeriesBlock>,
+    seen: Vec<u32>,
+    dead: u32,
+    samples: Vec<Sample>,
+    samples_before: usize,
+}
+
+/// The series of one target.
+pub(crate) struct SeriesCache {
+    seed: u64,
+    rules: SeriesRules,
+    /// The target's public labels.
+    target: LabelsBuilder,
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+    by_text: HashTable<u32>,
+    by_labels: HashTable<Place>,
+    tables: Vec<Table>,
+    /// The entries in the order of the last successful scrape.
+    order: Vec<u32>,
+    /// Whether the series of `order` still count as present: not after a failed scrape, which marked them as ended.
+    order_is_live: bool,
+    scrape: Scrape,
+    scratch: LabelsBuilder,
+}
+
+/// The state of the scrape that is under way.
+#[derive(Default)]
+struct Scrape {
+    number: u32,
+    base_ms: i64,
+    /// Where in `order` the next line is expected.
+    cursor: usize,
+    /// The order of this scrape, once it differs from the last.
+    new_order: Option<Vec<u32>>,
+    current: Option<Current>,
+    building: BlockBuilder,
+    building_seen: Vec<u32>,
+    building_samples: Vec<Sample>,
+    /// How many tables there were before this scrape.
+    tables_before: usize,
+    /// The entries that this scrape made.
+    made: Vec<u32>,
+    scraped: u64,
+    kept: u64,
+    added: u64,
+    duplicates: u64,
+    out_of_bounds: u64,
+    over_limit: bool,
+    latest_accepted_ms: i64,
+    /// Samples whose own time lies too far from the scrape's for an offset.
+    far: Vec<(Place, i64, f64)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Current {
+    entry: u32,
+    predicted: bool,
+}
+
+/// What a scrape brought.
+#[derive(Debug, Default)]
+pub(crate) struct Scraped {
+    /// The samples and staleness markers.
+    pub(crate) parts: Vec<SeriesPart>,
+    /// How many samples were in the exposition.
+    pub(crate) scraped: u64,
+    /// How many of them were kept.
+    pub(crate) kept: u64,
+    /// How many series are new.
+    pub(crate) added: u64,
+    /// How many samples were dropped because their series stood twice in the exposition.
+    pub(crate) duplicates: u64,
+    /// How many samples were dropped because their time lies too far ahead.
+    pub(crate) out_of_bounds: u64,
+}
+
+/// How far ahead of the scrape the time of a sample may lie, in milliseconds.
+const AHEAD_MS_MAX: i64 = 10 * 60 * 1000;
+
+/// The most blocks that a target's series stand in: an index fits into 16 bits. With the size of a block this bounds
+/// the memory for one target.
+const TABLES_MAX: usize = u16::MAX as usize;
+
+/// How far around the expected line a known series is looked for before the prediction gives up on it.
+const RESYNC_BACK: usize = 8;
+const RESYNC_AHEAD: usize = 64;
+
+impl SeriesCache {
+    /// An empty cache for a target with these public labels.
+    pub(crate) fn new(seed: u64, target: LabelsBuilder, rules: SeriesRules) -> Self {
+        SeriesCache {
+            seed,
+            rules,
+            target,
+            entries: Vec::new(),
+            free: Vec::new(),
+            by_text: HashTable::new(),
+            by_labels: HashTable::new(),
+            tables: Vec::new(),
+            order: Vec::new(),
+            order_is_live: false,
+            scrape: Scrape::default(),
+            scratch: LabelsBuilder::new(),
+        }
+    }
+
+    /// Begins a scrape whose samples have this time unless they bring their own.
+    pub(crate) fn begin(&mut self, base_ms: i64) {
+        // The number is kept shifted by one; it wraps after two thousand million scrapes of a target.
+        let number = (self.scrape.number + 1) % (u32::MAX >> 1);
+        self.scrape = Scrape {
+            number: number.max(1),
+            base_ms,
+            tables_before: self.tables.len(),
+            latest_accepted_ms: base_ms + AHEAD_MS_MAX,
+            ..Scrape::default()
+        };
+        for table in &mut self.tables {
+            table.samples = Vec::with_capacity(table.samples_before);
+        }
+    }
+
+    /// Ends a scrape that succeeded: its samples, and staleness markers for the series that are gone.
+    pub(crate) fn succeed(&mut self) -> Scraped {
+        self.seal_building();
+        let unchanged = self.scrape.new_order.is_none() && self.scrape.cursor == self.order.len();
+        if !unchanged {
+            let order = match self.scrape.new_order.take() {
+                Some(order) => order,
+                None => self.order[..self.scrape.cursor].to_vec(),
+            };
+            let before = std::mem::replace(&mut self.order, order);
+            self.forget_missing(&before);
+        }
+        self.order_is_live = true;
+        let scraped = self.take_scraped();
+        self.rebuild_when_wasteful();
+        scraped
+    }
+
+    /// Ends a scrape that failed: nothing of it counts, and every series of the one before has ended.
+    pub(crate) fn fail(&mut self) -> Scraped {
+        for id in std::mem::take(&mut self.scrape.made) {
+            self.remove_entry(id);
+            self.free.push(id);
+        }
+        let tables_before = self.scrape.tables_before;
+        self.by_labels.retain(|place| usize::from(place.block) < tables_before);
+        self.tables.truncate(tables_before);
+        self.scrape.building = BlockBuilder::new();
+        for table in &mut self.tables {
+            table.samples.clear();
+        }
+        self.scrape.far.clear();
+        let mut scraped = Scraped { scraped: self.scrape.scraped, ..Scraped::default() };
+        scraped.parts = self.end_all();
+        scraped
+    }
+
+    /// Staleness markers for every series of the last scrape; afterwards there are none.
+    pub(crate) fn end_all(&mut self) -> Vec<SeriesPart> {
+        if std::mem::take(&mut self.order_is_live) {
+            let order = std::mem::take(&mut self.order);
+            for id in &order {
+                let place = self.entries[*id as usize].at;
+                self.push_stale(place);
+            }
+            self.order = order;
+        }
+        self.take_parts()
+    }
+
+    /// The time that the markers and samples get.
+    pub(crate) fn set_time(&mut self, base_ms: i64) {
+        self.scrape.base_ms = base_ms;
+    }
+
+    /// What the cache occupies, in bytes, without the allocator's share.
+    #[cfg(test)]
+    fn size_bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>()
+            + self.order.capacity() * 4
+            + self.by_text.capacity() * 5
+            + self.by_labels.capacity() * 5
+            + self.tables.iter().map(|t| t.block.size_bytes() + t.seen.capacity() * 4).sum::<usize>()
+    }
+
+    fn take_scraped(&mut self) -> Scraped {
+        let scrape = &self.scrape;
+        Scraped {
+            scraped: scrape.scraped,
+            kept: scrape.kept,
+            added: scrape.added,
+            duplicates: scrape.duplicates,
+            out_of_bounds: scrape.out_of_bounds,
+            parts: self.take_parts(),
+        }
+    }
+
+    fn take_parts(&mut self) -> Vec<SeriesPart> {
+        let base_ms = self.scrape.base_ms;
+        let mut parts = Vec::new();
+        for table in &mut self.tables {
+            table.samples_before = table.samples.len();
+            if !table.samples.is_empty() {
+                let samples = std::mem::take(&mut table.samples);
+                parts.push(SeriesPart { block: Arc::clone(&table.block), base_ms, samples });
+            }
+            table.samples = Vec::new();
+        }
+        for (place, time_ms, value) in std::mem::take(&mut self.scrape.far) {
+            let block = Arc::clone(&self.tables[usize::from(place.block)].block);
+            let samples = vec![Sample { value, index: u32::from(place.index), offset_ms: 0 }];
+            parts.push(SeriesPart { block, base_ms: time_ms, samples });
+        }
+        parts
+    }
+
+    /// Forgets the texts that stood in the order before and do not stand in this one, and ends their series.
+    fn forget_missing(&mut self, before: &[u32]) {
+        let mut present = IdSet::for_ids_below(self.entries.len());
+        for &id in &self.order {
+            present.insert(id);
+        }
+        for &id in before {
+            // A text can stand in an order twice; it is forgotten once.
+            if !present.insert(id) {
+                continue;
+            }
+            let place = self.entries[id as usize].at;
+            self.remove_entry(id);
+            self.free.push(id);
+            let table = &mut self.tables[usize::from(place.block)];
+            if table.seen[usize::from(place.index)] >> 1 == self.scrape.number {
+                // The series has another text now.
+                continue;
+            }
+            table.dead += 1;
+            let hash = table.block.hash64(u32::from(place.index));
+            if let Ok(found) = self.by_labels.find_entry(hash, |p| *p == place) {
+                found.remove();
+            }
+            if self.order_is_live {
+                self.push_stale(place);
+            }
+        }
+    }
+
+    fn push_stale(&mut self, place: Place) {
+        let table = &mut self.tables[usize::from(place.block)];
+        let seen = &mut table.seen[usize::from(place.index)];
+        let has_time = *seen & 1 == 1;
+        let mark = u32::MAX;
+        if *seen != mark && (!has_time || self.rules.track_timestamps_staleness) {
+            table.samples.push(Sample { value: STALE_NAN, index: u32::from(place.index), offset_ms: 0 });
+        }
+        // Whatever text refers to the series as well: it is marked once.
+        *seen = mark;
+    }
+
+    fn remove_entry(&mut self, id: u32) {
+        let hash = self.entries[id as usize].hash[0];
+        if let Ok(found) = self.by_text.find_entry(hash, |other| *other == id) {
+            found.remove();
+        }
+    }
+
+    /// Copies what is alive into new blocks once a third of what the blocks hold is not.
+    fn rebuild_when_wasteful(&mut self) {
+        let total: usize = self.tables.iter().map(|t| t.block.len()).sum();
+        let dead: usize = self.tables.iter().map(|t| t.dead as usize).sum();
+        let crowded = self.tables.len() > TABLES_MAX / 2;
+        if total == 0 || (dead * 3 <= total && !crowded) {
+            return;
+        }
+        let old = std::mem::take(&mut self.tables);
+        let mut moved: Vec<Vec<Place>> = old.iter().map(|t| vec![NOWHERE; t.block.len()]).collect();
+        self.by_labels.clear();
+        self.scrape.tables_before = 0;
+        let order = std::mem::take(&mut self.order);
+        let mut visited = IdSet::for_ids_below(self.entries.len());
+        for &id in &order {
+            // A text can stand in an order twice; its entry is moved once.
+            if !visited.insert(id) {
+                continue;
+            }
+            let at = self.entries[id as usize].at;
+            let (block, index) = (usize::from(at.block), usize::from(at.index));
+            if moved[block][index] == NOWHERE {
+                if self.scrape.building.is_full() {
+                    self.seal_building();
+                }
+                let table = &old[block];
+                self.scrape.building.push_labels(table.block.labels(u32::from(at.index)));
+                self.scrape.building_seen.push(table.seen[index]);
+                moved[block][index] = self.building_place();
+                self.index_labels(moved[block][index]);
+            }
+            self.entries[id as usize].at = moved[block][index];
+        }
+        self.order = order;
+        self.seal_building();
+        for table in &mut self.tables {
+            table.samples_before = table.block.len();
+        }
+    }
+
+    fn building_place(&self) -> Place {
+        Place { block: self.tables.len() as u16, index: (self.scrape.building.len() - 1) as u16 }
+    }
+
+    fn index_labels(&mut self, place: Place) {
+        let (tables, building) = (&self.tables, &self.scrape.building);
+        let hash_of = |p: &Place| match tables.get(usize::from(p.block)) {
+            Some(table) => table.block.hash64(u32::from(p.index)),
+            None => building.hash64(u32::from(p.index)),
+        };
+        self.by_labels.insert_unique(hash_of(&place), place, hash_of);
+    }
+
+    fn seal_building(&mut self) {
+        if self.scrape.building.is_empty() {
+            return;
+        }
+        let building = std::mem::take(&mut self.scrape.building);
+        self.tables.push(Table {
+            block: building.finish(true),
+            seen: std::mem::take(&mut self.scrape.building_seen),
+            dead: 0,
+            samples: std::mem::take(&mut self.scrape.building_samples),
+            samples_before: 0,
+        });
+    }
+
+    fn hash(&self, text: &[u8], metric_type: MetricType) -> [u64; 2] {
+        // The type decides how some labels are written, so that one text is two series under two types.
+        let salt = match metric_type {
+            MetricType::Histogram => 1,
+            MetricType::Summary => 2,
+            _ => 0,
+        };
+        let hash = xxh3_128_with_seed(text, self.seed ^ salt);
+        [hash as u64, (hash >> 64) as u64]
+    }
+
+    fn find_text(&self, hash: [u64; 2], len: usize) -> Option<u32> {
+        self.by_text
+            .find(hash[0], |id| {
+                let entry = &self.entries[*id as usize];
+                entry.hash == hash && entry.text_len as usize == len
+            })
+            .copied()
+    }
+
+    /// Reads the labels of a series that was not seen before and finds or makes its place.
+    fn place_new(&mut self, text: &[u8], metric_type: MetricType) -> Result<Place, ExpositionError> {
+        let mut labels = std::mem::take(&mut self.scratch);
+        labels.clear();
+        let read = self.read_labels(text, metric_type, &mut labels);
+        self.scratch = labels;
+        read?;
+        if self.scrape.building.is_full() {
+            self.seal_building();
+        }
+        if self.tables.len() >= TABLES_MAX {
+            return Err(ExpositionError::Series(format!("the target has more than {TABLES_MAX} blocks of series")));
+        }
+        let building = &mut self.scrape.building;
+        let index = building.push(&mut self.scratch).map_err(|e| ExpositionError::Series(e.to_string()))?;
+        let (tables, building) = (&self.tables, &self.scrape.building);
+        let new = building.labels(index);
+        let same = self.by_labels.find(building.hash64(index), |p| labels_at(tables, building, *p) == new).copied();
+        if let Some(place) = same {
+            self.scrape.building.pop();
+            return Ok(place);
+        }
+        self.scrape.building_seen.push(0);
+        let place = self.building_place();
+        self.index_labels(place);
+        self.scrape.added += 1;
+        Ok(place)
+    }
+
+    fn read_labels(
+        &self,
+        text: &[u8],
+        metric_type: MetricType,
+        labels: &mut LabelsBuilder,
+    ) -> Result<(), ExpositionError> {
+        read_series(text, metric_type, labels)?;
+        join_target_labels(labels, &self.target, self.rules.honor_labels);
+        if labels.get(METRIC_NAME).is_none_or(str::is_empty) {
+            return Err(ExpositionError::Series("missing metric name (__name__ label)".to_owned()));
+        }
+        self.check_limits(labels)?;
+        if !self.rules.utf8_names
+            && let Some((name, value)) = labels.iter().find(|(name, value)| {
+                !value.is_empty() && if *name == METRIC_NAME { !is_legacy_metric_name(value) } else { !is_legacy_label_name(name) }
+            })
+        {
+            let shown = if name == METRIC_NAME { value } else { name };
+            return Err(ExpositionError::Series(format!("invalid metric name or label names: {shown}")));
+        }
+        Ok(())
+    }
+
+    fn check_limits(&self, labels: &LabelsBuilder) -> Result<(), ExpositionError> {
+        let rules = &self.rules;
+        let metric = labels.get(METRIC_NAME).unwrap_or_default();
+        let count = labels.iter().filter(|(_, value)| !value.is_empty()).count() as u64;
+        if rules.label_limit > 0 && count > rules.label_limit {
+            return Err(ExpositionError::Series(format!(
+                "label_limit exceeded (metric: {metric:.50}, number of labels: {count}, limit: {})",
+                rules.label_limit
+            )));
+        }
+        for (name, value) in labels.iter().filter(|(_, value)| !value.is_empty()) {
+            for (limit, len, which) in [
+                (rules.label_name_length_limit, name.len() as u64, "label_name_length_limit"),
+                (rules.label_value_length_limit, value.len() as u64, "label_value_length_limit"),
+            ] {
+                if limit > 0 && len > limit {
+                    return Err(ExpositionError::Series(format!(
+                        "{which} exceeded (metric: {metric:.50}, label name: {name:.50}, length: {len}, limit: {limit})"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that an entry stands next in the order of this scrape, and where the next line is expected.
+    fn advance(&mut self, current: Current) {
+        let cursor = self.scrape.cursor;
+        if current.predicted {
+            if let Some(order) = &mut self.scrape.new_order {
+                order.push(current.entry);
+            }
+            self.scrape.cursor = cursor + 1;
+            return;
+        }
+        if self.scrape.new_order.is_none() {
+            let mut order = Vec::with_capacity(self.order.len() + 16);
+            order.extend_from_slice(&self.order[..cursor.min(self.order.len())]);
+            self.scrape.new_order = Some(order);
+        }
+        if let Some(order) = &mut self.scrape.new_order {
+            order.push(current.entry);
+        }
+        let start = cursor.saturating_sub(RESYNC_BACK).min(self.order.len());
+        let end = (cursor + RESYNC_AHEAD).min(self.order.len());
+        let found = self.order[start..end].iter().position(|id| *id == current.entry);
+        // A text that is not near stands most likely where another stood before.
+        self.scrape.cursor = found.map_or(cursor + 1, |at| start + at + 1);
+    }
+}
+
+/// A set of entry numbers.
+struct IdSet(Vec<u64>);
+
+impl IdSet {
+    fn for_ids_below(count: usize) -> Self {
+        IdSet(vec![0; count.div_ceil(64)])
+    }
+
+    /// Adds a number; whether it is new.
+    fn insert(&mut self, id: u32) -> bool {
+        let word = &mut self.0[id as usize / 64];
+        let before = *word;
+        *word |= 1 << (id % 64);
+        *word != before
+    }
+}
+
+const NOWHERE: Place = Place { block: u16::MAX, index: u16::MAX };
+
+fn labels_at<'a>(tables: &'a [Table], building: &'a BlockBuilder, place: Place) -> Labels<'a> {
+    match tables.get(usize::from(place.block)) {
+        Some(table) => table.block.labels(u32::from(place.index)),
+        None => building.labels(u32::from(place.index)),
+    }
+}
+
+impl TextSink for SeriesCache {
+    type Error = ExpositionError;
+
+    #[inline]
+    fn recognise(&mut self, line: &[u8], metric_type: MetricType) -> Option<usize> {
+        let id = *self.order.get(self.scrape.cursor)?;
+        let entry = &self.entries[id as usize];
+        let len = entry.text_len as usize;
+        if !matches!(line.get(len), Some(b' ' | b'\t')) || self.hash(&line[..len], metric_type) != entry.hash {
+            return None;
+        }
+        self.scrape.current = Some(Current { entry: id, predicted: true });
+        Some(len)
+    }
+
+    fn series(&mut self, text: &[u8], metric_type: MetricType) -> Result<(), ExpositionError> {
+        let hash = self.hash(text, metric_type);
+        let entry = match self.find_text(hash, text.len()) {
+            Some(id) => id,
+            None => {
+                let at = self.place_new(text, metric_type)?;
+                let new = Entry { hash, text_len: text.len() as u32, at };
+                let id = match self.free.pop() {
+                    Some(id) => {
+                        self.entries[id as usize] = new;
+                        id
+                    }
+                    None => {
+                        self.entries.push(new);
+                        (self.entries.len() - 1) as u32
+                    }
+                };
+                let entries = &self.entries;
+                self.by_text.insert_unique(hash[0], id, |id| entries[*id as usize].hash[0]);
+                self.scrape.made.push(id);
+                id
+            }
+        };
+        self.scrape.current = Some(Current { entry, predicted: false });
+        Ok(())
+    }
+
+    #[inline]
+    fn sample(&mut self, value: f64, timestamp_ms: Option<i64>) -> Result<(), ExpositionError> {
+        let Some(current) = self.scrape.current.take() else {
+            return Err(ExpositionError::Series("a sample without a series".to_owned()));
+        };
+        self.scrape.scraped += 1;
+        if self.rules.sample_limit > 0 && self.scrape.scraped > self.rules.sample_limit {
+            self.scrape.over_limit = true;
+            return Ok(());
+        }
+        let timestamp_ms = timestamp_ms.filter(|_| self.rules.honor_timestamps);
+        self.advance(current);
+        let place = self.entries[current.entry as usize].at;
+        let number = self.scrape.number;
+        let (seen, samples) = match self.tables.get_mut(usize::from(place.block)) {
+            Some(table) => (&mut table.seen[usize::from(place.index)], &mut table.samples),
+            None => (&mut self.scrape.building_seen[usize::from(place.index)], &mut self.scrape.building_samples),
+        };
+        let offset_ms = match timestamp_ms {
+            None => {
+                if *seen >> 1 == number {
+                    self.scrape.duplicates += 1;
+                    return Ok(());
+                }
+                0
+            }
+            Some(time) if time > self.scrape.latest_accepted_ms => {
+                self.scrape.out_of_bounds += 1;
+                return Ok(());
+            }
+            Some(time) => match i32::try_from(time - self.scrape.base_ms) {
+                Ok(offset) => offset,
+                Err(_) => {
+                    *seen = number << 1 | 1;
+                    self.scrape.far.push((place, time, value));
+                    self.scrape.kept += 1;
+                    return Ok(());
+                }
+            },
+        };
+        *seen = number << 1 | u32::from(timestamp_ms.is_some());
+        samples.push(Sample { value, index: u32::from(place.index), offset_ms });
+        self.scrape.kept += 1;
+        Ok(())
+    }
+}
+
+impl SeriesCache {
+    /// Whether the scrape under way has more samples than its limit.
+    pub(crate) fn is_over_limit(&self) -> bool {
+        self.scrape.over_limit
+    }
+}
+
+/// Joins the exposed labels of a series with the target's. Where both have a name, either the exposed one wins, or it is
+/// kept under a name with `exported_` before it, as often as needed.
+fn join_target_labels(labels: &mut LabelsBuilder, target: &LabelsBuilder, honor_labels: bool) {
+    if honor_labels {
+        for (name, value) in target.iter() {
+            // An exposed label without a value counts as present, and then disappears.
+            if labels.get(name).is_none() {
+                labels.push(name, value);
+            }
+        }
+        return;
+    }
+    let mut conflicts: Vec<(String, String)> = Vec::new();
+    for (name, _) in target.iter() {
+        if let Some(value) = labels.get(name) {
+            if !value.is_empty() {
+                conflicts.push((name.to_owned(), value.to_owned()));
+            }
+            labels.remove(name);
+        }
+    }
+    for (name, value) in target.iter() {
+        labels.push(name, value);
+    }
+    conflicts.sort_by(|a, b| a.0.len().cmp(&b.0.len()).then_with(|| a.0.cmp(&b.0)));
+    for (name, value) in conflicts {
+        let mut exported = format!("exported_{name}");
+        while labels.get(&exported).is_some() {
+            exported.insert_str(0, "exported_");
+        }
+        labels.push(&exported, &value);
+    }
+}
+
+fn is_legacy_metric_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_' || b == b':')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b':')
+}
+
+fn is_legacy_label_name(name: &str) -> bool {
+    !name.contains(':') && is_legacy_metric_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use corten_signal::metrics::is_stale;
+    use corten_wire::text::TextParser;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn target(labels: &[(&str, &str)]) -> LabelsBuilder {
+        let mut builder = LabelsBuilder::new();
+        for (name, value) in labels {
+            builder.push(name, value);
+        }
+        builder
+    }
+
+    fn cache(rules: SeriesRules) -> SeriesCache {
+        SeriesCache::new(42, target(&[("job", "j")]), rules)
+    }
+
+    fn timestamped() -> SeriesRules {
+        SeriesRules { honor_timestamps: true, ..SeriesRules::default() }
+    }
+
+    fn feed(cache: &mut SeriesCache, time_ms: i64, body: &str) -> Result<(), ExpositionError> {
+        cache.begin(time_ms);
+        let mut parser = TextParser::new();
+        parser.feed(body.as_bytes(), cache)?;
+        parser.finish(cache)
+    }
+
+    fn scrape(cache: &mut SeriesCache, time_ms: i64, body: &str) -> Scraped {
+        feed(cache, time_ms, body).unwrap();
+        cache.succeed()
+    }
+
+    /// One line a sample: labels, value or `stale`, time.
+    fn lines(parts: &[SeriesPart]) -> Vec<String> {
+        let mut lines: Vec<String> = parts
+            .iter()
+            .flat_map(|part| {
+                part.samples.iter().map(|sample| {
+                    let value = if is_stale(sample.value) { "stale".to_owned() } else { sample.value.to_string() };
+                    format!("{} {value} @{}", part.block.labels(sample.index), part.timestamp_ms(sample))
+                })
+            })
+            .collect();
+        lines.sort();
+        lines
+    }
+
+    #[test]
+    fn a_series_that_is_gone_gets_one_marker() {
+        let mut cache = cache(SeriesRules::default());
+        scrape(&mut cache, 1, "a 1\nb 2\nc 3\n");
+        let second = scrape(&mut cache, 2, "a 1\nc 3\n");
+        assert_eq!(
+            lines(&second.parts),
+            [
+                r#"{__name__="a", job="j"} 1 @2"#,
+                r#"{__name__="b", job="j"} stale @2"#,
+                r#"{__name__="c", job="j"} 3 @2"#
+            ]
+        );
+        assert_eq!(lines(&scrape(&mut cache, 3, "a 1\nc 3\n").parts).len(), 2);
+        assert_eq!(lines(&scrape(&mut cache, 4, "").parts).len(), 2);
+        assert_eq!(lines(&scrape(&mut cache, 5, "").parts).len(), 0);
+    }
+
+    #[test]
+    fn a_failed_scrape_ends_the_series_of_the_one_before() {
+        let mut cache = cache(SeriesRules::default());
+        scrape(&mut cache, 1, "a 1\nb 2\n");
+        assert!(feed(&mut cache, 2, "b 3\nnew 1\nbroken\n").is_err());
+        let failed = cache.fail();
+        assert_eq!(
+            lines(&failed.parts),
+            [r#"{__name__="a", job="j"} stale @2"#, r#"{__name__="b", job="j"} stale @2"#]
+        );
+        cache.begin(3);
+        assert!(cache.fail().parts.is_empty(), "what has ended does not end again");
+        let recovered = scrape(&mut cache, 4, "a 1\n");
+        assert_eq!(lines(&recovered.parts), [r#"{__name__="a", job="j"} 1 @4"#]);
+    }
+
+    #[test]
+    fn a_series_with_its_own_time_gets_no_marker_unless_asked_for() {
+        for (track, want) in [(false, 0), (true, 1)] {
+            let mut cache = cache(SeriesRules { track_timestamps_staleness: track, ..timestamped() });
+            let first = scrape(&mut cache, 1000, "a 1 500\na 2 700\n");
+            assert_eq!(
+                lines(&first.parts),
+                [r#"{__name__="a", job="j"} 1 @500"#, r#"{__name__="a", job="j"} 2 @700"#]
+            );
+            assert_eq!(scrape(&mut cache, 2000, "").parts.len(), want);
+        }
+    }
+
+    #[test]
+    fn times_of_any_distance_are_kept_and_those_far_ahead_are_dropped() {
+        let mut cache = cache(timestamped());
+        let now = 1_700_000_000_000;
+        let scraped = scrape(&mut cache, now, &format!("a 1 1\nb 1 {}\nc 1 {}\n", now + 600_000, now + 600_001));
+        assert_eq!(
+            lines(&scraped.parts),
+            [r#"{__name__="a", job="j"} 1 @1"#.to_owned(), format!(r#"{{__name__="b", job="j"}} 1 @{}"#, now + 600_000)]
+        );
+        assert_eq!((scraped.kept, scraped.out_of_bounds), (2, 1));
+    }
+
+    #[test]
+    fn exposed_times_are_ignored_when_told_so() {
+        let mut cache = cache(SeriesRules::default());
+        assert_eq!(lines(&scrape(&mut cache, 9, "a 1 5\n").parts), [r#"{__name__="a", job="j"} 1 @9"#]);
+        assert_eq!(scrape(&mut cache, 10, "").parts.len(), 1);
+    }
+
+    #[test]
+    fn a_series_that_stands_twice_is_taken_once() {
+        let mut cache = cache(SeriesRules::default());
+        let scraped = scrape(&mut cache, 1, "a{x=\"1\",y=\"2\"} 1\na{y=\"2\",x=\"1\"} 2\na{x=\"1\",y=\"2\"} 3\n");
+        assert_eq!(lines(&scraped.parts), [r#"{__name__="a", job="j", x="1", y="2"} 1 @1"#]);
+        assert_eq!((scraped.scraped, scraped.kept, scraped.added, scraped.duplicates), (3, 1, 1, 2));
+        // With its other text alone it is still the same series.
+        let second = scrape(&mut cache, 2, "a{y=\"2\",x=\"1\"} 5\n");
+        assert_eq!(lines(&second.parts), [r#"{__name__="a", job="j", x="1", y="2"} 5 @2"#]);
+        assert_eq!(second.added, 0);
+    }
+
+    #[test]
+    fn labels_of_the_target_win_unless_exposed_ones_are_honoured() {
+        let body = "a{job=\"x\",exported_job=\"y\"} 1\nb{job=\"\"} 1\n";
+        let mut other = cache(SeriesRules::default());
+        assert_eq!(
+            lines(&scrape(&mut other, 1, body).parts),
+            [
+                r#"{__name__="a", exported_exported_job="x", exported_job="y", job="j"} 1 @1"#,
+                r#"{__name__="b", job="j"} 1 @1"#
+            ]
+        );
+        let mut honoured = cache(SeriesRules { honor_labels: true, ..SeriesRules::default() });
+        assert_eq!(
+            lines(&scrape(&mut honoured, 1, body).parts),
+            [r#"{__name__="a", exported_job="y", job="x"} 1 @1"#, r#"{__name__="b"} 1 @1"#]
+        );
+    }
+
+    #[test]
+    fn what_breaks_a_limit_fails_the_scrape() {
+        for (rules, body, want) in [
+            (
+                SeriesRules { label_limit: 2, ..SeriesRules::default() },
+                "a{x=\"1\"} 1\n",
+                "label_limit exceeded (metric: a, number of labels: 3, limit: 2)",
+            ),
+            (
+                SeriesRules { label_name_length_limit: 8, ..SeriesRules::default() },
+                "a{abcdefghi=\"1\"} 1\n",
+                "label_name_length_limit exceeded (metric: a, label name: abcdefghi, length: 9, limit: 8)",
+            ),
+            (
+                SeriesRules { label_value_length_limit: 2, ..SeriesRules::default() },
+                "a{x=\"123\"} 1\n",
+                "label_value_length_limit exceeded (metric: a, label name: x, length: 3, limit: 2)",
+            ),
+            (SeriesRules::default(), "{\"a.b\"} 1\n", "invalid metric name or label names: a.b"),
+            (SeriesRules::default(), "a{\"x.y\"=\"1\"} 1\n", "invalid metric name or label names: x.y"),
+            (
+                SeriesRules::default(),
+                "a{x=\"1\",x=\"2\"} 1\n",
+                "label name \"x\" is not unique: invalid sample",
+            ),
+        ] {
+            let mut cache = cache(rules);
+            assert_eq!(feed(&mut cache, 1, body).unwrap_err().to_string(), want);
+        }
+        let mut open = cache(SeriesRules { utf8_names: true, ..SeriesRules::default() });
+        assert_eq!(scrape(&mut open, 1, "{\"a.b\",\"x.y\"=\"1\"} 1\n").kept, 1);
+    }
+
+    #[test]
+    fn the_sample_limit_is_noticed_and_samples_are_still_counted() {
+        let mut cache = cache(SeriesRules { sample_limit: 2, ..SeriesRules::default() });
+        feed(&mut cache, 1, "a 1\nb 1\nc 1\n").unwrap();
+        assert!(cache.is_over_limit());
+        assert_eq!(cache.fail().scraped, 3);
+    }
+
+    #[test]
+    fn a_type_that_changes_changes_the_series() {
+        let mut cache = cache(SeriesRules::default());
+        let line = "a{le=\"1\"} 1\n";
+        assert_eq!(
+            lines(&scrape(&mut cache, 1, &format!("# TYPE a histogram\n{line}")).parts),
+            [r#"{__name__="a", job="j", le="1.0"} 1 @1"#]
+        );
+        assert_eq!(
+            lines(&scrape(&mut cache, 2, line).parts),
+            [r#"{__name__="a", job="j", le="1"} 1 @2"#, r#"{__name__="a", job="j", le="1.0"} stale @2"#]
+        );
+    }
+
+    #[test]
+    fn a_name_that_begins_another_is_not_taken_for_it() {
+        let mut cache = cache(SeriesRules::default());
+        scrape(&mut cache, 1, "foo 1\n");
+        let second = scrape(&mut cache, 2, "foobar 2\nfoo {a=\"b\"} 3\n");
+        assert_eq!(
+            lines(&second.parts),
+            [
+                r#"{__name__="foo", a="b", job="j"} 3 @2"#,
+                r#"{__name__="foo", job="j"} stale @2"#,
+                r#"{__name__="foobar", job="j"} 2 @2"#
+            ]
+        );
+    }
+
+    #[test]
+    fn memory_does_not_grow_with_series_that_come_and_go() {
+        let mut cache = cache(SeriesRules::default());
+        let mut sizes = Vec::new();
+        for round in 0..400 {
+            let body: String = (0..100).map(|i| format!("a{{i=\"{i}\",r=\"{}\"}} 1\n", if i % 4 == 0 { round } else { 0 })).collect();
+            scrape(&mut cache, round, &body);
+            sizes.push(cache.size_bytes());
+        }
+        assert!(sizes[399] <= *sizes[50..100].iter().max().unwrap(), "{sizes:?}");
+    }
+
+    /// The same without prediction: a map from label set to whether the last sample had its own time.
+    #[derive(Default)]
+    struct Model {
+        last: BTreeMap<String, ()>,
+    }
+
+    impl Model {
+        fn scrape(&mut self, time_ms: i64, series: &[(u8, i32)]) -> Vec<String> {
+            let mut now = BTreeMap::new();
+            let mut out = Vec::new();
+            for (name, value) in series {
+                let labels = format!(r#"{{__name__="m{name}", job="j"}}"#);
+                if now.insert(labels.clone(), ()).is_none() {
+                    out.push(format!("{labels} {value} @{time_ms}"));
+                }
+            }
+            for labels in self.last.keys().filter(|labels| !now.contains_key(*labels)) {
+                out.push(format!("{labels} stale @{time_ms}"));
+            }
+            self.last = now;
+            out.sort();
+            out
+        }
+
+        fn fail(&mut self, time_ms: i64) -> Vec<String> {
+            std::mem::take(&mut self.last).keys().map(|labels| format!("{labels} stale @{time_ms}")).collect()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn prediction_makes_no_difference(
+            scrapes in proptest::collection::vec((proptest::collection::vec((0u8..30, -5i32..5), 0..40), 0u8..6), 1..30),
+        ) {
+            let mut cache = cache(SeriesRules::default());
+            let mut model = Model::default();
+            for (time_ms, (series, luck)) in scrapes.iter().enumerate() {
+                let time_ms = time_ms as i64;
+                let body: String = series.iter().map(|(name, value)| format!("m{name} {value}\n")).collect();
+                if *luck == 0 {
+                    prop_assert!(feed(&mut cache, time_ms, &(body + "broken")).is_err());
+                    prop_assert_eq!(lines(&cache.fail().parts), model.fail(time_ms));
+                } else {
+                    prop_assert_eq!(lines(&scrape(&mut cache, time_ms, &body).parts), model.scrape(time_ms, series));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! How batches are handed from component to component.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
+
+/// A kind of telemetry.
+pub trait Signal: Send + Sync + Sized + 'static {
+    /// What is handed on at once. Cloning is cheap: the content is shared.
+    type Batch: Clone + Send + Sync + fmt::Debug + 'static;
+    /// The signal's name, in lower case.
+    const NAME: &'static str;
+    /// How many items a batch holds.
+    fn items(batch: &Self::Batch) -> usize;
+}
+
+/// A future without a type of its own.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Takes batches of a signal.
+pub trait Consume<S: Signal>: Send + Sync + 'static {
+    /// Takes a batch. `Ok` is acceptance, and the wait for it is the back-pressure.
+    fn consume(&self, batch: S::Batch) -> BoxFuture<'_, Result<(), ConsumeError>>;
+}
+
+/// Why a batch was not taken, in terms of what its producer is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConsumeError {
+    /// Try again, after this long if it says so.
+    Retry {
+        /// How long to wait.
+        after: Option<Duration>,
+        /// Why.
+        reason: String,
+    },
+    /// The batch, or a part of it, will never be taken.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+    /// The component is gone.
+    Exited {
+        /// The id of the component.
+        component: String,
+    },
+}
+
+impl fmt::Display for ConsumeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConsumeError::Retry { reason, .. } | ConsumeError::Refused { reason } => f.write_str(reason),
+            ConsumeError::Exited { component } => write!(f, "{component} has exited"),
+        }
+    }
+}
+
+impl std::error::Error for ConsumeError {}
+
+/// How long a caller waits for the first stage of an inlet.
+const FIRST_ATTACH_WAIT_MAX: Duration = Duration::from_secs(10);
+
+struct Stage<S: Signal>(Arc<dyn Consume<S>>);
+
+struct Core<S: Signal> {
+    component: Arc<str>,
+    stage: ArcSwapOption<Stage<S>>,
+    closed: AtomicBool,
+    changed: Notify,
+}
+
+/// The inside of a component's entrance: what runs behind a [`Receiver`] is put in place here.
+pub struct Inlet<S: Signal>(Arc<Core<S>>);
+
+impl<S: Signal> Inlet<S> {
+    /// The entrance of a component that does not take anything yet.
+    pub fn new(component: impl Into<Arc<str>>) -> Self {
+        Inlet(Arc::new(Core {
+            component: component.into(),
+            stage: ArcSwapOption::empty(),
+            closed: AtomicBool::new(false),
+            changed: Notify::new(),
+        }))
+    }
+
+    /// The handle to give to others. All handles of an inlet are equal, and outlive reloads.
+    pub fn receiver(&self) -> Receiver<S> {
+        Receiver(Arc::clone(&self.0))
+    }
+
+    /// Puts a stage in place. Batches in flight finish where they entered.
+    pub fn attach(&self, stage: Arc<dyn Consume<S>>) {
+        self.0.stage.store(Some(Arc::new(Stage(stage))));
+        self.0.changed.notify_waiters();
+    }
+
+    /// Takes nothing any more: whoever sends is told that the component has exited.
+    pub fn close(&self) {
+        self.0.closed.store(true, Ordering::Release);
+        self.0.stage.store(None);
+        self.0.changed.notify_waiters();
+    }
+}
+
+/// A handle to a component's entrance. Its identity is the component's: two handles are equal when they lead to the
+/// same inlet.
+pub struct Receiver<S: Signal>(Arc<Core<S>>);
+
+impl<S: Signal> Receiver<S> {
+    /// The component that takes the batches.
+    pub fn component(&self) -> &str {
+        &self.0.component
+    }
+
+    /// Hands a batch to the component. Before the component has its first stage the caller waits, up to ten seconds.
+    ///
+    /// # Errors
+    ///
+    /// What the component answers; [`ConsumeError::Exited`] when it is gone.
+    pub async fn consume(&self, batch: S::Batch) -> Result<(), ConsumeError> {
+        if let Some(stage) = self.0.stage.load_full() {
+            return stage.0.consume(batch).await;
+        }
+        let stage = tokio::time::timeout(FIRST_ATTACH_WAIT_MAX, self.wait_for_stage()).await;
+        match stage {
+            Ok(Some(stage)) => stage.0.consume(batch).await,
+            Ok(None) => Err(ConsumeError::Exited { component: self.0.component.to_string() }),
+            Err(_) => Err(ConsumeError::Retry {
+                after: None,
+                reason: format!("{} does not take anything yet", self.0.component),
+            }),
+        }
+    }
+
+    async fn wait_for_stage(&self) -> Option<Arc<Stage<S>>> {
+        loop {
+            let changed = self.0.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(stage) = self.0.stage.load_full() {
+                return Some(stage);
+            }
+            if self.0.closed.load(Ordering::Acquire) {
+                return None;
+            }
+            changed.await;
+        }
+    }
+}
+
+impl<S: Signal> Clone for Receiver<S> {
+    fn clone(&self) -> Self {
+        Receiver(Arc::clone(&self.0))
+    }
+}
+
+impl<S: Signal> PartialEq for Receiver<S> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<S: Signal> Eq for Receiver<S> {}
+
+impl<S: Signal> fmt::Debug for Receiver<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Receiver<{}>({})", S::NAME, self.0.component)
+    }
+}
+
+/// The receivers of a `forward_to`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fanout<S: Signal> {
+    receivers: Vec<Receiver<S>>,
+}
+
+impl<S: Signal> Fanout<S> {
+    /// Hands batches to all of these, in order.
+    pub fn new(receivers: Vec<Receiver<S>>) -> Self {
+        Fanout { receivers }
+    }
+
+    /// Hands a batch to every receiver, also when one refuses it.
+    ///
+    /// # Errors
+    ///
+    /// The first refusal, once all receivers were called.
+    pub async fn consume(&self, batch: S::Batch) -> Result<(), ConsumeError> {
+        let mut first_error = None;
+        for receiver in &self.receivers {
+            if let Err(error) = receiver.consume(batch.clone()).await {
+                first_error.get_or_insert(error);
+            }
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{Metrics, MetricsBatch};
+    use std::sync::atomic::AtomicUsize;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Consume<Metrics> for Count {
+        fn consume(&self, _: Arc<MetricsBatch>) -> BoxFuture<'_, Result<(), ConsumeError>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_waits_for_the_first_stage() {
+        let inlet = Inlet::<Metrics>::new("prometheus.echo.a");
+        let receiver = inlet.receiver();
+        let count = Arc::new(Count::default());
+        let (sent, ()) = tokio::join!(receiver.consume(Arc::default()), async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            inlet.attach(count.clone());
+        });
+        assert_eq!(sent, Ok(()));
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_for_the_first_stage_is_bounded() {
+        let inlet = Inlet::<Metrics>::new("prometheus.echo.a");
+        assert!(matches!(inlet.receiver().consume(Arc::default()).await, Err(ConsumeError::Retry { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_closed_inlet_says_that_the_component_has_exited() {
+        let inlet = Inlet::<Metrics>::new("prometheus.echo.a");
+        inlet.attach(Arc::new(Count::default()));
+        inlet.close();
+        let error = inlet.receiver().consume(Arc::default()).await.unwrap_err();
+        assert_eq!(error.to_string(), "prometheus.echo.a has exited");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_does_not_keep_the_others_from_the_batch() {
+        let gone = Inlet::<Metrics>::new("prometheus.echo.gone");
+        gone.close();
+        let alive = Inlet::<Metrics>::new("prometheus.echo.alive");
+        let count = Arc::new(Count::default());
+        alive.attach(count.clone());
+        let fanout = Fanout::new(vec![gone.receiver(), alive.receiver()]);
+        assert!(fanout.consume(Arc::default()).await.is_err());
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    }
+}
