@@ -1,2 +1,162 @@
-//! To be written.
-fn main() {}
+//! The benchmark harness: targets that are scraped, a sink that counts, and a driver that puts Corten and its peers
+//! side by side. It uses none of Corten's crates, so that what counts is independent of what is counted.
+
+mod args;
+mod driver;
+mod error;
+mod exposition;
+mod http;
+mod peers;
+mod process;
+mod procfs;
+mod report;
+mod scenario;
+mod sink;
+mod stats;
+mod subject;
+mod target;
+mod wire;
+
+use std::{
+    env,
+    io::{self, Read as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+    thread,
+};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    args::Args,
+    error::{Context, Error, Result},
+    scenario::SCENARIOS,
+    target::Listening,
+};
+
+const HELP: &str = "\
+corten-bench run <scenario>    measure Corten and its peers side by side
+    --ours <path>              the corten binary; given twice, two builds are compared
+    --ours-mode run|thin       how it is started (run)
+    --ours-arg <arg>           a further argument for it; may be repeated
+    --peers <a,b>              vmagent, prometheus, or none (vmagent,prometheus)
+    --pairs <n>                rounds, each of which runs every subject once (5)
+    --window <duration>        how long is measured, rounded up to whole scrape intervals (30s)
+    --seed <n>                 seed of the first pair's pages (1)
+    --gzip                     targets compress their pages for whoever takes it
+    --pin                      subject on processor 0, target and sink on processor 1
+    --keep                     keep configurations, data and logs of each run
+    --out <file>               where results go as JSON (below the work directory)
+    --work-dir <dir>           (target/bench)
+    --peers-dir <dir>          (target/peers)
+corten-bench peers             fetch the peers from Debian's packages
+    --peers-dir <dir>          (target/peers)
+corten-bench target            serve pages to scrape
+    --targets <n> --series <n> --change <share> --churn <share> --seed <n> --gzip --port <n>
+    --file-sd <file>           write the targets for file_sd_configs
+    --list <file>              write the targets, one URL a line
+corten-bench sink              receive remote write 1 and count; GET /stats, GET /seconds
+    --listen <address>         (127.0.0.1:0)
+    --status <n> --delay <d>   what is answered (204, 0s)
+    --script <a:s[:d],..>      from <a> after the first request on: status <s>, delay <d>
+target and sink end with their standard input when --exit-with-stdin is given.
+";
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let command = async {
+        let mut args = Args::new(env::args().skip(1));
+        let name = args.positional().unwrap_or_default();
+        dispatch(&name, args).await
+    };
+    // Dropping the command ends the processes that it started.
+    let ended = tokio::select! {
+        ended = command => ended,
+        () = interrupted() => Err(Error::new("interrupted")),
+    };
+    match ended {
+        Ok(code) => code,
+        Err(error) => {
+            say(format!("error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn dispatch(name: &str, mut args: Args) -> Result<ExitCode> {
+    match name {
+        "run" => {
+            let settings = driver::Settings::take(&mut args)?;
+            args.finish()?;
+            let (report, valid) = driver::run(settings, say).await?;
+            print(&report)?;
+            return Ok(if valid { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        "peers" => {
+            let dir = args.text("--peers-dir")?.map(PathBuf::from);
+            args.finish()?;
+            peers::fetch(&dir.map_or_else(|| Ok(peers::build_dir()?.join("peers")), Ok)?, say)?;
+        }
+        "target" => {
+            let settings = target::Settings::take(&mut args)?;
+            let with_stdin = args.flag("--exit-with-stdin");
+            args.finish()?;
+            end_with_stdin(with_stdin);
+            target::run(settings, announce).await?;
+        }
+        "sink" => {
+            let settings = sink::Settings::take(&mut args)?;
+            let with_stdin = args.flag("--exit-with-stdin");
+            args.finish()?;
+            end_with_stdin(with_stdin);
+            sink::run(settings, announce).await?;
+        }
+        _ => {
+            let scenarios: String =
+                SCENARIOS.iter().map(|scenario| format!("    {:<10}{}\n", scenario.name, scenario.about)).collect();
+            print(&format!("{HELP}\nscenarios:\n{scenarios}"))?;
+            return Ok(if matches!(name, "" | "help") { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ends the process when nobody holds the other end of its standard input any more.
+fn end_with_stdin(wanted: bool) {
+    if wanted {
+        thread::spawn(|| {
+            let mut stdin = io::stdin().lock();
+            while stdin.read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
+            std::process::exit(0);
+        });
+    }
+}
+
+async fn interrupted() {
+    let wait = |kind| async move {
+        match signal(kind) {
+            Ok(mut signal) => drop(signal.recv().await),
+            // Then the signal's default ends the process.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = wait(SignalKind::interrupt()) => {}
+        () = wait(SignalKind::terminate()) => {}
+    }
+}
+
+fn announce(listening: &Listening) -> Result<()> {
+    let line = serde_json::to_string(listening).context("cannot tell the address")?;
+    print(&(line + "\n"))
+}
+
+fn print(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("cannot write to standard output")
+}
+
+/// Tells of progress; a terminal that is gone does not stop a measurement.
+fn say(text: String) {
+    let _ = writeln!(io::stderr(), "{text}");
+}

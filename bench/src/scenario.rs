@@ -1,0 +1,112 @@
+//! The scenarios, written out.
+
+use std::time::Duration;
+
+use crate::exposition::debug_series;
+
+/// Scrape to remote write at a fixed rate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Pipeline {
+    /// Targets.
+    pub(crate) targets: usize,
+    /// Series of each target.
+    pub(crate) series: usize,
+    /// How often each target is scraped.
+    pub(crate) interval: Duration,
+    /// Share of the series that are replaced at each scrape.
+    pub(crate) churn: f64,
+    /// Whether samples pass three relabel rules, one of which drops the families for debugging.
+    pub(crate) relabel: bool,
+}
+
+impl Pipeline {
+    /// Samples of one scrape that are to arrive.
+    pub(crate) fn kept(&self) -> usize {
+        self.series - if self.relabel { debug_series(self.series) } else { 0 }
+    }
+
+    /// Samples that are to arrive in a second.
+    pub(crate) fn rate(&self) -> f64 {
+        (self.targets * self.kept()) as f64 / self.interval.as_secs_f64()
+    }
+}
+
+/// What a scenario does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Kind {
+    Pipeline(Pipeline),
+    /// Nothing to do: the memory of an empty configuration.
+    Idle,
+    /// From exec to the first 200 of `/-/ready`.
+    Start,
+}
+
+/// One scenario.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scenario {
+    /// What the user writes.
+    pub(crate) name: &'static str,
+    /// One line for the report.
+    pub(crate) about: &'static str,
+    /// What it does.
+    pub(crate) kind: Kind,
+}
+
+const S1: Pipeline =
+    Pipeline { targets: 100, series: 1000, interval: Duration::from_secs(5), churn: 0.0, relabel: false };
+
+/// All scenarios, by name.
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "idle", about: "empty configuration, memory after 10 s", kind: Kind::Idle },
+    Scenario {
+        name: "relabel",
+        about: "s1 with three relabel rules: drop a tenth of the families, replace, labeldrop",
+        kind: Kind::Pipeline(Pipeline { relabel: true, ..S1 }),
+    },
+    Scenario { name: "s1", about: "100 targets x 1000 series every 5 s", kind: Kind::Pipeline(S1) },
+    Scenario {
+        name: "s2",
+        about: "400 targets x 1000 series every 15 s",
+        kind: Kind::Pipeline(Pipeline { targets: 400, interval: Duration::from_secs(15), ..S1 }),
+    },
+    Scenario {
+        name: "s3",
+        about: "1 target x 200,000 series every 10 s",
+        kind: Kind::Pipeline(Pipeline { targets: 1, series: 200_000, interval: Duration::from_secs(10), ..S1 }),
+    },
+    Scenario {
+        name: "s4",
+        about: "2000 targets x 50 series every 5 s",
+        kind: Kind::Pipeline(Pipeline { targets: 2000, series: 50, ..S1 }),
+    },
+    Scenario {
+        name: "s5",
+        about: "s1 with 5 % of the series replaced at each scrape",
+        kind: Kind::Pipeline(Pipeline { churn: 0.05, ..S1 }),
+    },
+    Scenario { name: "start", about: "exec to /-/ready, empty configuration", kind: Kind::Start },
+];
+
+/// The scenario of that name.
+pub(crate) fn find(name: &str) -> Option<&'static Scenario> {
+    SCENARIOS.iter().find(|scenario| scenario.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scenarios_are_sorted_and_found_by_name() {
+        assert!(SCENARIOS.is_sorted_by_key(|scenario| scenario.name));
+        assert_eq!(find("s1").map(|scenario| scenario.kind), Some(Kind::Pipeline(S1)));
+        assert!(find("s9").is_none());
+    }
+
+    #[test]
+    fn the_relabel_scenario_drops_a_tenth() {
+        let Kind::Pipeline(relabel) = find("relabel").unwrap().kind else { panic!("not a pipeline") };
+        assert_eq!((S1.kept(), relabel.kept()), (1000, 900));
+        assert_eq!(S1.rate(), 20_000.0);
+    }
+}
