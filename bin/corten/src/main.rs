@@ -1,2 +1,7 @@
-//! To be written.
-fn main() {}
+//! The command line.
+
+mod thin;
+
+fn main() {
+    thin::main();
+}

@@ -1,3 +1,6 @@
 //! `prometheus.scrape`.
 
 mod cache;
+mod target;
+
+pub use target::TargetLoop;

@@ -1,1 +1,16 @@
-//! To be written.
+//! What a component is, and what it has of the world around it.
+//!
+//! This crate knows no component and nothing of scopes, graphs and reloads: those are the runtime's.
+
+pub mod context;
+pub mod definition;
+pub mod health;
+pub mod log;
+pub mod metrics;
+pub mod task;
+
+pub use context::{Context, DebugInfo, Host, HttpHandler, Ownership, Services};
+pub use definition::{Component, Definition, Driver, Error};
+pub use health::{Health, HealthBoard, HealthState};
+pub use log::{Field, Logger};
+pub use task::{Stop, Task};

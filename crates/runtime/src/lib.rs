@@ -1,1 +1,12 @@
-//! To be written.
+//! Scopes, graph, evaluation and reload.
+//!
+//! This crate drives components without knowing any: it never depends on a family.
+
+pub mod controller;
+pub mod graph;
+pub mod references;
+pub mod source;
+
+pub use controller::{Controller, LoadError, Node, Options};
+pub use graph::{Catalog, NodeKind, Permissions, check_contents, plan};
+pub use source::{Source, SourceError};

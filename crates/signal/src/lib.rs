@@ -6,7 +6,10 @@
 pub mod flow;
 pub mod labels;
 pub mod metrics;
+pub mod regex;
+pub mod relabel;
 pub mod series;
+pub mod target;
 
 pub use flow::{Consume, ConsumeError, Fanout, Inlet, Receiver, Signal};
 pub use labels::{LabelError, Labels, LabelsBuilder};

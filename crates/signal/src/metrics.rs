@@ -56,12 +56,23 @@ pub struct SeriesPart {
     pub base_ms: i64,
     /// The samples.
     pub samples: Vec<Sample>,
+    /// The native histograms.
+    pub histograms: Vec<HistogramSample>,
+    /// The exemplars. They come after the samples of their series.
+    pub exemplars: Vec<Exemplar>,
+    /// What is known of series, where it is new or has changed.
+    pub metadata: Vec<SeriesMetadata>,
 }
 
 impl SeriesPart {
+    /// A part with samples alone.
+    pub fn of_samples(block: Arc<SeriesBlock>, base_ms: i64, samples: Vec<Sample>) -> Self {
+        SeriesPart { block, base_ms, samples, histograms: Vec::new(), exemplars: Vec::new(), metadata: Vec::new() }
+    }
+
     /// How many samples, histograms and exemplars the part holds.
     pub fn items(&self) -> usize {
-        self.samples.len()
+        self.samples.len() + self.histograms.len() + self.exemplars.len()
     }
 
     /// The time of a sample, in milliseconds since the Unix epoch.
@@ -79,4 +90,146 @@ pub struct Sample {
     pub index: u32,
     /// The time, in milliseconds after the part's base.
     pub offset_ms: i32,
+}
+
+/// A native histogram of a series at a time.
+#[derive(Clone, Debug)]
+pub struct HistogramSample {
+    /// The series, as an index into the part's block.
+    pub index: u32,
+    /// The time, in milliseconds since the Unix epoch.
+    pub timestamp_ms: i64,
+    /// The histogram.
+    pub histogram: Arc<Histogram>,
+}
+
+/// A native histogram, in the model of Prometheus: sparse buckets with exponential bounds, or with bounds of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Histogram {
+    /// The resolution: bounds grow by 2^(2^-schema). [`CUSTOM_BUCKETS_SCHEMA`] means bounds of its own.
+    pub schema: i32,
+    /// How far from zero observations count as zero.
+    pub zero_threshold: f64,
+    /// The sum of all observations; a staleness marker is a sum.
+    pub sum: f64,
+    /// Whether counts may have started anew.
+    pub reset_hint: ResetHint,
+    /// Where the buckets above zero lie.
+    pub positive_spans: Vec<Span>,
+    /// Where the buckets below zero lie.
+    pub negative_spans: Vec<Span>,
+    /// The counts.
+    pub counts: HistogramCounts,
+    /// The upper bounds of the buckets where the schema says that there are some, without the infinite one.
+    pub custom_values: Vec<f64>,
+}
+
+/// The schema of histograms with bounds of their own.
+pub const CUSTOM_BUCKETS_SCHEMA: i32 = -53;
+
+/// The counts of a native histogram.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HistogramCounts {
+    /// Whole numbers.
+    Int {
+        /// All observations.
+        count: u64,
+        /// Those around zero.
+        zero_count: u64,
+        /// Of each bucket above zero, the difference to the one before it.
+        positive_deltas: Vec<i64>,
+        /// Of each bucket below zero, the difference to the one before it.
+        negative_deltas: Vec<i64>,
+    },
+    /// Floating-point numbers.
+    Float {
+        /// All observations.
+        count: f64,
+        /// Those around zero.
+        zero_count: f64,
+        /// Of each bucket above zero.
+        positive_counts: Vec<f64>,
+        /// Of each bucket below zero.
+        negative_counts: Vec<f64>,
+    },
+}
+
+/// A run of buckets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// How many empty buckets lie between the one before and this run; for the first run, its first bucket.
+    pub offset: i32,
+    /// How many buckets the run has.
+    pub length: u32,
+}
+
+/// Whether the counts of a histogram may have started anew since the one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ResetHint {
+    /// Whoever wants to know compares.
+    #[default]
+    Unknown,
+    /// They have.
+    Yes,
+    /// They have not.
+    No,
+    /// They go up and down.
+    Gauge,
+}
+
+/// An example of what a series counts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exemplar {
+    /// The series, as an index into the part's block.
+    pub index: u32,
+    /// The time, in milliseconds since the Unix epoch.
+    pub timestamp_ms: i64,
+    /// The value.
+    pub value: f64,
+    /// Its own labels, sorted: a trace id, most often.
+    pub labels: Vec<(Box<str>, Box<str>)>,
+}
+
+/// What is known of a series.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeriesMetadata {
+    /// The series, as an index into the part's block.
+    pub index: u32,
+    /// What is known; shared by the series of a family.
+    pub metadata: Arc<Metadata>,
+}
+
+/// What is known of a family.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Metadata {
+    /// The name of the family.
+    pub family: String,
+    /// Its type.
+    pub metric_type: MetricType,
+    /// What it means.
+    pub help: String,
+    /// Its unit.
+    pub unit: String,
+}
+
+/// The type of a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
+pub enum MetricType {
+    /// Nothing is known.
+    #[default]
+    Unknown,
+    /// Only ever grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts observations in buckets.
+    Histogram,
+    /// Counts in buckets what goes up and down.
+    GaugeHistogram,
+    /// Quantiles of observations.
+    Summary,
+    /// Labels that say something of what is observed.
+    Info,
+    /// Which of several states hold.
+    StateSet,
 }

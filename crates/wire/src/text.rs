@@ -12,25 +12,10 @@ use memchr::{memchr, memrchr};
 use crate::float::{parse_value, push_open_metrics_float};
 use corten_signal::LabelsBuilder;
 use corten_signal::labels::METRIC_NAME;
+use corten_signal::metrics::MetricType;
 
 /// The longest line that is accepted, in bytes.
 pub const LINE_BYTES_MAX: usize = 1 << 20;
-
-/// The type of the lines that follow. In this format it is positional: it holds until the next `# TYPE` line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
-pub enum MetricType {
-    /// Untyped, or no type was given.
-    #[default]
-    Unknown,
-    /// A counter.
-    Counter,
-    /// A gauge.
-    Gauge,
-    /// A histogram: values of `le` are normalised.
-    Histogram,
-    /// A summary: values of `quantile` are normalised.
-    Summary,
-}
 
 /// Takes what [`TextParser`] finds, in the order of the body.
 pub trait TextSink {
@@ -85,6 +70,7 @@ pub struct TextParser {
     /// The start of a line whose end has not arrived.
     partial: Vec<u8>,
     line: u64,
+    /// In this format the type is positional: it holds until the next `# TYPE` line.
     metric_type: MetricType,
 }
 

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use corten_signal::labels::METRIC_NAME;
-use corten_signal::metrics::STALE_NAN;
+use corten_signal::metrics::{MetricType, STALE_NAN};
 use corten_signal::{BlockBuilder, Labels, LabelsBuilder, Sample, SeriesBlock, SeriesPart};
-use corten_wire::text::{MetricType, ParseError, TextSink, read_series};
+use corten_wire::text::{ParseError, TextSink, read_series};
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -286,14 +286,14 @@ impl SeriesCache {
             table.samples_before = table.samples.len();
             if !table.samples.is_empty() {
                 let samples = std::mem::take(&mut table.samples);
-                parts.push(SeriesPart { block: Arc::clone(&table.block), base_ms, samples });
+                parts.push(SeriesPart::of_samples(Arc::clone(&table.block), base_ms, samples));
             }
             table.samples = Vec::new();
         }
         for (place, time_ms, value) in std::mem::take(&mut self.scrape.far) {
             let block = Arc::clone(&self.tables[usize::from(place.block)].block);
             let samples = vec![Sample { value, index: u32::from(place.index), offset_ms: 0 }];
-            parts.push(SeriesPart { block, base_ms: time_ms, samples });
+            parts.push(SeriesPart::of_samples(block, time_ms, samples));
         }
         parts
     }

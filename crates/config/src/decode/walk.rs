@@ -1,0 +1,377 @@
+//! The walk over a body and its table.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use corten_syntax::{Attr, Block, Diagnostic, Expr, SourceFile, Span, Stmt, quote};
+
+use super::context::{CheckContext, DecodeContext, DecodeErrors, Decoded, Problem, References};
+use super::frame::{Fault, Frame, Required};
+use super::object::refusal;
+use super::{Mismatch, MismatchKind, Mismatches, ValueContext};
+use crate::arguments::{Arguments, unboxed};
+use crate::encode::{Sensitive, block_place, field_place};
+use crate::error::PathStep;
+use crate::eval::{self, EvalError, Scope};
+use crate::schema::{Arity, Body, FieldKind, Overrides, Schema, Slot, TypeInfo};
+
+/// Decodes the body of a component's block. The label of the block is its caller's business.
+///
+/// # Errors
+/// Everything that is wrong with the body.
+pub fn decode<T: Arguments>(block: &Block, cx: &DecodeContext<'_>) -> Result<Decoded<T>, DecodeErrors> {
+    let mut walk = Walk::new(Mode::Run(cx.scope), ValueContext { minimum: cx.minimum, checking: false });
+    let slot = walk.top(T::SCHEMA, block);
+    match slot.and_then(unboxed) {
+        Some(value) if walk.problems.is_empty() => {
+            Ok(Decoded { value, sensitive: walk.sensitive, deprecated: walk.deprecated })
+        }
+        _ => Err(walk.errors(block)),
+    }
+}
+
+/// Checks the body of a component's block as far as it can be without evaluating it: names, numbers of blocks, what is
+/// required, literals, and whether the exports of other components fit where they are used.
+///
+/// # Errors
+/// Everything that is wrong with the body.
+pub fn check(schema: &'static Schema, block: &Block, cx: &CheckContext<'_>) -> Result<(), DecodeErrors> {
+    let mut walk = Walk::new(Mode::Check(cx.references), ValueContext { minimum: cx.minimum, checking: true });
+    walk.top(schema, block);
+    if walk.problems.is_empty() { Ok(()) } else { Err(walk.errors(block)) }
+}
+
+#[derive(Clone, Copy)]
+enum Mode<'a> {
+    Run(&'a dyn Scope),
+    Check(&'a dyn References),
+}
+
+/// A body, and what it belongs to.
+struct Place<'a> {
+    stmts: &'a [Stmt],
+    source: &'a Arc<SourceFile>,
+    /// The whole block.
+    span: Span,
+    /// Where the body stands in the arguments, for what is noted as secret.
+    path: &'a str,
+}
+
+/// What came of a piece of text: its value, and whether all of it is known. A piece without errors may yet be unknown to
+/// a static check.
+pub(super) type Outcome = (Option<Slot>, bool);
+
+pub(super) const UNKNOWN: Outcome = (None, false);
+
+pub(super) struct Walk<'a> {
+    mode: Mode<'a>,
+    cx: ValueContext,
+    pub(super) problems: Vec<Problem>,
+    sensitive: Sensitive,
+    deprecated: Vec<String>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(mode: Mode<'a>, cx: ValueContext) -> Self {
+        Walk { mode, cx, problems: Vec::new(), sensitive: Sensitive::default(), deprecated: Vec::new() }
+    }
+
+    fn top(&mut self, schema: &'static Schema, block: &Block) -> Option<Slot> {
+        let place = Place { stmts: &block.body, source: &block.source, span: block.span, path: "" };
+        self.body(schema, &[], &place, None).0
+    }
+
+    /// The problems. Where nothing was found wrong, and there is yet no value, the table is to blame.
+    fn errors(mut self, block: &Block) -> DecodeErrors {
+        if self.problems.is_empty() {
+            self.problem(&block.source, block.span, "the arguments have no value");
+        }
+        DecodeErrors(self.problems)
+    }
+
+    pub(super) fn problem(&mut self, source: &Arc<SourceFile>, span: Span, message: impl Into<String>) {
+        self.problems.push(Problem { diagnostic: Diagnostic::error(source, span, message), positioned: true });
+    }
+
+    fn body(
+        &mut self,
+        schema: &'static Schema,
+        overrides: Overrides<'_>,
+        place: &Place<'_>,
+        label: Option<&str>,
+    ) -> Outcome {
+        let mut frame = Frame::new(schema, overrides);
+        if let Some(label) = label {
+            frame.set_label(label);
+        }
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for stmt in place.stmts {
+            if let Stmt::Block(block) = stmt {
+                *counts.entry(&block.name).or_default() += 1;
+            }
+        }
+        for stmt in place.stmts {
+            match stmt {
+                Stmt::Attr(attr) => self.attr_stmt(&mut frame, attr, place.path),
+                Stmt::Block(block) => self.block_stmt(&mut frame, block, counts[&*block.name], place.path),
+            }
+        }
+
+        let mut faults = Vec::new();
+        let outcome = frame.finish(Required::Enforced, &mut faults);
+        for fault in faults {
+            let span = match fault {
+                Fault::Rule(_, Some(span)) => span,
+                _ => place.span,
+            };
+            let diagnostic = Diagnostic::error(place.source, span, fault.message());
+            self.problems.push(Problem { diagnostic, positioned: false });
+        }
+        outcome
+    }
+
+    fn attr_stmt(&mut self, frame: &mut Frame, attr: &Attr, path: &str) {
+        let name = &*attr.name.text;
+        let Some((found, state)) = frame.find(name) else {
+            let message = format!("unrecognized attribute name {}", quote(name));
+            return self.problem(&attr.source, attr.span(), message);
+        };
+        let FieldKind::Attr { ty, .. } = found.field.kind else {
+            let message = format!("{} must be a block, but is used as an attribute", quote(name));
+            return self.problem(&attr.source, attr.span(), message);
+        };
+        if state.written.is_some() {
+            let message = format!("attribute {} may only be provided once", quote(name));
+            return self.problem(&attr.source, attr.span(), message);
+        }
+        state.written = Some(attr.span());
+        if let Some(refusal) = refusal("attribute", name, found.field.stability, &self.cx) {
+            self.problem(&attr.source, attr.span(), refusal);
+        }
+        if let Some(instead) = found.field.deprecated {
+            self.deprecated.push(format!("attribute {} is deprecated: {instead}", quote(name)));
+        }
+        let (slot, known) = self.value(ty, &attr.source, &attr.value, &field_place(path, name));
+        state.slot = slot;
+        state.unknown |= !known;
+    }
+
+    fn block_stmt(&mut self, frame: &mut Frame, block: &Block, count: usize, path: &str) {
+        let name = &*block.name;
+        let Some((found, state)) = frame.find(name) else {
+            let message = format!("unrecognized block name {}", quote(name));
+            return self.problem(&block.source, block.span, message);
+        };
+        let first = state.written.is_none();
+        let (body, defaults, stability, deprecated, group) = match found.field.kind {
+            FieldKind::Block { block: ty, defaults, .. } => {
+                if first && let Some(message) = miscount(ty.arity, name, count) {
+                    self.problem(&block.source, block.span, message);
+                    state.unknown = true;
+                }
+                (ty.body, defaults, found.field.stability, found.field.deprecated, name)
+            }
+            FieldKind::Group { prefix, group } => {
+                let variant = &(group.one_of)().variants[found.variant.unwrap_or_default()];
+                let stability = variant.stability.min(found.field.stability);
+                let no_defaults: &[(&str, &str)] = &[];
+                (variant.body, no_defaults, stability, variant.deprecated.or(found.field.deprecated), prefix)
+            }
+            _ => {
+                let message = format!("{} must be an attribute, but is used as a block", quote(name));
+                return self.problem(&block.source, block.span, message);
+            }
+        };
+        state.written.get_or_insert(block.span);
+        if let Some(refusal) = refusal("block", name, stability, &self.cx) {
+            self.problem(&block.source, Span::new(block.name_span.start, block.open.end), refusal);
+        }
+        if let Some(instead) = deprecated {
+            self.deprecated.push(format!("block {} is deprecated: {instead}", quote(name)));
+        }
+        let path = block_place(path, group, state.blocks.len());
+        let (slot, known) = self.block(&body, defaults, block, &path);
+        state.blocks.push((found.variant.unwrap_or_default(), slot));
+        state.unknown |= !known;
+    }
+
+    fn block(
+        &mut self,
+        body: &Body,
+        defaults: &'static [(&'static str, &'static str)],
+        block: &Block,
+        path: &str,
+    ) -> Outcome {
+        let (source, name) = (&block.source, quote(&block.name));
+        // The place of what is wrong with a label: from the name to the opening brace.
+        let head = Span::new(block.name_span.start, block.open.end);
+        match body {
+            Body::Struct(schema) => {
+                let schema = schema();
+                let fits = match (block.label(), schema.label()) {
+                    (None, Some(_)) => {
+                        self.problem(source, head, format!("block {name} requires non-empty label"));
+                        false
+                    }
+                    (Some(_), None) => {
+                        self.problem(source, head, format!("block {name} does not support specifying labels"));
+                        false
+                    }
+                    _ => true,
+                };
+                let place = Place { stmts: &block.body, source, span: block.span, path };
+                let (slot, known) = self.body(schema, &[defaults], &place, block.label());
+                (slot, known && fits)
+            }
+            Body::Map { element, collect, .. } => {
+                let mut known = block.label().is_none();
+                if !known {
+                    self.problem(source, head, format!("block {name} requires empty label"));
+                }
+                let mut entries: Vec<(&str, Slot)> = Vec::new();
+                for stmt in &block.body {
+                    match stmt {
+                        Stmt::Attr(attr) => {
+                            let path = field_place(path, &attr.name.text);
+                            let (slot, attr_known) = self.value(element, &attr.source, &attr.value, &path);
+                            known &= attr_known;
+                            entries.extend(slot.map(|slot| (&*attr.name.text, slot)));
+                        }
+                        Stmt::Block(inner) => {
+                            self.problem(source, inner.span, "nested blocks not supported here");
+                            known = false;
+                        }
+                    }
+                }
+                (collect(entries), known)
+            }
+        }
+    }
+
+    /// The value of an attribute.
+    fn value(&mut self, ty: &'static TypeInfo, source: &Arc<SourceFile>, expr: &Expr, path: &str) -> Outcome {
+        match self.mode {
+            Mode::Check(references) => self.check_value(references, ty, source, expr),
+            Mode::Run(scope) => match eval::evaluate(source, expr, scope) {
+                Ok(value) => {
+                    self.sensitive.note(path, &value);
+                    self.convert(ty, source, expr, &value)
+                }
+                Err(error) => {
+                    self.problem(source, error.span, error.message);
+                    UNKNOWN
+                }
+            },
+        }
+    }
+
+    /// Converts the value of an expression.
+    pub(super) fn convert(
+        &mut self,
+        ty: &TypeInfo,
+        source: &Arc<SourceFile>,
+        expr: &Expr,
+        value: &crate::value::Value,
+    ) -> Outcome {
+        match (ty.decode)(value, &self.cx) {
+            Ok(slot) => (Some(slot), true),
+            Err(mismatches) => {
+                self.mismatches(source, expr, mismatches);
+                UNKNOWN
+            }
+        }
+    }
+
+    fn mismatches(&mut self, source: &Arc<SourceFile>, expr: &Expr, mismatches: Mismatches) {
+        for Mismatch { kind, mut error } in mismatches.items() {
+            let (node, rest) = locate(expr, &error.path);
+            let rest = rest.len();
+            let message = error.safe_message();
+            match (self.mode, kind) {
+                // The object's rules have no place in the reference at run time, and no expression before them.
+                (_, MismatchKind::Object) => {
+                    let diagnostic = Diagnostic::error(source, node.span(), message);
+                    let positioned = matches!(self.mode, Mode::Check(_));
+                    self.problems.push(Problem { diagnostic, positioned });
+                }
+                (Mode::Run(_), MismatchKind::UnknownField) => {
+                    // Where the text does not show the field, it is the object's expression that lacks it.
+                    if rest > 0 {
+                        error.path.pop();
+                    }
+                    let EvalError { span, message } = EvalError::locate(&error, source, expr);
+                    self.problem(source, span, message);
+                }
+                (Mode::Run(_), MismatchKind::Value) => {
+                    let EvalError { span, message } = EvalError::locate(&error, source, expr);
+                    self.problem(source, span, message);
+                }
+                (Mode::Check(_), MismatchKind::UnknownField) => {
+                    if let Some(PathStep::Field(name)) = error.path.pop() {
+                        let object = locate(expr, &error.path).0;
+                        self.unknown_field(source, object, &name);
+                    }
+                }
+                (Mode::Check(_), MismatchKind::Value) => {
+                    // The reference words the same differently where it does not evaluate.
+                    let message = match message.strip_prefix("should be ") {
+                        Some(rest) => format!("expected {rest}"),
+                        None => message,
+                    };
+                    self.problem(source, node.span(), message);
+                }
+            }
+        }
+    }
+
+    /// A field of an object literal that nothing asks for.
+    pub(super) fn unknown_field(&mut self, source: &Arc<SourceFile>, object: &Expr, name: &str) {
+        let mut object = object;
+        while let Expr::Paren(paren) = object {
+            object = &paren.inner;
+        }
+        let span = match object {
+            Expr::Object(object) => {
+                let field = object.fields.iter().rev().find(|field| *field.name.text == *name);
+                field.map(|field| field.name.span.to(field.value.span()))
+            }
+            _ => None,
+        };
+        let message = format!("unrecognized attribute name {}", quote(name));
+        self.problem(source, span.unwrap_or_else(|| object.span()), message);
+    }
+}
+
+/// The text about a block that stands too often or too seldom.
+fn miscount(arity: Arity, name: &str, count: usize) -> Option<String> {
+    let name = quote(name);
+    match arity {
+        Arity::One | Arity::Optional if count > 1 => Some(format!("block {name} may only be specified once")),
+        Arity::Exactly(exactly) if count != exactly => Some(format!(
+            "block {name} must be specified exactly {exactly} times, but was specified {count} times"
+        )),
+        _ => None,
+    }
+}
+
+/// The smallest part of an expression that a path leads to, and the rest of the path.
+fn locate<'e, 'p>(expr: &'e Expr, path: &'p [PathStep]) -> (&'e Expr, &'p [PathStep]) {
+    let (mut node, mut path) = (expr, path);
+    while let [step, rest @ ..] = path {
+        let mut inner = node;
+        while let Expr::Paren(paren) = inner {
+            inner = &paren.inner;
+        }
+        let part = match (inner, step) {
+            (Expr::Array(array), PathStep::Index(index)) => array.elements.get(*index),
+            (Expr::Object(object), PathStep::Field(name)) => {
+                let field = object.fields.iter().rev().find(|field| field.name.text == *name);
+                field.map(|field| &field.value)
+            }
+            _ => None,
+        };
+        let Some(part) = part else { break };
+        (node, path) = (part, rest);
+    }
+    (node, path)
+}

@@ -1,0 +1,432 @@
+//! TLS of a server.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::SingleCertAndKey;
+use rustls::{
+    CipherSuite, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+    SupportedCipherSuite,
+};
+use tokio::sync::Mutex;
+
+use crate::files::{Stamps, off_thread, read_tls_file};
+use crate::tls::{certificates, certified_key, provider, system_roots, versions};
+use crate::{Error, ErrorKind, Secret};
+
+/// TLS of a server, with the reference's names, values and rules. Empty text means 'not given'.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ServerTls {
+    /// The certificate chain, as PEM.
+    pub cert_pem: String,
+    /// A file with the certificate chain, read again when it has changed.
+    pub cert_file: String,
+    /// The private key, as PEM.
+    pub key_pem: Secret,
+    /// A file with the private key, read again when it has changed.
+    pub key_file: String,
+    /// The certificate authorities for clients' certificates, as PEM.
+    pub client_ca_pem: String,
+    /// A file with the certificate authorities for clients' certificates, read when the configuration is applied.
+    pub client_ca_file: String,
+    /// What clients must show: `NoClientCert`, `RequestClientCert`, `RequireAnyClientCert`,
+    /// `VerifyClientCertIfGiven` or `RequireAndVerifyClientCert`. Empty means `NoClientCert`.
+    pub client_auth_type: String,
+    /// The cipher suites of TLS 1.2, by their names; those of TLS 1.3 are always enabled. Empty means all.
+    pub cipher_suites: Vec<String>,
+    /// The curves for key exchange, in order of preference. Empty means all.
+    pub curve_preferences: Vec<String>,
+    /// The lowest version: `TLS10`, `TLS11`, `TLS12` or `TLS13`. What is below 1.2 means 1.2.
+    pub min_version: String,
+    /// The highest version: `TLS12` or `TLS13`.
+    pub max_version: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum ClientAuth {
+    None,
+    Request,
+    RequireAny,
+    VerifyIfGiven,
+    RequireAndVerify,
+}
+
+/// Cipher suites that the reference knows and this program does not: those with CBC.
+const UNSUPPORTED_SUITES: &[&str] = &[
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA",
+];
+
+/// The name that the reference gives a cipher suite.
+fn suite_name(suite: &SupportedCipherSuite) -> &'static str {
+    match suite.suite() {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        // The rest carries the registered names on both sides.
+        other => other.as_str().unwrap_or_default(),
+    }
+}
+
+impl ServerTls {
+    /// The rules between arguments, and the values of those that are names.
+    pub fn check(&self) -> Result<(), String> {
+        let client_auth = self.client_auth()?;
+        self.crypto()?;
+        if !self.client_ca_pem.is_empty() && !self.client_ca_file.is_empty() {
+            return Err("cannot specify both client_ca_pem and client_ca_file".to_owned());
+        }
+        if !self.cert_pem.is_empty() && !self.cert_file.is_empty() {
+            return Err("cannot specify both cert_pem and cert_file".to_owned());
+        }
+        if !self.key_pem.is_empty() && !self.key_file.is_empty() {
+            return Err("cannot specify both key_pem and key_file".to_owned());
+        }
+        if self.cert_pem.is_empty() && self.cert_file.is_empty() {
+            return Err("must specify either cert_pem or cert_file".to_owned());
+        }
+        if self.key_pem.is_empty() && self.key_file.is_empty() {
+            return Err("must specify either key_pem or key_file".to_owned());
+        }
+        let has_client_ca = !self.client_ca_pem.is_empty() || !self.client_ca_file.is_empty();
+        if has_client_ca && client_auth == ClientAuth::None {
+            return Err(
+                "cannot specify client_ca_pem or client_ca_file when client_auth_type is NoClientCert".to_owned()
+            );
+        }
+        versions(&self.min_version, &self.max_version).map(|_| ())
+    }
+
+    fn client_auth(&self) -> Result<ClientAuth, String> {
+        Ok(match self.client_auth_type.as_str() {
+            "" | "NoClientCert" => ClientAuth::None,
+            "RequestClientCert" => ClientAuth::Request,
+            "RequireAnyClientCert" => ClientAuth::RequireAny,
+            "VerifyClientCertIfGiven" => ClientAuth::VerifyIfGiven,
+            "RequireAndVerifyClientCert" => ClientAuth::RequireAndVerify,
+            other => return Err(format!("unknown client auth type \"{other}\"")),
+        })
+    }
+
+    /// The primitives that are allowed.
+    fn crypto(&self) -> Result<Arc<CryptoProvider>, String> {
+        if self.cipher_suites.is_empty() && self.curve_preferences.is_empty() {
+            return Ok(provider().clone());
+        }
+        let mut chosen = CryptoProvider::clone(provider());
+        if !self.cipher_suites.is_empty() {
+            let known: Vec<&str> = ring::ALL_CIPHER_SUITES.iter().map(suite_name).collect();
+            for name in &self.cipher_suites {
+                if UNSUPPORTED_SUITES.contains(&name.as_str()) {
+                    return Err(format!(
+                        "cipher \"{name}\" is not supported, the supported ciphers are {}",
+                        known.join(", ")
+                    ));
+                }
+                if !known.contains(&name.as_str()) {
+                    return Err(format!("unknown cipher \"{name}\""));
+                }
+            }
+            // As in Go, the list is about TLS 1.2; the suites of TLS 1.3 cannot be switched off.
+            chosen.cipher_suites.retain(|suite| {
+                suite.tls13().is_some() || self.cipher_suites.iter().any(|name| name == suite_name(suite))
+            });
+        }
+        if !self.curve_preferences.is_empty() {
+            chosen.kx_groups = self.curve_preferences.iter().map(|name| curve(name)).collect::<Result<_, _>>()?;
+        }
+        Ok(Arc::new(chosen))
+    }
+
+    fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+        let client_auth = self.client_auth().map_err(Error::config)?;
+        let optional = match client_auth {
+            ClientAuth::None => return Ok(WebPkiClientVerifier::no_client_auth()),
+            ClientAuth::Request => return Ok(Arc::new(AnyClient { mandatory: false })),
+            ClientAuth::RequireAny => return Ok(Arc::new(AnyClient { mandatory: true })),
+            ClientAuth::VerifyIfGiven => true,
+            ClientAuth::RequireAndVerify => false,
+        };
+        let pem = match self.client_ca_file.as_str() {
+            "" => self.client_ca_pem.as_bytes().to_vec(),
+            file => read_tls_file(file.as_ref()).map_err(|error| error.context("failed to read client_ca_file"))?,
+        };
+        let roots = if pem.is_empty() {
+            // As in Go: without authorities of its own a server takes the system's.
+            system_roots()
+        } else {
+            let mut roots = RootCertStore::empty();
+            let found = certificates(&pem).map_err(|text| Error::config(format!("client_ca: {text}")))?;
+            if roots.add_parsable_certificates(found).0 == 0 {
+                return Err(Error::config("client_ca: no certificate found"));
+            }
+            Arc::new(roots)
+        };
+        let builder = WebPkiClientVerifier::builder_with_provider(roots, provider().clone());
+        let builder = if optional { builder.allow_unauthenticated() } else { builder };
+        builder.build().map_err(|error| Error::new(ErrorKind::Tls, format!("client_ca: {error}")))
+    }
+
+    /// The certificate and key as they are now.
+    fn certified_key(&self) -> Result<SingleCertAndKey, Error> {
+        let read = |file: &str, what: &str| {
+            read_tls_file(file.as_ref()).map_err(|error| error.context(format_args!("failed to read {what}")))
+        };
+        let cert = match self.cert_file.as_str() {
+            "" => self.cert_pem.as_bytes().to_vec(),
+            file => read(file, "cert_file")?,
+        };
+        let key = match self.key_file.as_str() {
+            "" => self.key_pem.expose().as_bytes().to_vec(),
+            file => read(file, "key_file")?,
+        };
+        Ok(certified_key(&cert, &key).map_err(|text| Error::new(ErrorKind::Tls, text))?.into())
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        [&self.cert_file, &self.key_file].into_iter().filter(|file| !file.is_empty()).map(PathBuf::from).collect()
+    }
+}
+
+fn curve(name: &str) -> Result<&'static dyn SupportedKxGroup, String> {
+    match name {
+        "X25519" => Ok(ring::kx_group::X25519),
+        "CurveP256" => Ok(ring::kx_group::SECP256R1),
+        "CurveP384" => Ok(ring::kx_group::SECP384R1),
+        "CurveP521" => {
+            Err("curve \"CurveP521\" is not supported, the supported curves are X25519, CurveP256, CurveP384"
+                .to_owned())
+        }
+        other => Err(format!("unknown curve \"{other}\"")),
+    }
+}
+
+/// TLS of a server, ready for handshakes. It follows its certificate and key files.
+pub struct TlsAcceptor {
+    tls: ServerTls,
+    /// All but the certificate.
+    base: ServerConfig,
+    current: ArcSwap<Current>,
+    renewal: Mutex<()>,
+}
+
+struct Current {
+    config: Arc<ServerConfig>,
+    stamps: Stamps,
+}
+
+impl TlsAcceptor {
+    /// Reads and checks everything.
+    pub async fn new(tls: ServerTls) -> Result<Self, Error> {
+        tls.check().map_err(Error::config)?;
+        off_thread(move || Self::build(tls)).await?
+    }
+
+    fn build(tls: ServerTls) -> Result<Self, Error> {
+        let versions = versions(&tls.min_version, &tls.max_version).map_err(Error::config)?;
+        let stamps = Stamps::take(&tls.files());
+        let mut base = ServerConfig::builder_with_provider(tls.crypto().map_err(Error::config)?)
+            .with_protocol_versions(versions)
+            .map_err(|error| Error::config(error.to_string()))?
+            .with_client_cert_verifier(tls.verifier()?)
+            .with_cert_resolver(Arc::new(tls.certified_key()?));
+        base.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let current = Current { config: Arc::new(base.clone()), stamps };
+        Ok(Self { tls, base, current: ArcSwap::from_pointee(current), renewal: Mutex::default() })
+    }
+
+    /// What to shake hands with, and why newer files are not in it.
+    ///
+    /// While a new certificate and its key are being written one by one, they do not belong together. Until they do,
+    /// the old ones go on.
+    pub(super) async fn config(&self) -> (Arc<ServerConfig>, Option<Error>) {
+        let current = self.current.load_full();
+        if current.stamps.is_empty() || unchanged(&current.stamps).await {
+            return (current.config.clone(), None);
+        }
+        let _renewal = self.renewal.lock().await;
+        let current = self.current.load_full();
+        if unchanged(&current.stamps).await {
+            return (current.config.clone(), None);
+        }
+        let tls = self.tls.clone();
+        let read = off_thread(move || (Stamps::take(&tls.files()), tls.certified_key())).await;
+        match read {
+            Ok((stamps, Ok(key))) => {
+                let mut config = self.base.clone();
+                config.cert_resolver = Arc::new(key);
+                let config = Arc::new(config);
+                self.current.store(Arc::new(Current { config: config.clone(), stamps }));
+                (config, None)
+            }
+            Ok((_, Err(error))) | Err(error) => {
+                let error = error.context("certificate was not renewed, the previous one is still used");
+                (current.config.clone(), Some(error))
+            }
+        }
+    }
+}
+
+async fn unchanged(stamps: &Stamps) -> bool {
+    let stamps = stamps.clone();
+    off_thread(move || stamps.unchanged()).await.unwrap_or(true)
+}
+
+impl std::fmt::Debug for TlsAcceptor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsAcceptor").field("tls", &self.tls).finish_non_exhaustive()
+    }
+}
+
+/// TLS of a running server, which may be changed, switched on and off. What is set counts for new connections.
+#[derive(Clone, Debug, Default)]
+pub struct TlsSwitch(Arc<ArcSwapOption<TlsAcceptor>>);
+
+impl TlsSwitch {
+    /// A switch with TLS on.
+    pub fn new(acceptor: TlsAcceptor) -> Self {
+        let switch = Self::default();
+        switch.set(Some(acceptor));
+        switch
+    }
+
+    /// Changes TLS, or switches it off.
+    pub fn set(&self, acceptor: Option<TlsAcceptor>) {
+        self.0.store(acceptor.map(Arc::new));
+    }
+
+    pub(super) fn current(&self) -> Option<Arc<TlsAcceptor>> {
+        self.0.load_full()
+    }
+}
+
+/// Takes any certificate of a client: it must only hold the key that belongs to it.
+#[derive(Debug)]
+struct AnyClient {
+    mandatory: bool,
+}
+
+impl ClientCertVerifier for AnyClient {
+    fn client_auth_mandatory(&self) -> bool {
+        self.mandatory
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signature, &provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signature, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A change of a valid configuration and the text that it gives.
+    type Case = (fn(&mut ServerTls), &'static str);
+
+    fn check(change: impl FnOnce(&mut ServerTls)) -> String {
+        let mut tls = ServerTls { cert_pem: "c".into(), key_pem: "k".into(), ..ServerTls::default() };
+        change(&mut tls);
+        tls.check().err().unwrap_or_default()
+    }
+
+    #[test]
+    fn texts_of_the_rules() {
+        let cases: Vec<Case> = vec![
+            (|_| {}, ""),
+            (|tls| tls.cert_file = "f".into(), "cannot specify both cert_pem and cert_file"),
+            (|tls| tls.key_file = "f".into(), "cannot specify both key_pem and key_file"),
+            (
+                |tls| (tls.client_ca_pem, tls.client_ca_file) = ("p".into(), "f".into()),
+                "cannot specify both client_ca_pem and client_ca_file",
+            ),
+            (|tls| tls.cert_pem.clear(), "must specify either cert_pem or cert_file"),
+            (|tls| tls.key_pem = "".into(), "must specify either key_pem or key_file"),
+            (
+                |tls| tls.client_ca_pem = "p".into(),
+                "cannot specify client_ca_pem or client_ca_file when client_auth_type is NoClientCert",
+            ),
+            (|tls| tls.client_auth_type = "Sometimes".into(), "unknown client auth type \"Sometimes\""),
+            (|tls| tls.min_version = "TLS9".into(), "unknown TLS version \"TLS9\""),
+            (|tls| tls.curve_preferences = vec!["CurveP1".into()], "unknown curve \"CurveP1\""),
+            (
+                |tls| tls.curve_preferences = vec!["CurveP521".into()],
+                "curve \"CurveP521\" is not supported, the supported curves are X25519, CurveP256, CurveP384",
+            ),
+            (|tls| tls.cipher_suites = vec!["ROT13".into()], "unknown cipher \"ROT13\""),
+            (
+                |tls| tls.cipher_suites = vec!["TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA".into()],
+                "cipher \"TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA\" is not supported, the supported ciphers are \
+                 TLS_AES_256_GCM_SHA384, TLS_AES_128_GCM_SHA256, TLS_CHACHA20_POLY1305_SHA256, \
+                 TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, \
+                 TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, \
+                 TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+            ),
+            (|tls| tls.cipher_suites = vec!["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256".into()], ""),
+            (|tls| tls.curve_preferences = vec!["X25519".into(), "CurveP384".into()], ""),
+        ];
+        for (change, text) in cases {
+            assert_eq!(check(change), text);
+        }
+    }
+
+    #[test]
+    fn a_list_of_suites_restricts_tls_1_2_only() {
+        let tls = ServerTls {
+            cipher_suites: vec!["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256".into()],
+            curve_preferences: vec!["CurveP384".into(), "X25519".into()],
+            ..ServerTls::default()
+        };
+        let crypto = tls.crypto().unwrap();
+        let names: Vec<&str> = crypto.cipher_suites.iter().map(suite_name).collect();
+        assert_eq!(
+            names,
+            [
+                "TLS_AES_256_GCM_SHA384",
+                "TLS_AES_128_GCM_SHA256",
+                "TLS_CHACHA20_POLY1305_SHA256",
+                "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+            ]
+        );
+        let curves: Vec<String> = crypto.kx_groups.iter().map(|group| format!("{:?}", group.name())).collect();
+        assert_eq!(curves, ["secp384r1", "X25519"]);
+    }
+}

@@ -1,0 +1,1033 @@
+//! A reader: its place in the log, what it has read ahead, what it has handed out.
+//!
+//! The log is read once, in order, and its records are put into a list a partition; what is handed out, in lists or
+//! on its way is limited to about two runs a partition, shared by all partitions. A reader that has read everything
+//! gets what is appended from the writer and does not read it back.
+//!
+//! Locks: the queue's state before a reader's. Files are read without either.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use crate::cursor::CursorFile;
+use crate::format::{self, Item, Parser, Position, SEGMENT_HEADER_LEN, Slot};
+use crate::queue::{Segment, Shared};
+use crate::types::{Lag, Outcome, ReaderOptions, ReaderStats, Record, Run, Start, Totals, reason};
+
+/// How much of a segment is read at once, in bytes, unless a record is larger.
+pub(crate) const CHUNK_BYTES: usize = 256 << 10;
+/// What a record costs in memory besides its body, for the limit on reading ahead.
+const RECORD_MEMORY_BYTES: usize = 256;
+/// How long to wait after a read that failed.
+const READ_RETRY: Duration = Duration::from_secs(1);
+/// After that many failures at one place, the rest of the segment is given up.
+const READ_FAILURES_MAX: u32 = 5;
+
+/// A record that was read and is not settled.
+#[derive(Clone, Debug)]
+struct Pending {
+    record: Record,
+    at: Position,
+    /// What stands in its segment before it.
+    before: Totals,
+    /// About when it was created.
+    created: Instant,
+}
+
+impl Pending {
+    fn memory(&self) -> usize {
+        self.record.body.len() + RECORD_MEMORY_BYTES
+    }
+
+    fn joins(&self, other: &Pending) -> bool {
+        self.record.encoding == other.record.encoding && self.record.tenant == other.record.tenant
+    }
+}
+
+/// A run that is handed out.
+#[derive(Debug)]
+struct Out {
+    serial: u64,
+    /// Empty once it was given back for good.
+    records: Vec<Pending>,
+    totals: Totals,
+    first: Position,
+    before: Totals,
+    created_ms: i64,
+    released: bool,
+}
+
+#[derive(Debug, Default)]
+struct Partition {
+    pending: VecDeque<Pending>,
+    items: u64,
+    bytes: usize,
+    /// How many of the pending records cannot be in one run with the one before.
+    changes: usize,
+    out: Option<Out>,
+}
+
+impl Partition {
+    fn push_back(&mut self, pending: Pending) {
+        if self.pending.back().is_some_and(|last| !last.joins(&pending)) {
+            self.changes += 1;
+        }
+        self.add(&pending);
+        self.pending.push_back(pending);
+    }
+
+    fn push_front(&mut self, pending: Pending) {
+        if self.pending.front().is_some_and(|next| !next.joins(&pending)) {
+            self.changes += 1;
+        }
+        self.add(&pending);
+        self.pending.push_front(pending);
+    }
+
+    fn pop_front(&mut self) -> Option<Pending> {
+        let pending = self.pending.pop_front()?;
+        if self.pending.front().is_some_and(|next| !next.joins(&pending)) {
+            self.changes -= 1;
+        }
+        self.items -= pending.record.counts.items();
+        self.bytes -= pending.record.body.len();
+        Some(pending)
+    }
+
+    fn add(&mut self, pending: &Pending) {
+        self.items += pending.record.counts.items();
+        self.bytes += pending.record.body.len();
+    }
+
+    /// The first record that is not settled.
+    fn first(&self) -> Option<(Position, Totals, i64)> {
+        match (&self.out, self.pending.front()) {
+            (Some(out), _) => Some((out.first, out.before, out.created_ms)),
+            (None, Some(first)) => Some((first.at, first.before, first.record.created_ms)),
+            (None, None) => None,
+        }
+    }
+
+    /// Whether nothing that comes later can be in the next run.
+    fn is_full(&self, options: &ReaderOptions) -> bool {
+        self.items >= u64::from(options.items_max) || self.bytes >= options.bytes_max || self.changes > 0
+    }
+}
+
+/// What stays of a reader when its handle is replaced or the queue is opened again.
+#[derive(Debug, Default)]
+pub(crate) struct Resumed {
+    pub(crate) slot: Slot,
+    pub(crate) cursor: Option<CursorFile>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ReaderState {
+    options: ReaderOptions,
+    /// [`crate::Options::age_max`] of the queue.
+    expire_after: Duration,
+    /// Whether a handle was made for it since the queue was opened.
+    attached: bool,
+    /// Replaced, removed, or the queue is closed.
+    dead: bool,
+    flushing: bool,
+
+    scan: Position,
+    /// What stands in the segment of `scan` before it.
+    scanned: Totals,
+    /// Counts the times that `scan` was moved by others than the one who scans.
+    generation: u64,
+    scanning: bool,
+    /// Nothing is in the log behind `scan`.
+    at_tail: bool,
+    /// The record at `scan` is of another number of partitions than what is unsettled.
+    barrier: bool,
+    lost: bool,
+    /// How many bytes the record at `scan` needs.
+    want: usize,
+    file: Option<(u64, Arc<File>)>,
+    retry_at: Option<Instant>,
+    read_failures: u32,
+    /// What each partition had settled when the reader was made.
+    skip_to: Vec<Position>,
+
+    partitions: Vec<Partition>,
+    turn: usize,
+    serial: u64,
+    unsettled: usize,
+    unsettled_items: u64,
+    memory: usize,
+
+    highest_delivered_ms: Option<i64>,
+    cursor: Option<CursorFile>,
+    dirty: bool,
+    unsynced: bool,
+    delivered: Totals,
+    dropped: BTreeMap<&'static str, Totals>,
+}
+
+pub(crate) struct ReaderCore {
+    pub(crate) name: String,
+    pub(crate) stem: String,
+    pub(crate) state: Mutex<ReaderState>,
+    notify: Notify,
+}
+
+impl fmt::Debug for ReaderCore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReaderCore").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+enum Step {
+    Run(Run),
+    End,
+    Scan(Option<Instant>),
+    Wait(Option<Instant>),
+}
+
+enum Plan {
+    Done,
+    Read { segment: u64, at: u32, end: u32, len: usize, lost: bool, generation: u64, file: Option<Arc<File>> },
+}
+
+impl ReaderState {
+    /// Where reading would resume, and what stands in its segment before it.
+    fn resume(&self) -> (Position, Totals) {
+        let mut first = (self.scan, self.scanned);
+        for partition in &self.partitions {
+            if let Some((at, before, _)) = partition.first()
+                && at < first.0
+            {
+                first = (at, before);
+            }
+        }
+        first
+    }
+
+    fn slot(&self) -> Slot {
+        let (resume, before) = self.resume();
+        let settled = self.partitions.iter().enumerate().map(|(number, partition)| {
+            let at = partition.first().map_or(self.scan, |(at, _, _)| at);
+            self.skip_to.get(number).map_or(at, |skip_to| at.max(*skip_to))
+        });
+        Slot {
+            sequence: 0,
+            resume,
+            before,
+            highest_delivered_ms: self.highest_delivered_ms,
+            settled: settled.collect(),
+        }
+    }
+
+    fn drop_totals(&mut self, reason: &'static str, totals: Totals) {
+        if totals != Totals::default() {
+            *self.dropped.entry(reason).or_default() += totals;
+        }
+    }
+
+    fn drop_record(&mut self, reason: &'static str, record: &Record) {
+        self.dropped.entry(reason).or_default().record(&record.counts, record.body.len());
+    }
+
+    fn has_room(&self) -> bool {
+        let runs = 2 * self.partitions.len().max(1);
+        self.unsettled == 0
+            || (self.unsettled_items < (runs as u64).saturating_mul(u64::from(self.options.items_max))
+                && self.memory < runs.saturating_mul(self.options.bytes_max.max(RECORD_MEMORY_BYTES)))
+    }
+
+    fn may_scan(&self, now: Instant) -> bool {
+        !self.scanning
+            && !self.at_tail
+            && !self.barrier
+            && self.retry_at.is_none_or(|retry_at| retry_at <= now)
+            && self.has_room()
+    }
+
+    fn forget(&mut self, records: usize, items: u64, memory: usize) {
+        self.unsettled -= records;
+        self.unsettled_items -= items;
+        self.memory -= memory;
+        if self.unsettled == 0 {
+            self.barrier = false;
+        }
+    }
+
+    /// Takes the record at `scan` into its partition's list, unless it must wait for the partitions before it.
+    fn push(&mut self, record: &Record, at: u32, end: u32, now: Instant, now_ms: i64) -> bool {
+        if self.partitions.len() != usize::from(record.partitions) {
+            if self.unsettled > 0 {
+                self.barrier = true;
+                return false;
+            }
+            self.partitions = (0..record.partitions).map(|_| Partition::default()).collect();
+            self.skip_to.clear();
+            self.turn = 0;
+        }
+        let before = self.scanned;
+        self.scanned.record(&record.counts, record.body.len());
+        let at = Position { segment: self.scan.segment, offset: at };
+        self.scan.offset = end;
+        if self.skip_to.get(usize::from(record.partition)).is_some_and(|skip_to| at < *skip_to) {
+            return true;
+        }
+        let Some(partition) = self.partitions.get_mut(usize::from(record.partition)) else { return true };
+        let age = Duration::from_millis(now_ms.saturating_sub(record.created_ms).max(0) as u64);
+        let created = now.checked_sub(age).unwrap_or(now);
+        let pending = Pending { record: record.clone(), at, before, created };
+        self.unsettled += 1;
+        self.unsettled_items += record.counts.items();
+        self.memory += pending.memory();
+        partition.push_back(pending);
+        true
+    }
+
+    fn is_too_old(&self, record: &Record, now_ms: i64) -> Option<&'static str> {
+        let older = |time_ms: i64, age_max: Duration| {
+            u128::try_from(now_ms.saturating_sub(time_ms)).is_ok_and(|age_ms| age_ms > age_max.as_millis())
+        };
+        if older(record.created_ms, self.expire_after) {
+            Some(reason::EXPIRED)
+        } else if self.options.age_max.is_some_and(|age_max| older(record.highest_ms, age_max)) {
+            Some(reason::TOO_OLD)
+        } else {
+            None
+        }
+    }
+
+    fn step(&mut self, core: &Arc<ReaderCore>, now: Instant, now_ms: i64) -> Step {
+        if self.dead {
+            return Step::End;
+        }
+        for turn in 0..self.partitions.len() {
+            let number = (self.turn + turn) % self.partitions.len();
+            if let Some(run) = self.take(core, number, now, now_ms) {
+                self.turn = number + 1;
+                return Step::Run(run);
+            }
+        }
+        let mut wake_at = self.retry_at.filter(|retry_at| *retry_at > now);
+        let mut drained = true;
+        for partition in &self.partitions {
+            match (&partition.out, partition.pending.front()) {
+                (Some(out), _) => drained &= out.released,
+                (None, Some(first)) => {
+                    drained = false;
+                    let due = first.created + self.options.wait_max;
+                    wake_at = Some(wake_at.map_or(due, |wake_at| wake_at.min(due)));
+                }
+                (None, None) => {}
+            }
+        }
+        if self.may_scan(now) {
+            self.scanning = true;
+            self.retry_at = None;
+            Step::Scan(wake_at)
+        } else if self.flushing && !self.scanning && drained {
+            Step::End
+        } else {
+            Step::Wait(wake_at)
+        }
+    }
+
+    /// The next run of a partition, if there is one to hand out now.
+    fn take(&mut self, core: &Arc<ReaderCore>, number: usize, now: Instant, now_ms: i64) -> Option<Run> {
+        let partition = self.partitions.get(number)?;
+        let first = partition.pending.front()?;
+        let is_due = self.flushing || self.barrier || first.created + self.options.wait_max <= now;
+        if partition.out.is_some() || !(is_due || partition.is_full(&self.options)) {
+            return None;
+        }
+        let mut group: Vec<Pending> = Vec::new();
+        let (mut items, mut bytes) = (0, 0);
+        while let Some(next) = self.partitions[number].pending.front() {
+            let (next_items, next_bytes) = (next.record.counts.items(), next.record.body.len());
+            if let Some(reason) = self.is_too_old(&next.record, now_ms) {
+                if let Some(old) = self.partitions[number].pop_front() {
+                    self.drop_record(reason, &old.record);
+                    self.forget(1, next_items, old.memory());
+                    self.dirty = true;
+                }
+                continue;
+            }
+            let fits = items + next_items <= u64::from(self.options.items_max)
+                && bytes + next_bytes <= self.options.bytes_max;
+            if group.first().is_some_and(|first| !fits || !first.joins(next)) {
+                break;
+            }
+            items += next_items;
+            bytes += next_bytes;
+            group.extend(self.partitions[number].pop_front());
+        }
+        let first = group.first()?;
+        self.serial += 1;
+        let mut totals = Totals::default();
+        for pending in &group {
+            totals.record(&pending.record.counts, pending.record.body.len());
+        }
+        let out = Out {
+            serial: self.serial,
+            totals,
+            first: first.at,
+            before: first.before,
+            created_ms: first.record.created_ms,
+            released: false,
+            records: group,
+        };
+        let run = Run {
+            records: out.records.iter().map(|pending| pending.record.clone()).collect(),
+            partition: number as u16,
+            partitions: self.partitions.len() as u16,
+            ticket: Ticket { core: Some(core.clone()), partition: number, serial: self.serial },
+        };
+        self.partitions[number].out = Some(out);
+        Some(run)
+    }
+
+    /// The run that this ticket was given for, if it is still out.
+    fn out(&mut self, partition: usize, serial: u64) -> Option<&mut Option<Out>> {
+        let out = &mut self.partitions.get_mut(partition)?.out;
+        out.as_ref().is_some_and(|out| out.serial == serial && !out.released).then_some(out)
+    }
+
+    /// Moves on from the segment of `scan`, which holds no more.
+    fn enter(&mut self, segments: &BTreeMap<u64, Segment>, segment: u64) {
+        // What the segment's totals know and nobody has seen was lost to damaged headers.
+        if let Some(left) = segments.get(&self.scan.segment) {
+            self.drop_totals(reason::DAMAGED, left.summary.totals.without(&self.scanned));
+        }
+        self.scan = Position { segment, offset: SEGMENT_HEADER_LEN };
+        self.scanned = Totals::default();
+        self.lost = false;
+        self.want = 0;
+        self.read_failures = 0;
+        self.file = None;
+    }
+
+    /// Decides what to read next; takes what is in memory at once.
+    fn plan(&mut self, segments: &BTreeMap<u64, Segment>, now: Instant, now_ms: i64) -> Plan {
+        loop {
+            let Some((&id, segment)) = segments.range(self.scan.segment..).next() else {
+                self.at_tail = true;
+                return Plan::Done;
+            };
+            if id != self.scan.segment {
+                self.enter(segments, id);
+            }
+            self.scan.offset = self.scan.offset.max(SEGMENT_HEADER_LEN);
+            if self.scan.offset >= segment.end {
+                match segments.range(id + 1..).next() {
+                    Some((&next, _)) if segment.closed => self.enter(segments, next),
+                    _ => {
+                        self.at_tail = true;
+                        return Plan::Done;
+                    }
+                }
+                continue;
+            }
+            let Some(held) = &segment.memory else {
+                let left = (segment.end - self.scan.offset) as usize;
+                return Plan::Read {
+                    segment: id,
+                    at: self.scan.offset,
+                    end: segment.end,
+                    len: left.min(CHUNK_BYTES.max(self.want)),
+                    lost: self.lost,
+                    generation: self.generation,
+                    file: self.file.as_ref().filter(|(of, _)| *of == id).map(|(_, file)| file.clone()),
+                };
+            };
+            let start = held.partition_point(|held| held.at < self.scan.offset);
+            if start == held.len() {
+                self.scan.offset = segment.end;
+                continue;
+            }
+            for held in held.range(start..) {
+                if !self.has_room() || !self.push(&held.record, held.at, held.end, now, now_ms) {
+                    break;
+                }
+            }
+            return Plan::Done;
+        }
+    }
+
+    fn persist(&mut self, shared: &Shared) {
+        let slot = self.slot();
+        let Some(cursor) = &mut self.cursor else {
+            self.dirty = true;
+            return;
+        };
+        match cursor.write(slot) {
+            Ok(()) => (self.dirty, self.unsynced) = (false, true),
+            Err(_) => {
+                self.dirty = true;
+                shared.count_cursor_error();
+            }
+        }
+        shared.touch();
+    }
+}
+
+impl ReaderCore {
+    /// A reader that nobody has asked for yet, or one that has just been asked for if `options` are given.
+    pub(crate) fn new(
+        name: String,
+        stem: String,
+        resumed: Resumed,
+        expire_after: Duration,
+        options: Option<ReaderOptions>,
+    ) -> ReaderCore {
+        let Resumed { slot, cursor } = resumed;
+        let state = ReaderState {
+            attached: options.is_some(),
+            options: options.unwrap_or_default(),
+            expire_after,
+            dead: false,
+            flushing: false,
+            scan: slot.resume,
+            scanned: slot.before,
+            generation: 0,
+            scanning: false,
+            at_tail: false,
+            barrier: false,
+            lost: false,
+            want: 0,
+            file: None,
+            retry_at: None,
+            read_failures: 0,
+            partitions: (0..slot.settled.len()).map(|_| Partition::default()).collect(),
+            skip_to: slot.settled,
+            turn: 0,
+            serial: 0,
+            unsettled: 0,
+            unsettled_items: 0,
+            memory: 0,
+            highest_delivered_ms: slot.highest_delivered_ms,
+            cursor,
+            dirty: false,
+            unsynced: false,
+            delivered: Totals::default(),
+            dropped: BTreeMap::new(),
+        };
+        ReaderCore { name, stem, state: Mutex::new(state), notify: Notify::new() }
+    }
+
+    /// Ends this reader and takes from it what its successor needs; what is handed out will be handed out again.
+    pub(crate) fn retire(&self) -> (Resumed, BTreeMap<&'static str, Totals>) {
+        let mut state = self.state.lock();
+        let slot = state.slot();
+        state.dead = true;
+        state.file = None;
+        let resumed = Resumed { slot, cursor: state.cursor.take() };
+        let dropped = std::mem::take(&mut state.dropped);
+        drop(state);
+        self.notify.notify_waiters();
+        (resumed, dropped)
+    }
+
+    /// Ends this reader without writing anything.
+    pub(crate) fn stop(&self) {
+        self.state.lock().dead = true;
+        self.notify.notify_waiters();
+    }
+
+    pub(crate) fn wake(&self) {
+        self.notify.notify_waiters();
+    }
+
+    pub(crate) fn set_expire_after(&self, expire_after: Duration) {
+        self.state.lock().expire_after = expire_after;
+    }
+
+    /// Whether everything before this place is settled.
+    pub(crate) fn has_settled(&self, place: Position) -> bool {
+        self.state.lock().resume().0 >= place
+    }
+
+    pub(crate) fn resume_position(&self) -> Position {
+        self.state.lock().resume().0
+    }
+
+    pub(crate) fn dropped(&self) -> BTreeMap<&'static str, Totals> {
+        self.state.lock().dropped.clone()
+    }
+
+    /// How far the reader is behind, but for what was appended last.
+    pub(crate) fn lag(&self, segments: &BTreeMap<u64, Segment>) -> Lag {
+        let state = self.state.lock();
+        let mut lag = Lag { highest_delivered_ms: state.highest_delivered_ms, ..Lag::default() };
+        let mut oldest_ms = i64::MAX;
+        for partition in &state.partitions {
+            if let Some((_, _, created_ms)) = partition.first() {
+                oldest_ms = oldest_ms.min(created_ms);
+            }
+            if let Some(out) = &partition.out {
+                lag.pending += out.totals;
+                if !out.released {
+                    lag.in_flight += out.totals;
+                }
+            }
+            for pending in &partition.pending {
+                lag.pending.record(&pending.record.counts, pending.record.body.len());
+            }
+        }
+        for (id, segment) in segments.range(state.scan.segment..) {
+            let unread = if *id != state.scan.segment {
+                segment.summary.totals
+            } else if state.scan.offset < segment.end {
+                segment.summary.totals.without(&state.scanned)
+            } else {
+                Totals::default()
+            };
+            if unread.records > 0 {
+                oldest_ms = oldest_ms.min(segment.summary.created_lowest_ms);
+                lag.pending += unread;
+            }
+        }
+        lag.oldest_created_ms = (oldest_ms != i64::MAX).then_some(oldest_ms);
+        lag
+    }
+
+    /// The writer has added `records` (each with its place) to `segment`, and nothing else is behind them.
+    pub(crate) fn offer(
+        &self,
+        segments: &BTreeMap<u64, Segment>,
+        segment: u64,
+        records: &[(u32, u32, &Record)],
+        now: Instant,
+        now_ms: i64,
+    ) {
+        let mut state = self.state.lock();
+        if !state.at_tail {
+            return;
+        }
+        let mut wake = false;
+        if state.attached && !state.dead {
+            if state.scan.segment != segment {
+                state.enter(segments, segment);
+            }
+            for (at, end, record) in records {
+                if !state.has_room() || !state.push(record, *at, *end, now, now_ms) {
+                    state.at_tail = false;
+                    break;
+                }
+                wake |= state
+                    .partitions
+                    .get(usize::from(record.partition))
+                    .is_some_and(|partition| partition.pending.len() == 1 || partition.is_full(&state.options));
+            }
+        } else {
+            state.at_tail = false;
+        }
+        wake |= !state.at_tail;
+        drop(state);
+        if wake {
+            self.notify.notify_waiters();
+        }
+    }
+
+    /// A segment goes; what of it this reader has not read yet is lost to it.
+    pub(crate) fn lose(&self, id: u64, segment: &Segment, reason: &'static str) {
+        let mut state = self.state.lock();
+        if state.scan >= (Position { segment: id, offset: segment.end }) {
+            return;
+        }
+        let totals = segment.summary.totals;
+        let lost = if state.scan.segment == id { totals.without(&state.scanned) } else { totals };
+        state.drop_totals(reason, lost);
+        if state.scan.segment == id {
+            state.scan.offset = segment.end;
+            state.scanned = totals;
+            state.generation += 1;
+            state.lost = false;
+            state.want = 0;
+            state.file = None;
+        }
+        state.dirty = true;
+        drop(state);
+        self.notify.notify_waiters();
+    }
+
+    /// The records of a memory segment before `place` are gone for good; their sum is `gone`.
+    pub(crate) fn forget_front(&self, place: Position, gone: &Totals, unread: impl FnOnce(Position) -> Totals) {
+        let mut state = self.state.lock();
+        if state.scan.segment > place.segment {
+            // The records that are still in the lists are the only ones to know about this segment.
+        } else if state.scan.segment == place.segment && state.scan.offset >= place.offset {
+            state.scanned = state.scanned.without(gone);
+        } else {
+            let lost = unread(state.scan);
+            state.drop_totals(reason::MEMORY, lost);
+            if state.scan.segment == place.segment {
+                state.scan.offset = place.offset;
+                state.scanned = Totals::default();
+                state.generation += 1;
+            }
+        }
+        for partition in &mut state.partitions {
+            for pending in partition.pending.iter_mut().filter(|pending| pending.at.segment == place.segment) {
+                pending.before = pending.before.without(gone);
+            }
+            if let Some(out) = partition.out.as_mut().filter(|out| out.first.segment == place.segment) {
+                out.before = out.before.without(gone);
+            }
+        }
+        state.dirty = true;
+    }
+
+    /// Writes the cursor if it has moved since the last time. Returns its file if that has to be synced.
+    pub(crate) fn persist_if_dirty(&self, shared: &Shared) -> Option<Arc<File>> {
+        let mut state = self.state.lock();
+        if state.dead {
+            return None;
+        }
+        if state.cursor.is_none() {
+            let slot = state.slot();
+            match CursorFile::create(&shared.dir, &self.stem, &self.name, &slot) {
+                Ok(cursor) => (state.cursor, state.dirty, state.unsynced) = (Some(cursor), false, true),
+                Err(_) => shared.count_cursor_error(),
+            }
+        } else if state.dirty {
+            state.persist(shared);
+        }
+        std::mem::take(&mut state.unsynced).then(|| state.cursor.as_ref().map(CursorFile::file))?
+    }
+
+    fn give_back(&self, partition: usize, serial: u64) {
+        let mut state = self.state.lock();
+        let Some(out) = state.out(partition, serial).and_then(Option::take) else { return };
+        if let Some(partition) = state.partitions.get_mut(partition) {
+            for pending in out.records.into_iter().rev() {
+                partition.push_front(pending);
+            }
+        }
+        drop(state);
+        self.notify.notify_waiters();
+    }
+}
+
+/// The right to settle a run. Where it ends unused, the run's records are handed out again.
+pub(crate) struct Ticket {
+    /// Absent once it was used.
+    core: Option<Arc<ReaderCore>>,
+    partition: usize,
+    serial: u64,
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ticket({})", self.serial)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let Some(core) = self.core.take() {
+            core.give_back(self.partition, self.serial);
+        }
+    }
+}
+
+/// One endpoint's place in a queue. Clones share it, so that a task a partition can call [`Reader::next`].
+#[derive(Clone)]
+pub struct Reader {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) core: Arc<ReaderCore>,
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("name", &self.core.name).finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    /// The next run: consecutive records of one tenant, encoding and partition, as many as the options allow. At most
+    /// one run of a partition is out at a time, and the records after a change of the number of partitions wait until
+    /// everything before it is settled.
+    ///
+    /// A run that is not full waits for [`ReaderOptions::wait_max`], except after [`Reader::flush`].
+    ///
+    /// `None` when the queue is closed or this reader was removed or replaced, and, after [`Reader::flush`], when
+    /// there is no more to hand out. Nothing is lost if the future is dropped. It must be polled within a Tokio
+    /// runtime, whose blocking threads read the files.
+    pub async fn next(&self) -> Option<Run> {
+        loop {
+            let mut notified = pin!(self.core.notify.notified());
+            notified.as_mut().enable();
+            let step = self.core.state.lock().step(&self.core, Instant::now(), self.shared.now_ms());
+            let wake_at = match step {
+                Step::Run(run) => return Some(run),
+                Step::End => return None,
+                Step::Scan(wake_at) => {
+                    let reader = self.clone();
+                    tokio::task::spawn_blocking(move || scan(&reader.shared, &reader.core));
+                    wake_at
+                }
+                Step::Wait(wake_at) => wake_at,
+            };
+            match wake_at {
+                None => notified.await,
+                Some(wake_at) => {
+                    tokio::select! {
+                        () = notified => {}
+                        () = sleep_until(wake_at) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends a run: its records count as delivered or dropped, and the cursor moves past them. It is written to its
+    /// file before this returns. A run of a reader that was replaced, or whose queue is closed, changes nothing.
+    pub fn settle(&self, run: Run, outcome: Outcome) {
+        self.settle_by(run, |_| outcome);
+    }
+
+    /// Ends a run with an outcome for each of its records, in order; the last one stands for those that are missing.
+    pub fn settle_each(&self, run: Run, outcomes: &[Outcome]) {
+        let last = outcomes.last().copied().unwrap_or(Outcome::Delivered);
+        self.settle_by(run, |index| outcomes.get(index).copied().unwrap_or(last));
+    }
+
+    fn settle_by(&self, mut run: Run, outcome: impl Fn(usize) -> Outcome) {
+        // The run may be of an older handle of the same name: its own reader decides.
+        let Some(core) = run.ticket.core.take() else { return };
+        let mut state = core.state.lock();
+        if state.dead {
+            return;
+        }
+        let Some(out) = state.out(run.ticket.partition, run.ticket.serial).and_then(Option::take) else { return };
+        let memory = out.records.iter().map(Pending::memory).sum();
+        for (index, pending) in out.records.iter().enumerate() {
+            match outcome(index) {
+                Outcome::Delivered => {
+                    state.delivered.record(&pending.record.counts, pending.record.body.len());
+                    state.highest_delivered_ms = state.highest_delivered_ms.max(Some(pending.record.highest_ms));
+                }
+                Outcome::Dropped(reason) => state.drop_record(reason, &pending.record),
+            }
+        }
+        state.forget(out.records.len(), out.totals.items(), memory);
+        state.persist(&self.shared);
+        drop(state);
+        core.notify.notify_waiters();
+        self.shared.settled();
+    }
+
+    /// Gives a run back without settling it, at shutdown. Its partition hands out nothing more; the run comes again
+    /// when the queue is opened again or [`crate::Queue::reader`] is called again with this name.
+    ///
+    /// To have a run handed out again at once, drop it.
+    pub fn release(&self, mut run: Run) {
+        let Some(core) = run.ticket.core.take() else { return };
+        let mut state = core.state.lock();
+        let Some(Some(out)) = state.out(run.ticket.partition, run.ticket.serial) else { return };
+        out.released = true;
+        let memory: usize = std::mem::take(&mut out.records).iter().map(Pending::memory).sum();
+        // The records stay unsettled; only their bodies are no longer in memory.
+        state.memory -= memory;
+        drop(state);
+        core.notify.notify_waiters();
+    }
+
+    /// Changes how runs are cut, from the next run on. `start` has no meaning any more.
+    pub fn set_options(&self, options: ReaderOptions) {
+        self.core.state.lock().options = options;
+        self.core.notify.notify_waiters();
+    }
+
+    /// From now on hand out what there is without waiting for more, and end when there is nothing left, at shutdown.
+    pub fn flush(&self) {
+        self.core.state.lock().flushing = true;
+        self.core.notify.notify_waiters();
+    }
+
+    /// How far this reader is behind.
+    pub fn lag(&self) -> Lag {
+        let queue = self.shared.state.lock();
+        Lag { highest_appended_ms: queue.highest_ms, ..self.core.lag(&queue.segments) }
+    }
+
+    /// What this reader has delivered and dropped.
+    pub fn stats(&self) -> ReaderStats {
+        let state = self.core.state.lock();
+        ReaderStats {
+            delivered: state.delivered,
+            dropped: state.dropped.iter().map(|(reason, totals)| (*reason, *totals)).collect(),
+            partitions: state.partitions.len() as u16,
+            memory_bytes: state.memory,
+        }
+    }
+
+    /// The name that the reader was made with.
+    pub fn name(&self) -> &str {
+        &self.core.name
+    }
+}
+
+/// Where a reader begins whose name has no cursor.
+pub(crate) fn first_slot(start: Start, segments: &BTreeMap<u64, Segment>, next_segment: u64) -> Slot {
+    let resume = match (start, segments.first_key_value(), segments.last_key_value()) {
+        (Start::Oldest, Some((id, _)), _) => Position::start_of(*id),
+        (Start::Newest, _, Some((id, segment))) => Position { segment: *id, offset: segment.end },
+        (_, None, _) | (_, _, None) => Position::start_of(next_segment),
+    };
+    let before = match start {
+        Start::Newest => segments.get(&resume.segment).map_or(Totals::default(), |segment| segment.summary.totals),
+        Start::Oldest => Totals::default(),
+    };
+    Slot { resume, before, ..Slot::default() }
+}
+
+/// Reads one chunk into the lists, on a thread that may block.
+fn scan(shared: &Shared, core: &ReaderCore) {
+    let plan = {
+        let queue = shared.state.lock();
+        let mut state = core.state.lock();
+        let plan = if state.dead {
+            Plan::Done
+        } else {
+            state.plan(&queue.segments, Instant::now(), shared.now_ms())
+        };
+        if matches!(plan, Plan::Done) {
+            state.scanning = false;
+        }
+        plan
+    };
+    if let Plan::Read { segment, at, end, len, lost, generation, file } = plan {
+        let read = read(shared, segment, at, end, len, lost, file);
+        apply(shared, core, read, segment, at, end, generation);
+    }
+    core.notify.notify_waiters();
+}
+
+struct Read {
+    file: Arc<File>,
+    items: Vec<Item>,
+    lost: bool,
+    want: usize,
+}
+
+fn read(
+    shared: &Shared,
+    segment: u64,
+    at: u32,
+    end: u32,
+    len: usize,
+    lost: bool,
+    file: Option<Arc<File>>,
+) -> io::Result<Read> {
+    let storage = &*shared.storage;
+    let skipped = vec![Item::Skipped { at, end, starts: !lost }];
+    let file = match file {
+        Some(file) => file,
+        None => {
+            let file = Arc::new(storage.open(&shared.dir.join(format::segment_file_name(segment)))?);
+            if format::is_foreign_segment(&storage.read(&file, 0, SEGMENT_HEADER_LEN as usize)?) {
+                return Ok(Read { file, items: skipped, lost: true, want: 0 });
+            }
+            file
+        }
+    };
+    let chunk = Bytes::from(storage.read(&file, u64::from(at), len)?);
+    let is_short = chunk.len() < len;
+    let parsed = Parser { segment, end, verify: true, tenant: None }.parse(&chunk, at, lost);
+    // The file is shorter than what was written to it.
+    let items = if parsed.items.is_empty() && is_short { skipped } else { parsed.items };
+    Ok(Read { file, items, lost: parsed.lost, want: parsed.need })
+}
+
+fn apply(
+    shared: &Shared,
+    core: &ReaderCore,
+    read: io::Result<Read>,
+    segment: u64,
+    at: u32,
+    end: u32,
+    generation: u64,
+) {
+    let (now, now_ms) = (Instant::now(), shared.now_ms());
+    let mut queue = shared.state.lock();
+    let mut state = core.state.lock();
+    state.scanning = false;
+    if state.dead || state.generation != generation {
+        return;
+    }
+    let read = match read {
+        Ok(read) => read,
+        Err(error) => {
+            drop(state);
+            if error.kind() == io::ErrorKind::NotFound {
+                queue.missing_segments += 1;
+                shared.vanished(queue, segment);
+                return;
+            }
+            queue.read_errors += 1;
+            let mut state = core.state.lock();
+            state.file = None;
+            state.retry_at = Some(now + READ_RETRY);
+            state.read_failures += 1;
+            if state.read_failures < READ_FAILURES_MAX {
+                return;
+            }
+            // It counts as damaged when the reader leaves the segment and compares what it saw with the totals.
+            if queue.segments.get_mut(&segment).is_some_and(|found| found.note_damage(at)) {
+                queue.damaged_records += 1;
+                queue.damaged_bytes += u64::from(end - at);
+            }
+            state.scan.offset = end;
+            (state.read_failures, state.want, state.lost) = (0, 0, false);
+            return;
+        }
+    };
+    let queue = &mut *queue;
+    let mut found = queue.segments.get_mut(&segment);
+    state.file = Some((segment, read.file));
+    (state.lost, state.want, state.read_failures) = (read.lost, read.want, 0);
+    for item in read.items {
+        match item {
+            Item::Record { at, end, record } => {
+                if !state.push(&record, at, end, now, now_ms) {
+                    (state.lost, state.want) = (false, 0);
+                    break;
+                }
+            }
+            Item::BadBody { at, end, partition, partitions, counts, body_len } => {
+                let place = Position { segment, offset: at };
+                let was_settled = state.partitions.len() == usize::from(partitions)
+                    && state.skip_to.get(usize::from(partition)).is_some_and(|skip_to| place < *skip_to);
+                state.scanned.record(&counts, body_len as usize);
+                if !was_settled {
+                    state.dropped.entry(reason::DAMAGED).or_default().record(&counts, body_len as usize);
+                }
+                state.scan.offset = end;
+                state.dirty = true;
+                if found.as_mut().is_some_and(|found| found.note_damage(at)) {
+                    queue.damaged_records += 1;
+                    queue.damaged_bytes += u64::from(end - at);
+                }
+            }
+            Item::Skipped { at, end, starts } => {
+                state.scan.offset = end;
+                state.dirty = true;
+                if found.as_mut().is_some_and(|found| found.note_damage(at)) {
+                    queue.damaged_records += u64::from(starts);
+                    queue.damaged_bytes += u64::from(end - at);
+                }
+            }
+            Item::Gap { end, .. } => state.scan.offset = end,
+        }
+    }
+}

@@ -1,0 +1,777 @@
+//! The controller of a scope: loads configurations, evaluates nodes, hands on exports that change, and ends it all.
+//!
+//! A load is atomic. Every node that is new or changed is prepared against the exports that will be; any error throws
+//! all of it away. Only then is anything put in place, and that cannot fail.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use corten_component::definition::{ErasedArguments, Prepared};
+use corten_component::metrics::{Counter, Gauge, Histogram, Kind, Registry, Snapshot, Vector};
+use corten_component::{Definition, Driver, Health, HealthBoard, HealthState, Host, Logger, Services};
+use corten_config::decode::{DecodeContext, DecodeErrors};
+use corten_config::eval::Scope;
+use corten_config::value::{Object, Value};
+use corten_syntax::{Block, Diagnostic, Diagnostics};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Mutex as AsyncMutex, RwLock as AsyncRwLock, Semaphore, mpsc};
+
+use crate::graph::{Catalog, NodeKind, Permissions, Plan, check_contents, deprecated_function, plan};
+use crate::source::{self, Source, SourceError};
+
+/// The most nodes that are evaluated at the same time because exports changed.
+const EVALUATIONS_MAX: usize = 4;
+
+/// An evaluation that takes longer than this is counted as slow.
+const SLOW_EVALUATION: Duration = Duration::from_secs(60);
+
+const EVALUATION_BUCKETS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+
+/// What a controller needs.
+pub struct Options {
+    /// The path of scopes, empty for the root.
+    pub scope: String,
+    /// The components and blocks that a configuration may use.
+    pub catalog: Catalog,
+    /// What all components share.
+    pub services: Arc<Services>,
+    /// Writes the controller's lines.
+    pub logger: Logger,
+    /// How long components may take to end; zero is without limit.
+    pub shutdown_deadline: Duration,
+}
+
+/// Why a load was refused. What ran goes on running.
+#[derive(Clone, Debug)]
+pub enum LoadError {
+    /// The configuration cannot be read.
+    Read(String),
+    /// The configuration is wrong.
+    Invalid(Diagnostics),
+}
+
+impl std::fmt::Display for LoadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LoadError::Read(error) => f.write_str(error),
+            LoadError::Invalid(diagnostics) => diagnostics.fmt(f),
+        }
+    }
+}
+
+impl From<SourceError> for LoadError {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::Read(error) => LoadError::Read(error),
+            SourceError::Syntax(diagnostics) => LoadError::Invalid(diagnostics),
+        }
+    }
+}
+
+/// A node that is in place.
+pub struct Node {
+    /// The name and label of its block, joined by a dot.
+    pub id: String,
+    /// What it is.
+    pub kind: NodeKind,
+    /// What it can.
+    pub definition: Definition,
+    /// Its part of the runtime.
+    pub host: Arc<Host>,
+    wiring: Mutex<Wiring>,
+    exports: Arc<ExportCell>,
+    driver: AsyncMutex<Box<dyn Driver>>,
+}
+
+/// What changes from load to load.
+#[derive(Clone)]
+struct Wiring {
+    block: Arc<Block>,
+    dependencies: Vec<Arc<str>>,
+    dependants: Vec<Arc<str>>,
+}
+
+/// The exports of a node, and whom to tell when they change.
+struct ExportCell {
+    id: Arc<str>,
+    value: Mutex<Value>,
+    changed: mpsc::UnboundedSender<Arc<str>>,
+}
+
+impl ExportCell {
+    fn get(&self) -> Value {
+        self.value.lock().clone()
+    }
+
+    fn set(&self, value: Value) {
+        let mut current = self.value.lock();
+        if *current != value {
+            *current = value;
+            drop(current);
+            // The queue holds at most one entry a change that really happened; whoever reads it collects them.
+            let _ = self.changed.send(Arc::clone(&self.id));
+        }
+    }
+}
+
+impl Node {
+    /// What it exports now.
+    pub fn exports(&self) -> Value {
+        self.exports.get()
+    }
+
+    /// The block that it was made from.
+    pub fn block(&self) -> Arc<Block> {
+        Arc::clone(&self.wiring.lock().block)
+    }
+
+    /// The nodes that its block refers to.
+    pub fn references_to(&self) -> Vec<Arc<str>> {
+        self.wiring.lock().dependencies.clone()
+    }
+
+    /// The nodes whose blocks refer to it.
+    pub fn referenced_by(&self) -> Vec<Arc<str>> {
+        self.wiring.lock().dependants.clone()
+    }
+
+    /// The arguments with which it runs, secrets marked.
+    pub async fn arguments(&self) -> Vec<corten_config::encode::Item> {
+        self.driver.lock().await.shown_arguments()
+    }
+}
+
+#[derive(Default)]
+struct Graph {
+    /// In the order of evaluation.
+    nodes: Vec<Arc<Node>>,
+    by_id: HashMap<Arc<str>, Arc<Node>>,
+}
+
+/// Runs the components of one scope.
+pub struct Controller {
+    options: Options,
+    graph: RwLock<Graph>,
+    /// Loads exclude evaluations that changed exports cause, and each other.
+    load_lock: AsyncRwLock<()>,
+    changed: mpsc::UnboundedSender<Arc<str>>,
+    metrics: ControllerMetrics,
+    loaded: Mutex<Option<Loaded>>,
+}
+
+struct Loaded {
+    source: Source,
+}
+
+struct ControllerMetrics {
+    registry: Registry,
+    evaluating: Gauge,
+    evaluation: Histogram,
+    wait: Histogram,
+    queue_size: Gauge,
+    slow: Vector<Gauge>,
+    connections: Vector<Gauge>,
+    last_load_successful: Gauge,
+    last_load_success_time: Gauge,
+    load_failures: Counter,
+    config_hash: Vector<Gauge>,
+}
+
+impl ControllerMetrics {
+    fn new() -> Self {
+        let registry = Registry::new();
+        ControllerMetrics {
+            evaluating: registry.gauge(
+                "alloy_component_controller_evaluating",
+                "Tracks if the controller is currently in the middle of a graph evaluation",
+            ),
+            evaluation: registry.histogram(
+                "alloy_component_evaluation_seconds",
+                "Time spent performing component evaluation",
+                EVALUATION_BUCKETS,
+            ),
+            wait: registry.histogram(
+                "alloy_component_dependencies_wait_seconds",
+                "Time spent by components waiting to be evaluated after their dependency is updated.",
+                EVALUATION_BUCKETS,
+            ),
+            queue_size: registry.gauge(
+                "alloy_component_evaluation_queue_size",
+                "Tracks the number of components waiting to be evaluated in the worker pool",
+            ),
+            slow: registry.gauges(
+                "alloy_component_evaluation_slow_seconds",
+                "Number of seconds spent evaluating components that take longer than 1 minute to evaluate",
+                &["component_id"],
+            ),
+            connections: registry.gauges(
+                "alloy_component_graph_connection",
+                "Connections between components in the dependency graph",
+                &["from", "to"],
+            ),
+            last_load_successful: registry
+                .gauge("alloy_config_last_load_successful", "Config loaded successfully."),
+            last_load_success_time: registry.gauge(
+                "alloy_config_last_load_success_timestamp_seconds",
+                "Timestamp of the last successful configuration load.",
+            ),
+            load_failures: registry.counter("alloy_config_load_failures_total", "Configuration load failures."),
+            config_hash: registry.gauges(
+                "alloy_config_hash",
+                "Hash of the currently active config file.",
+                &["sha256", "cluster_name"],
+            ),
+            registry,
+        }
+    }
+}
+
+/// What is to be put in place of a node.
+struct Change {
+    node: Arc<Node>,
+    /// Nothing where the node stays as it is.
+    prepared: Option<Prepared>,
+}
+
+impl Controller {
+    /// A controller without a configuration.
+    pub fn new(options: Options) -> Arc<Self> {
+        let (changed, changes) = mpsc::unbounded_channel();
+        let controller = Arc::new(Controller {
+            options,
+            graph: RwLock::default(),
+            load_lock: AsyncRwLock::new(()),
+            changed,
+            metrics: ControllerMetrics::new(),
+            loaded: Mutex::default(),
+        });
+        tokio::spawn(propagate(Arc::downgrade(&controller), changes));
+        controller
+    }
+
+    fn permissions(&self) -> Permissions {
+        Permissions { stability: self.options.services.stability }
+    }
+
+    /// Loads the configuration at a path, for the first time or in place of the one that runs.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with it. What runs is then as before.
+    pub async fn load(&self, path: &std::path::Path) -> Result<(), LoadError> {
+        let path: PathBuf = path.to_owned();
+        let read = tokio::task::spawn_blocking(move || source::read(&path)).await;
+        let read = read.unwrap_or_else(|error| Err(SourceError::Read(error.to_string())));
+        let result = match read {
+            Ok(source) => self.load_source(source).await,
+            Err(error) => Err(LoadError::from(error)),
+        };
+        match &result {
+            Ok(()) => {
+                self.metrics.last_load_successful.set(1.0);
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                self.metrics.last_load_success_time.set(now.as_secs_f64());
+            }
+            Err(_) => {
+                self.metrics.last_load_successful.set(0.0);
+                self.metrics.load_failures.inc();
+            }
+        }
+        result
+    }
+
+    /// Loads a configuration that was read already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Controller::load`].
+    pub async fn load_source(&self, source: Source) -> Result<(), LoadError> {
+        let _exclusive = self.load_lock.write().await;
+        self.metrics.evaluating.set(1.0);
+        let started = Instant::now();
+        self.options.logger.info("starting complete graph evaluation", &[]);
+        let result = self.load_locked(&source).await;
+        self.metrics.evaluating.set(0.0);
+        self.options.logger.info("finished complete graph evaluation", &[("duration", started.elapsed().into())]);
+        result.map_err(LoadError::Invalid)?;
+        self.metrics.config_hash.clear();
+        self.metrics.config_hash.with(&[&source.sha256, ""]).set(1.0);
+        *self.loaded.lock() = Some(Loaded { source });
+        Ok(())
+    }
+
+    async fn load_locked(&self, source: &Source) -> Result<(), Diagnostics> {
+        let plan = plan(&source.blocks, &self.options.catalog, self.permissions())?;
+        let changes = self.prepare_all(&plan).await?;
+        self.commit_all(&plan, changes).await;
+        self.warn_of_deprecated(&plan);
+        Ok(())
+    }
+
+    /// The first step of a load. Nothing that runs changes.
+    async fn prepare_all(&self, plan: &Plan) -> Result<Vec<Change>, Diagnostics> {
+        let mut diagnostics = Diagnostics::new();
+        let mut changes: Vec<Option<Change>> = Vec::new();
+        let mut prospective: Vec<Option<Value>> = Vec::new();
+        for planned in &plan.nodes {
+            let existing = self.graph.read().by_id.get(planned.id.as_str()).cloned();
+            let node = existing.unwrap_or_else(|| self.new_node(planned));
+            if planned.dependencies.iter().any(|d| prospective[*d].is_none()) {
+                // What this refers to failed, so that its own values cannot be known; what can be said without them is.
+                let alone = Plan { nodes: vec![without_references(planned)] };
+                for diagnostic in check_contents(&alone, self.permissions()).into_iter() {
+                    if diagnostic.severity == corten_syntax::Severity::Error {
+                        diagnostics.push(diagnostic);
+                    }
+                }
+                prospective.push(None);
+                changes.push(None);
+                continue;
+            }
+            let scope = ScopeOf::new(
+                planned.dependencies.iter().filter_map(|d| Some((plan.nodes[*d].id.as_str(), prospective[*d].clone()?))),
+            );
+            let started = Instant::now();
+            match self.prepare_node(&node, &planned.block, &scope).await {
+                Ok(prepared) => {
+                    prospective.push(Some(match &prepared {
+                        Some(prepared) => prepared.exports.clone(),
+                        None => node.exports(),
+                    }));
+                    changes.push(Some(Change { node, prepared }));
+                    let fields = [("node_id", (&planned.id).into()), ("duration", started.elapsed().into())];
+                    self.options.logger.info("finished node evaluation", &fields);
+                }
+                Err(errors) => {
+                    for diagnostic in errors {
+                        diagnostics.push(diagnostic);
+                    }
+                    prospective.push(None);
+                    changes.push(None);
+                }
+            }
+        }
+        if diagnostics.has_errors() {
+            return Err(diagnostics);
+        }
+        Ok(changes.into_iter().flatten().collect())
+    }
+
+    /// Decodes and prepares a node; nothing when its arguments are those with which it runs.
+    async fn prepare_node(
+        &self,
+        node: &Node,
+        block: &Arc<Block>,
+        scope: &ScopeOf,
+    ) -> Result<Option<Prepared>, Diagnostics> {
+        let driver = node.driver.lock().await;
+        let arguments = self.decode(node, &**driver, block, scope)?;
+        if driver.is_current(&arguments) {
+            return Ok(None);
+        }
+        for text in &arguments.deprecated {
+            node.host.logger.warn(text, &[]);
+        }
+        let step = if driver.is_running() { "updating component" } else { "building component" };
+        let failed = |error: &dyn std::fmt::Display| {
+            let text = format!("{}: {step}: {error}", failure_prefix(node.kind));
+            Diagnostics::from_iter([Diagnostic::error(&block.source, block.span, text)])
+        };
+        let prepare = std::panic::AssertUnwindSafe(driver.prepare(arguments));
+        match futures_util::FutureExt::catch_unwind(prepare).await {
+            Ok(Ok(prepared)) => Ok(Some(prepared)),
+            Ok(Err(error)) => Err(failed(&error)),
+            Err(panic) => Err(failed(&format!("panicked: {}", corten_component::task::panic_text(&*panic)))),
+        }
+    }
+
+    fn decode(
+        &self,
+        node: &Node,
+        driver: &dyn Driver,
+        block: &Arc<Block>,
+        scope: &ScopeOf,
+    ) -> Result<ErasedArguments, Diagnostics> {
+        let cx = DecodeContext { scope, minimum: self.options.services.stability };
+        driver.decode(block, &cx).map_err(|errors| placed(&errors, node.kind, block))
+    }
+
+    fn new_node(&self, planned: &crate::graph::PlannedNode) -> Arc<Node> {
+        let id: Arc<str> = Arc::from(planned.id.as_str());
+        let exports = Arc::new(ExportCell {
+            id,
+            value: Mutex::new((planned.definition.zero_exports)()),
+            changed: self.changed.clone(),
+        });
+        let global =
+            if self.options.scope.is_empty() { planned.id.clone() } else { format!("{}/{}", self.options.scope, planned.id) };
+        let (path, local) = component_labels(&global);
+        let cell = Arc::clone(&exports);
+        let host = Arc::new(Host {
+            logger: self.options.logger.with(&[("component_path", &path), ("component_id", &local)]),
+            id: global,
+            services: Arc::clone(&self.options.services),
+            registry: Registry::new(),
+            health: Arc::new(HealthBoard::new("component created")),
+            handler: Mutex::default(),
+            debug_info: Mutex::default(),
+            export: Box::new(move |value| cell.set(value)),
+        });
+        Arc::new(Node {
+            id: planned.id.clone(),
+            kind: planned.kind,
+            definition: planned.definition,
+            wiring: Mutex::new(Wiring {
+                block: Arc::clone(&planned.block),
+                dependencies: Vec::new(),
+                dependants: Vec::new(),
+            }),
+            exports,
+            driver: AsyncMutex::new((planned.definition.create)(Arc::clone(&host))),
+            host,
+        })
+    }
+
+    /// The second step of a load: puts what was prepared in place, each node after those that it refers to, and ends what
+    /// is gone.
+    async fn commit_all(&self, plan: &Plan, changes: Vec<Change>) {
+        let mut graph = Graph::default();
+        for change in changes {
+            if let Some(prepared) = change.prepared {
+                commit_node(&change.node, prepared).await;
+            }
+            graph.by_id.insert(Arc::clone(&change.node.exports.id), Arc::clone(&change.node));
+            graph.nodes.push(change.node);
+        }
+        self.metrics.connections.clear();
+        for (planned, node) in plan.nodes.iter().zip(&graph.nodes) {
+            let mut wiring = node.wiring.lock();
+            wiring.block = Arc::clone(&planned.block);
+            wiring.dependencies =
+                planned.dependencies.iter().map(|d| Arc::clone(&graph.nodes[*d].exports.id)).collect();
+            wiring.dependants.clear();
+        }
+        for (planned, node) in plan.nodes.iter().zip(&graph.nodes) {
+            for dependency in &planned.dependencies {
+                let target = &graph.nodes[*dependency];
+                target.wiring.lock().dependants.push(Arc::clone(&node.exports.id));
+                self.metrics.connections.with(&[&node.id, &target.id]).set(1.0);
+            }
+        }
+        let before = std::mem::replace(&mut *self.graph.write(), graph);
+        let gone: Vec<Arc<Node>> = {
+            let graph = self.graph.read();
+            before.nodes.into_iter().filter(|node| !graph.by_id.contains_key(node.id.as_str())).collect()
+        };
+        self.end(gone).await;
+    }
+
+    /// Ends nodes: those that refer to others before those.
+    async fn end(&self, nodes: Vec<Arc<Node>>) {
+        let deadline = self.options.shutdown_deadline;
+        let started = Instant::now();
+        for node in nodes.into_iter().rev() {
+            let mut driver = node.driver.lock().await;
+            if !driver.is_running() {
+                continue;
+            }
+            let drain = driver.drain();
+            let left = deadline.saturating_sub(started.elapsed());
+            if deadline.is_zero() {
+                drain.await;
+            } else if tokio::time::timeout(left, drain).await.is_err() {
+                node.host.logger.error("task shutdown deadline exceeded", &[("deadline", deadline.into())]);
+            }
+            node.host.health.set_run(Health::now(HealthState::Exited, "component shut down cleanly"));
+        }
+    }
+
+    fn warn_of_deprecated(&self, plan: &Plan) {
+        let by_id: HashMap<String, usize> = plan.nodes.iter().enumerate().map(|(i, n)| (n.id.clone(), i)).collect();
+        for node in &plan.nodes {
+            for traversal in crate::references::traversals(&node.block) {
+                if let Some(name) = deprecated_function(&traversal, &by_id) {
+                    let text = "this stdlib function is deprecated; please refer to the documentation for updated usage and \
+                                alternatives";
+                    self.options.logger.warn(text, &[("function", name.into())]);
+                }
+            }
+        }
+    }
+
+    /// Ends everything, sources first.
+    pub async fn shutdown(&self) {
+        let _exclusive = self.load_lock.write().await;
+        let graph = std::mem::take(&mut *self.graph.write());
+        self.end(graph.nodes).await;
+    }
+
+    /// The nodes that are components, in the order of their ids.
+    pub fn components(&self) -> Vec<Arc<Node>> {
+        let graph = self.graph.read();
+        let mut nodes: Vec<_> = graph.nodes.iter().filter(|node| node.kind == NodeKind::Component).cloned().collect();
+        nodes.sort_by(|a, b| a.id.cmp(&b.id));
+        nodes
+    }
+
+    /// A component by its id.
+    pub fn component(&self, id: &str) -> Option<Arc<Node>> {
+        self.graph.read().by_id.get(id).filter(|node| node.kind == NodeKind::Component).cloned()
+    }
+
+    /// The component whose id a path begins with, and the rest of the path. The longest id wins.
+    pub fn component_at<'p>(&self, path: &'p str) -> Option<(Arc<Node>, &'p str)> {
+        let mut ends: Vec<usize> = path.match_indices('/').map(|(at, _)| at).collect();
+        ends.push(path.len());
+        ends.into_iter().rev().find_map(|end| Some((self.component(&path[..end])?, &path[end..])))
+    }
+
+    /// The texts that run.
+    pub fn source(&self) -> Option<Source> {
+        self.loaded.lock().as_ref().map(|loaded| loaded.source.clone())
+    }
+
+    /// Adds the metrics of the controller and of all nodes to a snapshot.
+    pub fn gather(&self, into: &mut Snapshot) {
+        let (path, id) = if self.options.scope.is_empty() {
+            ("/".to_owned(), String::new())
+        } else {
+            component_labels(&self.options.scope)
+        };
+        let registry = &self.metrics.registry;
+        let mut own = Snapshot::default();
+        registry.gather(&[], &mut own);
+        for family in own.families() {
+            for (labels, value) in &family.metrics {
+                let mut labels = labels.clone();
+                if family.name.starts_with("alloy_component_") {
+                    labels.push(("controller_path".to_owned(), path.clone()));
+                    labels.push(("controller_id".to_owned(), id.clone()));
+                    labels.sort();
+                }
+                into.add(&family.name, &family.help, family.kind, labels, value.clone());
+            }
+        }
+        let nodes = self.graph.read().nodes.clone();
+        let mut states: HashMap<HealthState, u64> = HashMap::new();
+        for node in &nodes {
+            let (path, id) = component_labels(&node.host.id);
+            node.host.registry.gather(&[("component_path", &path), ("component_id", &id)], into);
+            if node.kind == NodeKind::Component {
+                *states.entry(node.host.health.current().state).or_default() += 1;
+            }
+        }
+        for (state, count) in states {
+            let labels = vec![
+                ("controller_id".to_owned(), id.clone()),
+                ("controller_path".to_owned(), path.clone()),
+                ("health_type".to_owned(), state.as_str().to_owned()),
+            ];
+            into.add(
+                "alloy_component_controller_running_components",
+                "Total number of running components.",
+                Kind::Gauge,
+                labels,
+                corten_component::metrics::Value::Number(count as f64),
+            );
+        }
+    }
+
+    /// Evaluates a node again because something that it refers to changed.
+    async fn evaluate(&self, node: &Arc<Node>) {
+        let started = Instant::now();
+        let wiring = node.wiring.lock().clone();
+        let exports: Vec<(Arc<str>, Value)> = {
+            let graph = self.graph.read();
+            let of = |id: &Arc<str>| Some((Arc::clone(id), graph.by_id.get(id)?.exports()));
+            wiring.dependencies.iter().filter_map(of).collect()
+        };
+        let scope = ScopeOf::new(exports.iter().map(|(id, value)| (&**id, value.clone())));
+        match self.prepare_node(node, &wiring.block, &scope).await {
+            Ok(None) => node.host.health.set_evaluation(Health::now(HealthState::Healthy, "component evaluated")),
+            Ok(Some(prepared)) => commit_node(node, prepared).await,
+            Err(diagnostics) => {
+                let text = format!("component evaluation failed: {diagnostics}");
+                self.options.logger.error("failed to evaluate config", &[
+                    ("node", (&node.id).into()),
+                    ("err", diagnostics.to_string().into()),
+                ]);
+                node.host.health.set_evaluation(Health::now(HealthState::Unhealthy, text));
+            }
+        }
+        let took = started.elapsed();
+        self.metrics.evaluation.observe_duration(took);
+        if took >= SLOW_EVALUATION {
+            self.metrics.slow.with(&[&node.id]).add(took.as_secs_f64());
+        }
+        self.options.logger.debug("finished node evaluation", &[
+            ("node_id", (&node.id).into()),
+            ("duration", took.into()),
+        ]);
+    }
+}
+
+async fn commit_node(node: &Arc<Node>, prepared: Prepared) {
+    let exports = prepared.exports.clone();
+    {
+        let mut driver = node.driver.lock().await;
+        let first = !driver.is_running();
+        driver.commit(prepared);
+        node.host.health.set_evaluation(Health::now(HealthState::Healthy, "component evaluated"));
+        if first {
+            node.host.health.set_run(Health::now(HealthState::Healthy, "started component"));
+        }
+    }
+    node.exports.set(exports);
+}
+
+fn failure_prefix(kind: NodeKind) -> &'static str {
+    match kind {
+        NodeKind::Component => "Failed to build component",
+        NodeKind::ConfigBlock => "Failed to evaluate node for config block",
+        NodeKind::Service => "Failed to evaluate service",
+    }
+}
+
+/// Errors of decoding as the reference words them: one that has a place of its own stands alone, the others get the
+/// block's.
+fn placed(errors: &DecodeErrors, kind: NodeKind, block: &Arc<Block>) -> Diagnostics {
+    let place = |problem: &corten_config::decode::Problem| {
+        if problem.positioned && kind != NodeKind::ConfigBlock {
+            return problem.diagnostic.clone();
+        }
+        let text = format!("{}: decoding configuration: {}", failure_prefix(kind), problem.diagnostic.message);
+        Diagnostic::error(&block.source, block.span, text)
+    };
+    errors.problems().iter().map(place).collect()
+}
+
+/// A planned node that refers to nothing, for a check of what it says by itself.
+fn without_references(planned: &crate::graph::PlannedNode) -> crate::graph::PlannedNode {
+    crate::graph::PlannedNode { dependencies: Vec::new(), references: Vec::new(), ..planned.clone() }
+}
+
+/// The labels by which metrics and log lines name a component: the path of scopes, and its id within the last.
+fn component_labels(global: &str) -> (String, String) {
+    match global.rsplit_once('/') {
+        Some((path, id)) => (format!("/{path}"), id.to_owned()),
+        None => ("/".to_owned(), global.to_owned()),
+    }
+}
+
+/// What the names in a block stand for: the exports of nodes under their ids.
+struct ScopeOf(Object);
+
+impl ScopeOf {
+    fn new<'a>(exports: impl Iterator<Item = (&'a str, Value)>) -> Self {
+        let mut root = Tree::default();
+        for (id, value) in exports {
+            root.insert(id, value);
+        }
+        ScopeOf(root.children.into_iter().map(|(name, tree)| (Arc::from(name), tree.into_value())).collect())
+    }
+}
+
+impl Scope for ScopeOf {
+    fn lookup(&self, name: &str) -> Option<Value> {
+        self.0.get(name).cloned()
+    }
+}
+
+#[derive(Default)]
+struct Tree {
+    value: Option<Value>,
+    children: std::collections::BTreeMap<String, Tree>,
+}
+
+impl Tree {
+    fn insert(&mut self, id: &str, value: Value) {
+        let mut at = self;
+        for name in id.split('.') {
+            at = at.children.entry(name.to_owned()).or_default();
+        }
+        at.value = Some(value);
+    }
+
+    fn into_value(self) -> Value {
+        match self.value {
+            Some(value) => value,
+            None => Value::object(self.children.into_iter().map(|(n, tree)| (Arc::from(n), tree.into_value())).collect()),
+        }
+    }
+}
+
+/// Evaluates what refers to nodes whose exports changed, as long as the controller lives.
+async fn propagate(controller: std::sync::Weak<Controller>, mut changes: mpsc::UnboundedReceiver<Arc<str>>) {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(EVALUATIONS_MAX);
+    let permits = Arc::new(Semaphore::new(workers));
+    let (finished, mut finishes) = mpsc::unbounded_channel::<Arc<str>>();
+    // Waiting and running nodes with the time since when they wait.
+    let mut waiting: HashMap<Arc<str>, Instant> = HashMap::new();
+    let mut running: BTreeSet<Arc<str>> = BTreeSet::new();
+    loop {
+        tokio::select! {
+            change = changes.recv() => {
+                let (Some(id), Some(controller)) = (change, controller.upgrade()) else { return };
+                let mut ids = vec![id];
+                while let Ok(id) = changes.try_recv() {
+                    ids.push(id);
+                }
+                let graph = controller.graph.read();
+                for node in ids.iter().filter_map(|id| graph.by_id.get(id)) {
+                    for dependant in node.referenced_by() {
+                        waiting.entry(dependant).or_insert_with(Instant::now);
+                    }
+                }
+            }
+            Some(id) = finishes.recv() => {
+                running.remove(&id);
+            }
+        }
+        let Some(controller) = controller.upgrade() else { return };
+        start_waiting(&controller, &mut waiting, &mut running, &permits, &finished);
+        controller.metrics.queue_size.set(waiting.len() as f64);
+    }
+}
+
+/// Starts the evaluation of those waiting nodes that do not refer to another one that waits or runs.
+fn start_waiting(
+    controller: &Arc<Controller>,
+    waiting: &mut HashMap<Arc<str>, Instant>,
+    running: &mut BTreeSet<Arc<str>>,
+    permits: &Arc<Semaphore>,
+    finished: &mpsc::UnboundedSender<Arc<str>>,
+) {
+    let graph = controller.graph.read();
+    waiting.retain(|id, _| graph.by_id.contains_key(id));
+    let ready: Vec<Arc<Node>> = graph
+        .nodes
+        .iter()
+        .filter(|node| waiting.contains_key(node.id.as_str()) && !running.contains(node.id.as_str()))
+        .filter(|node| {
+            let wiring = node.wiring.lock();
+            wiring.dependencies.iter().all(|d| !waiting.contains_key(d) && !running.contains(d))
+        })
+        .cloned()
+        .collect();
+    drop(graph);
+    for node in ready {
+        let id = Arc::clone(&node.exports.id);
+        let since = waiting.remove(&id).unwrap_or_else(Instant::now);
+        running.insert(Arc::clone(&id));
+        let (controller, permits, finished) = (Arc::clone(controller), Arc::clone(permits), finished.clone());
+        tokio::spawn(async move {
+            let _permit = permits.acquire_owned().await;
+            let _no_load = controller.load_lock.read().await;
+            // A load may have removed the node, or put another in its place.
+            let current = controller.graph.read().by_id.get(&id).is_some_and(|current| Arc::ptr_eq(current, &node));
+            if current {
+                controller.metrics.wait.observe_duration(since.elapsed());
+                controller.evaluate(&node).await;
+            }
+            let _ = finished.send(id);
+        });
+    }
+}
