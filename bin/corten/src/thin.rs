@@ -20,7 +20,7 @@ pub(crate) fn main() {
     let interval = Duration::from_millis(value("--interval").trim_end_matches("ms").parse().expect("milliseconds"));
     let url: http::Uri = value("--url").parse().expect("a URL");
     let storage = PathBuf::from(value("--storage.path"));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(std::env::var("W").ok().and_then(|w| w.parse().ok()).unwrap_or(2)).enable_all().build().expect("a runtime");
     runtime.block_on(async move {
         let queue = Queue::open(&storage.join("queue"), Options::default()).expect("a queue");
         let reader = Arc::new(queue.reader(

@@ -5,12 +5,13 @@ use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use corten_config::arguments::Exports as _;
 use corten_config::encode::Item;
 use corten_config::schema::Stability;
 use corten_config::value::Value;
-use corten_net::Dialer;
+use corten_net::{BasicAuthFilter, Dialer, TlsSwitch};
 use corten_signal::flow::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -71,6 +72,15 @@ impl Dialer for NoDialer {
     }
 }
 
+/// What may change about the process's own HTTP server while it runs.
+#[derive(Clone, Debug, Default)]
+pub struct ServerSettings {
+    /// TLS of new connections.
+    pub tls: TlsSwitch,
+    /// Who may send requests; everybody if there is none.
+    pub auth: Arc<ArcSwapOption<BasicAuthFilter>>,
+}
+
 /// What all components of a process share.
 pub struct Services {
     /// Where components keep their data; each has a folder of its own below.
@@ -95,6 +105,8 @@ pub struct Services {
     pub queue_bytes_max: Option<u64>,
     /// The metrics that are the process's rather than a component's.
     pub registry: Registry,
+    /// What the `http` block sets.
+    pub server: ServerSettings,
 }
 
 impl fmt::Debug for Services {

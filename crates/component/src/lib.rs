@@ -9,7 +9,7 @@ pub mod log;
 pub mod metrics;
 pub mod task;
 
-pub use context::{Context, DebugInfo, Host, HttpHandler, Ownership, Services};
+pub use context::{Context, DebugInfo, Host, HttpHandler, Ownership, ServerSettings, Services};
 pub use definition::{Component, Definition, Driver, Error};
 pub use health::{Health, HealthBoard, HealthState};
 pub use log::{Field, Logger};

@@ -118,6 +118,8 @@ struct SinkState {
     level: Level,
     /// The lines that wait for the level, until it is known.
     waiting: Option<Vec<Line>>,
+    /// Whether level and format do not change any more.
+    settled: bool,
     output: Output,
 }
 
@@ -145,6 +147,7 @@ impl LogSink {
             format: Format::default(),
             level: Level::Info,
             waiting: Some(Vec::new()),
+            settled: false,
             output: Output::StandardError,
         })))
     }
@@ -153,13 +156,16 @@ impl LogSink {
     pub fn memory() -> (Arc<Self>, Arc<Mutex<Vec<u8>>>) {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let output = Output::Memory(Arc::clone(&lines));
-        let state = SinkState { format: Format::default(), level: Level::Debug, waiting: None, output };
+        let state = SinkState { format: Format::default(), level: Level::Debug, waiting: None, settled: false, output };
         (Arc::new(LogSink(Mutex::new(state))), lines)
     }
 
     /// Sets level and format, and writes the lines that waited for them.
     pub fn configure(&self, level: Level, format: Format) {
         let mut state = self.0.lock();
+        if state.settled {
+            return;
+        }
         state.level = level;
         state.format = format;
         for line in state.waiting.take().unwrap_or_default() {
@@ -167,9 +173,22 @@ impl LogSink {
         }
     }
 
+    /// As [`LogSink::configure`] with the defaults, if nobody has configured the sink yet.
+    pub fn configure_if_waiting(&self) {
+        if self.0.lock().waiting.is_some() {
+            self.configure(Level::Info, Format::default());
+        }
+    }
+
     /// Throws away the lines that wait for the level.
     pub fn discard_waiting(&self) {
         self.0.lock().waiting = None;
+    }
+
+    /// Keeps level and format from here on: a process that ends goes on as it was configured, although the block that
+    /// configured it ends with the rest.
+    pub fn settle(&self) {
+        self.0.lock().settled = true;
     }
 
     fn log(&self, line: Line) {
@@ -215,6 +234,11 @@ impl Logger {
     /// A logger without context.
     pub fn new(sink: Arc<LogSink>) -> Self {
         Logger { sink, context: Arc::from([]) }
+    }
+
+    /// Where its lines go.
+    pub fn sink(&self) -> &Arc<LogSink> {
+        &self.sink
     }
 
     /// A logger whose lines have further fields.
@@ -435,5 +459,15 @@ mod tests {
         sink.configure(Level::Info, Format::Json);
         let text = String::from_utf8(lines.lock().clone()).unwrap();
         assert!(text.contains("\"msg\":\"loud\",\"service\":\"x\"") && !text.contains("quiet"), "{text}");
+    }
+
+    #[test]
+    fn a_sink_that_is_settled_keeps_level_and_format() {
+        let (sink, lines) = LogSink::memory();
+        sink.configure(Level::Debug, Format::Json);
+        sink.settle();
+        sink.configure(Level::Error, Format::Logfmt);
+        Logger::new(Arc::clone(&sink)).info("last words", &[]);
+        assert!(String::from_utf8(lines.lock().clone()).unwrap().contains("\"msg\":\"last words\""));
     }
 }

@@ -10,12 +10,10 @@ use std::fmt;
 use crate::decode::{self, Decode, Mismatches, Typed, ValueContext};
 use crate::encode;
 use crate::error::ValueError;
-use crate::schema::{
-    Arity, BlockType, Body, FieldKind, GroupType, OneOfSchema, Schema, Shape, Slot, Words,
-};
+use crate::schema::{Arity, BlockType, Body, FieldKind, GroupType, OneOfSchema, Schema, Shape, Slot, Words};
 use crate::value::Value;
 
-/// A struct with a table of its fields. Derived with [`Arguments`](crate::Arguments) or [`Exports`](crate::Exports).
+/// A struct with a table of its fields. Derived with [`Arguments`](macro@crate::Arguments) or [`Exports`](macro@crate::Exports).
 pub trait Record: Sized + 'static {
     /// The table.
     const SCHEMA: &'static Schema;
@@ -307,7 +305,7 @@ impl<T: BlockBody, const N: usize> BlockField for [T; N] {
     };
 }
 
-/// An enum whose variants are the blocks of a group. Derived with [`Arguments`](crate::Arguments).
+/// An enum whose variants are the blocks of a group. Derived with [`Arguments`](macro@crate::Arguments).
 pub trait OneOf: Sized + 'static {
     /// The table.
     const SCHEMA: &'static OneOfSchema;

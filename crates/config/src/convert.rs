@@ -204,3 +204,148 @@ impl FromValue for Value {
         Ok(value.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text<T>(result: Result<T, ValueError>) -> Result<T, String> {
+        result.map_err(|error| error.message)
+    }
+
+    #[test]
+    fn numbers_become_text_without_exponents() {
+        let cases = [
+            (Value::int(-3), "-3"),
+            (Value::uint(u64::MAX), "18446744073709551615"),
+            (Value::float(5.50), "5.5"),
+            (Value::float(1e21), "1000000000000000000000"),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(to_text(&value).unwrap().as_ref(), expected);
+        }
+    }
+
+    #[test]
+    fn text_becomes_a_number_by_its_form() {
+        let good = [
+            ("5", Number::Uint(5)),
+            ("007", Number::Uint(7)),
+            ("-5", Number::Int(-5)),
+            ("1.5", Number::Float(1.5)),
+            ("1e3", Number::Float(1000.0)),
+            ("+1.5", Number::Float(1.5)),
+            ("1_0.5", Number::Float(10.5)),
+            ("18446744073709551615", Number::Uint(u64::MAX)),
+        ];
+        for (value, expected) in good {
+            assert!(to_number(&Value::from(value)).unwrap().is_identical(expected), "{value}");
+        }
+        for value in ["", "+5", " 5", "0x10", "-1.5", "1e400", "inf", "Infinity", "18446744073709551616", "٣", "1_0"] {
+            assert_eq!(text(to_number(&Value::from(value))).unwrap_err(), "should be number, got string", "{value}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_cut_and_wrap_silently() {
+        assert_eq!(i32::from_value(&Value::float(1.9)), Ok(1));
+        assert_eq!(i8::from_value(&Value::int(300)), Ok(44));
+        assert_eq!(u64::from_value(&Value::int(-1)), Ok(u64::MAX));
+        assert_eq!(u8::from_value(&Value::from("513")), Ok(1));
+        assert_eq!(f64::from_value(&Value::from("2.5")), Ok(2.5));
+        assert_eq!(f32::from_value(&Value::float(0.1)), Ok(0.1f32));
+    }
+
+    #[test]
+    fn booleans_convert_to_and_from_nothing() {
+        assert_eq!(text(to_bool(&Value::from("true"))).unwrap_err(), "should be bool, got string");
+        assert_eq!(text(to_bool(&Value::int(1))).unwrap_err(), "should be bool, got number");
+        assert_eq!(text(to_text(&Value::bool(true))).unwrap_err(), "should be string, got bool");
+        assert_eq!(text(to_number(&Value::bool(true))).unwrap_err(), "should be number, got bool");
+    }
+
+    #[test]
+    fn null_is_the_zero_of_everything() {
+        let null = Value::NULL;
+        assert_eq!(to_bool(&null), Ok(false));
+        assert_eq!(to_text(&null).unwrap().as_ref(), "");
+        assert_eq!(to_secret(&null).unwrap().as_ref(), "");
+        assert_eq!(u16::from_value(&null), Ok(0));
+        assert_eq!(to_duration(&null), Ok(Duration::ZERO));
+        assert!(to_array(&null).unwrap().is_empty() && to_object(&null).unwrap().is_empty());
+        assert!(!to_optional_secret(&null).unwrap().is_secret);
+    }
+
+    #[test]
+    fn secrets_never_become_text() {
+        let refusal = "secrets may not be converted into strings";
+        assert_eq!(text(to_text(&Value::secret("x"))).unwrap_err(), refusal);
+        assert_eq!(text(to_text(&Value::optional_secret("x", true))).unwrap_err(), refusal);
+        assert_eq!(to_text(&Value::optional_secret("x", false)).unwrap().as_ref(), "x");
+        assert!(to_number(&Value::optional_secret("5", false)).unwrap().is_identical(Number::Uint(5)));
+        assert_eq!(text(to_number(&Value::secret("5"))).unwrap_err(), "should be number, got capsule");
+    }
+
+    #[test]
+    fn strings_and_secrets_become_secrets() {
+        for value in [Value::from("x"), Value::secret("x"), Value::optional_secret("x", true)] {
+            assert_eq!(to_secret(&value).unwrap().as_ref(), "x");
+        }
+        assert_eq!(text(to_secret(&Value::int(1))).unwrap_err(), "should be capsule, got number");
+        assert_eq!(text(to_secret(&Value::bytes(vec![1u8]))).unwrap_err(), "should be capsule, got array");
+        assert!(to_optional_secret(&Value::secret("x")).unwrap().is_secret);
+        assert!(!to_optional_secret(&Value::from("x")).unwrap().is_secret);
+        assert!(to_optional_secret(&Value::from("x").marked(true)).unwrap().is_secret);
+    }
+
+    #[test]
+    fn bytes_become_text_and_stay_an_array() {
+        let bytes = Value::bytes(vec![b'h', b'i']);
+        assert_eq!(to_text(&bytes).unwrap().as_ref(), "hi");
+        assert_eq!(to_array(&bytes).unwrap(), vec![Value::uint(104), Value::uint(105)]);
+        assert_eq!(to_bytes(&Value::bytes(vec![0xffu8])).unwrap().as_ref(), [0xff]);
+        assert_eq!(to_text(&Value::bytes(vec![0xffu8])).unwrap().as_ref(), "\u{fffd}");
+    }
+
+    #[test]
+    fn durations_are_text_and_only_zero_is_a_number() {
+        assert_eq!(to_duration(&Value::from("1m30s")), Ok(Duration::from_secs(90)));
+        assert_eq!(to_duration(&Value::int(0)), Ok(Duration::ZERO));
+        assert_eq!(text(to_duration(&Value::int(5))).unwrap_err(), "time: missing unit in duration \"5\"");
+        assert_eq!(text(to_duration(&Value::from(""))).unwrap_err(), "time: invalid duration \"\"");
+        assert_eq!(text(to_duration(&Value::bool(true))).unwrap_err(), "should be string, got bool");
+        assert_eq!(to_nanoseconds(&Value::from("-1s")), Ok(-1_000_000_000));
+        assert!(to_duration(&Value::from("-1s")).is_err());
+    }
+
+    #[test]
+    fn the_text_of_a_secret_does_not_get_into_a_message() {
+        let value = Value::from("hush\"").marked(true);
+        let error = to_duration(&value).unwrap_err();
+        assert_eq!(error.safe_message(), "time: invalid duration \"(secret)\"");
+        assert_eq!(error.in_index(2).in_field("a").to_string(), ".a[2] time: invalid duration \"(secret)\"");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_as_a_number_without_a_panic(value in "[-+0-9.eE_x]{0,24}|.{0,10}") {
+            if let Some(number) = parse_number(&value) {
+                let kind_fits = match number {
+                    Number::Int(_) => value.starts_with('-'),
+                    Number::Float(_) => value.contains(['.', 'e', 'E']),
+                    Number::Uint(_) => true,
+                };
+                prop_assert!(kind_fits);
+            }
+        }
+
+        #[test]
+        fn narrower_integers_keep_the_lowest_bits(value: i64) {
+            let number = Value::int(value);
+            prop_assert_eq!(i8::from_value(&number), Ok(value as i8));
+            prop_assert_eq!(u32::from_value(&number), Ok(value as u32));
+            prop_assert_eq!(u64::from_value(&number), Ok(value as u64));
+        }
+    }
+}

@@ -83,8 +83,7 @@ pub fn parse(text: &str) -> Result<i64, DurationError> {
             return Err(DurationError::MissingUnit(text.to_owned()));
         }
         rest = &rest[unit_len..];
-        let unit_ns =
-            unit_ns(unit).ok_or_else(|| DurationError::UnknownUnit(unit.to_owned(), text.to_owned()))?;
+        let unit_ns = unit_ns(unit).ok_or_else(|| DurationError::UnknownUnit(unit.to_owned(), text.to_owned()))?;
         let mut part = whole.checked_mul(unit_ns).filter(|part| *part <= 1 << 63).ok_or_else(invalid)?;
         part += fraction_ns(fraction, unit_ns);
         total = total.checked_add(part).filter(|total| *total <= 1 << 63).ok_or_else(invalid)?;

@@ -12,9 +12,7 @@ use std::sync::Arc;
 use crate::arguments::Record;
 use crate::decode;
 use crate::render;
-use crate::schema::{
-    Absent, Arity, BlockAbsent, Body, FieldKind, Overrides, Schema, Slot, TypeInfo, override_of,
-};
+use crate::schema::{Absent, Arity, BlockAbsent, Body, FieldKind, Overrides, Schema, Slot, TypeInfo, override_of};
 use crate::value::{Data, Object, Value};
 
 /// An attribute or a block of a body.
@@ -75,7 +73,8 @@ impl Sensitive {
     /// The value of an attribute with the marks that were noted.
     fn mark(&self, place: &str, value: Value) -> Value {
         // Whatever is noted within a place comes right after it in the order of the set.
-        let within = |noted: &String| noted.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let within =
+            |noted: &String| noted.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         let first = place.to_owned();
         if !self.0.range(first..).take_while(|noted| noted.starts_with(place)).any(within) {
             return value;
@@ -285,9 +284,7 @@ fn is_default(ty: &'static TypeInfo, absent: Absent, value: &Value) -> bool {
     let default = match absent {
         Absent::Refused => return false,
         Absent::Zero => None,
-        Absent::Literal(text) => {
-            decode::default_value(ty, text).ok()
-        }
+        Absent::Literal(text) => decode::default_value(ty, text).ok(),
         Absent::Computed { make, .. } => Some(make()),
     };
     same(default) || same((ty.zero)())

@@ -277,8 +277,7 @@ impl Evaluator<'_> {
         let Data::Function(function) = value.data else {
             return Err(self.fault(&ValueError::expected(Type::Function, value), &call.function));
         };
-        let args: Result<Vec<Value>, EvalError> =
-            call.args.iter().map(|arg| self.expression(arg, depth + 1)).collect();
+        let args: Result<Vec<Value>, EvalError> = call.args.iter().map(|arg| self.expression(arg, depth + 1)).collect();
         function.invoke(&args?).map_err(|error| match error {
             CallError::Argument { index, error } => self.fault(&error, call.args.get(index).unwrap_or(&call.function)),
             CallError::Failed(message) => self.fault(&ValueError::new(value, message), &call.function),
@@ -287,8 +286,7 @@ impl Evaluator<'_> {
     }
 
     fn not_a_container(&self, value: &Value, expr: &Expr) -> EvalError {
-        let message =
-            format!("expected object or array or a capsule convertible to an object, got {}", value.ty());
+        let message = format!("expected object or array or a capsule convertible to an object, got {}", value.ty());
         self.fault(&ValueError::new(value, message), expr)
     }
 
@@ -310,7 +308,7 @@ mod tests {
     fn eval(text: &str, scope: &dyn Scope) -> Result<Value, Diagnostic> {
         let parsed = parse_expression("", text);
         assert!(!parsed.diagnostics.has_errors(), "{text}: {}", parsed.diagnostics);
-        
+
         evaluate(&parsed.source, &parsed.expr, scope).map_err(|error| error.to_diagnostic(&parsed.source))
     }
 
@@ -375,9 +373,234 @@ mod tests {
                 _ => false,
             };
             if !same {
-                failures.push(format!("{expr}\n  recorded: {case}\n  got: {:?}", got.map(|value| value.to_string()).map_err(|e| recorded_form(&e))));
+                failures.push(format!(
+                    "{expr}\n  recorded: {case}\n  got: {:?}",
+                    got.map(|value| value.to_string()).map_err(|e| recorded_form(&e))
+                ));
             }
         }
-        assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), cases.as_array().unwrap().len(), failures.join("\n"));
+        assert!(
+            failures.is_empty(),
+            "{} of {}:\n{}",
+            failures.len(),
+            cases.as_array().unwrap().len(),
+            failures.join("\n")
+        );
+    }
+
+    fn scope() -> Object {
+        let object = |fields: Vec<(&str, Value)>| {
+            Value::object(fields.into_iter().map(|(name, value)| (Arc::from(name), value)).collect::<Object>())
+        };
+        let items = Value::array(vec![Value::from("a"), Value::bool(true), Value::NULL]);
+        Object::from([
+            (Arc::from("secret"), Value::secret("hush")),
+            (Arc::from("osecret"), Value::optional_secret("shh", true)),
+            (Arc::from("opt"), Value::optional_secret("pub", false)),
+            (Arc::from("obj"), object(vec![("a", Value::int(1)), ("items", items)])),
+        ])
+    }
+
+    /// The value, or the error, without regard to marks.
+    fn plain(text: &str) -> Result<String, String> {
+        let value = eval(text, &scope()).map_err(|diagnostic| diagnostic.to_string())?;
+        Ok(Value::new(value.data).to_string())
+    }
+
+    #[test]
+    fn the_standard_library_does_as_recorded_from_the_reference() {
+        for data in [include_str!("../tests/data/format.json"), include_str!("../tests/data/stdlib.json")] {
+            let cases: serde_json::Value = serde_json::from_str(data).unwrap();
+            assert!(cases.as_array().unwrap().len() > 250);
+            for case in cases.as_array().unwrap() {
+                let expected = case["value"].as_str().map(str::to_owned).ok_or_else(|| case["error"].as_str());
+                let got = plain(case["expr"].as_str().unwrap());
+                assert_eq!(
+                    got.as_ref().map_err(|error| Some(error.as_str())),
+                    expected.as_ref().map_err(|e| *e),
+                    "{case}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_inner_scope_hides_the_outer_one_and_both_hide_the_standard_library() {
+        let name = |name: &str, value: i64| Object::from([(Arc::from(name), Value::int(value))]);
+        let nested = Nested { inner: name("a", 1), outer: Nested { inner: name("b", 2), outer: name("a", 3) } };
+        assert_eq!(eval("a * 10 + b", &nested).unwrap(), Value::int(12));
+        assert_eq!(eval("string", &name("string", 7)).unwrap(), Value::int(7));
+        assert_eq!(eval("string.join([\"x\"], \"\")", &nested).unwrap(), Value::from("x"));
+    }
+
+    #[test]
+    fn a_fault_is_told_at_the_smallest_part_of_the_text_that_holds_it() {
+        let cases = [
+            ("string.join([1, true], \"\")", "1:17: true should be string, got bool"),
+            ("string.join(([1, (true)]), \"\")", "1:18: (true) should be string, got bool"),
+            ("string.join(obj.items, \"\")", "1:13: obj.items[1] should be string, got bool"),
+            ("array.group_by([{a = 1, a = true}], \"a\", true)", "1:29: true should be string, got bool"),
+            ("array.group_by([obj], \"items\", true)", "1:17: obj.items should be string, got array"),
+            ("array.combine_maps([1], [], [\"a\"])", "1:21: 1 should be object, got number"),
+            ("array.combine_maps([], [], [\"a\", 1])", "1:34: 1 should be string, got number"),
+            ("array.combine_maps([{a = []}], [], [\"a\"])", "1:26: [] combine_maps: cannot match values of type array"),
+            ("array.combine_maps([], [])", "1:1: combine_maps: expected 3 or 4 arguments, got 2"),
+            ("null + 1", "1:1: null should be one of [number string capsule] for binop +, got null"),
+            ("obj.items[2].x", "1:1: obj.items[2] cannot access field \"x\" on value of type null"),
+            ("obj.items[0 - 1]", "1:11: 0 - 1 index -1 is out of range of array with length 3"),
+            ("obj[1]", "1:5: 1 should be string, got number"),
+            ("secret.a", "1:1: secret expected object or array or a capsule convertible to an object, got capsule"),
+            ("obj()", "1:1: obj should be function, got object"),
+            ("1e999", "1:1: strconv.ParseFloat: parsing \"1e999\": value out of range"),
+            (
+                "convert.nonsensitive(encoding.from_base64(\"aGk=\"))",
+                "1:22: encoding.from_base64(\"aGk=\") should be capsule, got array",
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(plain(text), Err(expected.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_made_of_a_secret_is_hidden_until_it_is_declared_harmless() {
+        let hidden = [
+            "secret",
+            "secret + \"x\"",
+            "\"x\" + osecret",
+            "string.format(\"%s\", secret)",
+            "string.format(\"%s\", {a = [secret]})",
+            "string.format(\"%s\", secret) + \"x\"",
+            "encoding.to_json({a = secret})",
+            "encoding.from_json(string.format(\"[1, %q]\", secret))",
+            "encoding.from_json(string.format(\"[1, %q]\", secret))[1]",
+            "string.split(string.format(\"%s\", secret), \"\")[0]",
+            "string.to_upper(string.format(\"%s\", osecret))",
+            "secret == \"hush\"",
+            "coalesce(secret, \"x\")",
+            "array.concat([secret], [1])[0]",
+            "[\"a\", \"b\"][encoding.from_json(string.format(\"%d\", 0) + string.format(\"%.0s\", secret))]",
+            "{a = secret}.a",
+            "{a = 1}[string.format(\"%.0sa\", secret)]",
+            "-encoding.from_json(string.format(\"%.0s1\", secret))",
+        ];
+        for text in hidden {
+            let value = eval(text, &scope()).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(value.to_string(), crate::value::MASK, "{text}");
+            assert!(!format!("{value:?} {}", crate::render::json(&value)).contains("hush"), "{text}");
+        }
+        let open = [
+            ("convert.nonsensitive(secret)", "\"hush\""),
+            ("convert.nonsensitive(string.format(\"%s!\", secret))", "\"hush!\""),
+            ("opt + \"x\"", "\"pubx\""),
+            ("array.concat([secret], [1])[1]", "1"),
+            ("[secret, 1]", "[(secret), 1]"),
+            ("array.combine_maps([{a = 1, b = secret}], [{a = 1}], [\"a\"])", "[{\n\ta = 1,\n\tb = (secret),\n}]"),
+            ("array.group_by([{a = \"x\", b = secret}], \"a\", true)[0][\"a\"]", "\"x\""),
+        ];
+        for (text, expected) in open {
+            assert_eq!(eval(text, &scope()).unwrap().to_string(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn no_secret_gets_into_the_text_of_an_error() {
+        let failing = [
+            "encoding.from_json(string.format(\"%s\", secret))",
+            "encoding.from_yaml(string.format(\"a: b: %s\", secret))",
+            "json_path(\"{}\", string.format(\"$.%s[\", secret))",
+            "encoding.url_decode(string.format(\"%%%s\", secret))",
+            "encoding.from_base64(string.format(\"!%s\", secret))",
+            "string.join(secret, \"\")",
+            "string.trim(secret, \"\")",
+            "secret + 1",
+            "[1][string.format(\"%s\", secret)]",
+        ];
+        for text in failing {
+            let error = eval(text, &scope()).unwrap_err().to_string();
+            assert!(!error.contains("hush") && !error.contains("'h'"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn expressions_as_deep_as_the_parser_allows_are_evaluated() {
+        let depth = corten_syntax::DEPTH_MAX - 8;
+        let cases = [
+            format!("{}1{}", "[".repeat(depth), "]".repeat(depth)),
+            format!("{}1{}", "(".repeat(depth), ")".repeat(depth)),
+            format!("{}1{}", "{a = ".repeat(depth), "}".repeat(depth)),
+            format!("{}1", "-".repeat(depth)),
+            format!("{}1", "2 ^ ".repeat(depth)),
+            format!("{}1{}", "coalesce(0, ".repeat(depth), ")".repeat(depth)),
+            format!("1{}", " + 1".repeat(depth)),
+            format!("{}0{}", "[0][".repeat(depth), "]".repeat(depth)),
+        ];
+        for text in cases {
+            let value = eval(&text, &()).unwrap();
+            assert_eq!(value, value.clone());
+            assert!(!value.holds_secret() && !value.to_string().is_empty() && !crate::render::json(&value).is_empty());
+        }
+    }
+
+    /// A capsule that may present itself as an object.
+    #[derive(Debug)]
+    struct Target(Option<Object>);
+
+    impl crate::value::Capsule for Target {
+        fn type_name(&self) -> &'static str {
+            "test.Target"
+        }
+
+        fn equals(&self, other: &dyn crate::value::Capsule) -> bool {
+            other.as_any().downcast_ref::<Target>().is_some_and(|other| self.0 == other.0)
+        }
+
+        fn as_object(&self) -> Option<Object> {
+            self.0.clone()
+        }
+
+        fn as_any(&self) -> &dyn std::any::Any {
+            self
+        }
+    }
+
+    #[test]
+    fn a_capsule_that_can_present_itself_as_an_object_is_used_as_one() {
+        let target = |fields: Option<&[(&str, &str)]>| {
+            let fields = fields.map(|fields| fields.iter().map(|(k, v)| (Arc::from(*k), Value::from(*v))).collect());
+            Value::capsule(Arc::new(Target(fields)))
+        };
+        let scope = Object::from([
+            (Arc::from("t"), target(Some(&[("a", "x"), ("b", "y")]))),
+            (Arc::from("u"), target(Some(&[("a", "x"), ("b", "y")]))),
+            (Arc::from("empty"), target(Some(&[]))),
+            (Arc::from("opaque"), target(None)),
+        ]);
+        let good = [
+            ("t.a + t[\"b\"]", "\"xy\""),
+            ("t[\"zz\"]", "null"),
+            ("t == u", "true"),
+            ("t == empty", "false"),
+            ("coalesce(empty, \"d\")", "\"d\""),
+            ("coalesce(opaque, \"d\")", "capsule(\"test.Target\")"),
+            ("array.combine_maps([t], [{a = \"x\", c = 1}], [\"a\"])[0].c", "1"),
+            ("array.group_by([t], \"a\", true)[0].items[0].b", "\"y\""),
+            ("[t]", "[{\n\ta = \"x\",\n\tb = \"y\",\n}]"),
+            ("encoding.to_json({t = t})", "\"{\\\"t\\\":{\\\"a\\\":\\\"x\\\",\\\"b\\\":\\\"y\\\"}}\""),
+        ];
+        for (text, expected) in good {
+            assert_eq!(eval(text, &scope).unwrap().to_string(), expected, "{text}");
+        }
+        let bad = [
+            ("t.zz", "1:3: field \"zz\" does not exist"),
+            ("opaque.a", "1:1: opaque expected object or array or a capsule convertible to an object, got capsule"),
+            ("t + t", "1:1: t could not perform binop + for unknown types lhs capsule rhs capsule"),
+            ("t < t", "1:1: t should be one of [number string] for binop <, got capsule"),
+            ("string.trim_space(t)", "1:19: t should be string, got capsule"),
+            ("encoding.to_json({t = opaque})", "1:1: encoding.to_json json: unsupported type: test.Target"),
+        ];
+        for (text, expected) in bad {
+            assert_eq!(eval(text, &scope).unwrap_err().to_string(), expected, "{text}");
+        }
     }
 }

@@ -795,3 +795,60 @@ fn with_point(number: &str, verb: char, precision: Option<usize>) -> String {
     text.push_str(tail);
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_result_above_the_limit_is_refused() {
+        assert_eq!(format("%9999999d", &[Value::int(1)]).map(|text| text.len()), Ok(9_999_999));
+        assert_eq!(format("%10000010d", &[Value::int(1)]).as_deref(), Ok("%!(NOVERB)%!(EXTRA int=1)"));
+        assert_eq!(format(&"%[1]*[1]d".repeat(70), &[Value::int(1_000_000)]), Err(TooLarge));
+        let wide = Value::array(vec![Value::int(1); 70]);
+        assert_eq!(format("%999999d", &[wide]), Err(TooLarge));
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::NULL),
+            any::<bool>().prop_map(Value::bool),
+            any::<i64>().prop_map(Value::int),
+            any::<u64>().prop_map(Value::uint),
+            any::<f64>().prop_map(Value::float),
+            ".{0,8}".prop_map(Value::from),
+            ".{0,8}".prop_map(Value::secret),
+            Just(Value::optional_secret("x", false)),
+            Just(Value::bytes(vec![1u8, 255])),
+        ];
+        leaf.prop_recursive(2, 8, 3, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::array),
+                prop::collection::btree_map(".{0,3}".prop_map(Arc::from), inner, 0..3).prop_map(Value::object),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_format_prints_without_a_panic(
+            text in "(%[-+# 0]{0,3}(\\[[0-9]{0,2}\\]?)?([0-9]{0,2}|\\*)(\\.[0-9]{0,2}|\\.\\*)?(\\[[0-4]\\])?[a-zA-Z%!é\\[]?|.{0,3}){0,4}",
+            args in prop::collection::vec(value(), 0..4),
+        ) {
+            prop_assert!(format(&text, &args).is_ok());
+        }
+
+        #[test]
+        fn integers_and_floats_print_as_rust_prints_them(int: i64, float: f64, precision in 0usize..20) {
+            let args = [Value::int(int), Value::float(float)];
+            prop_assert_eq!(format("%d", &args[..1]).unwrap(), int.to_string());
+            if float.is_finite() {
+                let fixed = format(&format!("%.{precision}f"), &args[1..]).unwrap();
+                prop_assert_eq!(fixed, format!("{float:.precision$}"));
+                let back: f64 = format("%g", &args[1..]).unwrap().parse().unwrap();
+                prop_assert_eq!(back.to_bits(), float.to_bits());
+            }
+        }
+    }
+}

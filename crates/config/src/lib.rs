@@ -22,5 +22,7 @@ pub mod schema;
 pub mod stdlib;
 pub mod value;
 
+// A trait and its derive have one name, so that one import brings both.
+pub use arguments::{Arguments, CheckErrors, Exports, StringEnum};
 pub use corten_config_derive::{Arguments, Exports, StringEnum};
 pub use value::Value;

@@ -4,7 +4,7 @@
 pub const TEXT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The most elements that a function may put in an array.
-pub const ITEMS_MAX: usize = 4_000_000;
+pub const ITEMS_MAX: usize = 1_000_000;
 
 /// How deep arrays and objects read from JSON or YAML may be nested.
 pub const NESTING_MAX: usize = 500;

@@ -9,13 +9,13 @@ pub(crate) fn parse_number_literal(text: &str) -> Option<Number> {
         Some(rest) if !rest.is_empty() => (rest, 8),
         _ => (text, 10),
     };
-    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        if let Ok(value) = u64::from_str_radix(digits, radix) {
-            return Some(match i64::try_from(value) {
-                Ok(value) => Number::Int(value),
-                Err(_) => Number::Uint(value),
-            });
-        }
+    if digits.bytes().all(|byte| byte.is_ascii_digit())
+        && let Ok(value) = u64::from_str_radix(digits, radix)
+    {
+        return Some(match i64::try_from(value) {
+            Ok(value) => Number::Int(value),
+            Err(_) => Number::Uint(value),
+        });
     }
     parse_float_text(text).map(Number::Float)
 }

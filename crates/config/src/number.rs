@@ -90,7 +90,7 @@ impl Number {
 
     /// The sum; integers wrap.
     #[must_use]
-    pub const fn add(self, other: Number) -> Number {
+    pub const fn wrapping_add(self, other: Number) -> Number {
         match Pair::new(self, other) {
             Pair::Uint(a, b) => Number::Uint(a.wrapping_add(b)),
             Pair::Int(a, b) => Number::Int(a.wrapping_add(b)),
@@ -100,7 +100,7 @@ impl Number {
 
     /// The difference; integers wrap.
     #[must_use]
-    pub const fn sub(self, other: Number) -> Number {
+    pub const fn wrapping_sub(self, other: Number) -> Number {
         match Pair::new(self, other) {
             Pair::Uint(a, b) => Number::Uint(a.wrapping_sub(b)),
             Pair::Int(a, b) => Number::Int(a.wrapping_sub(b)),
@@ -110,7 +110,7 @@ impl Number {
 
     /// The product; integers wrap.
     #[must_use]
-    pub const fn mul(self, other: Number) -> Number {
+    pub const fn wrapping_mul(self, other: Number) -> Number {
         match Pair::new(self, other) {
             Pair::Uint(a, b) => Number::Uint(a.wrapping_mul(b)),
             Pair::Int(a, b) => Number::Int(a.wrapping_mul(b)),
@@ -119,7 +119,7 @@ impl Number {
     }
 
     /// The quotient, towards zero for integers; nothing if the divisor is zero, of whatever kind.
-    pub fn div(self, other: Number) -> Option<Number> {
+    pub fn checked_div(self, other: Number) -> Option<Number> {
         if other.equals_zero() {
             return None;
         }
@@ -132,7 +132,7 @@ impl Number {
     }
 
     /// The remainder, with the sign of the dividend; nothing if the divisor is zero, of whatever kind.
-    pub fn rem(self, other: Number) -> Option<Number> {
+    pub fn checked_rem(self, other: Number) -> Option<Number> {
         if other.equals_zero() {
             return None;
         }
@@ -213,4 +213,110 @@ const fn wrapping_pow(mut base: u64, mut exponent: u64) -> u64 {
         exponent >>= 1;
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn numbers_out_of_range_convert_as_on_the_reference_machine() {
+        let cases = [
+            (-1.0, -1, u64::MAX),
+            (-0.5, 0, 0),
+            (1.9, 1, 1),
+            (1e19, i64::MIN, 10_000_000_000_000_000_000),
+            (9.3e18, i64::MIN, 9_300_000_000_000_000_000),
+            (1e300, i64::MIN, 1 << 63),
+            (-1e300, i64::MIN, 1 << 63),
+            (f64::INFINITY, i64::MIN, 1 << 63),
+            (f64::NAN, i64::MIN, 1 << 63),
+        ];
+        for (float, signed, unsigned) in cases {
+            assert_eq!((Number::Float(float).to_i64(), Number::Float(float).to_u64()), (signed, unsigned), "{float}");
+        }
+    }
+
+    #[test]
+    fn powers_of_integers_are_those_of_the_reference() {
+        let pow = |base, exponent| Number::Int(base).pow(Number::Int(exponent)).to_i64();
+        let cases =
+            [(2, -1, 2), (0, -1, 0), (1, -5, 1), (0, 0, 1), (2, 3, 8), (-2, 3, -8), (3, 39, 4_052_555_153_018_976_267)];
+        for (base, exponent, expected) in cases {
+            assert_eq!(pow(base, exponent), expected, "{base} ^ {exponent}");
+        }
+        // In the reference this takes longer than a lifetime. The order of 3 modulo 2^64 divides 2^62, and so
+        // 3 ^ (2^63 - 1) is the inverse of 3.
+        assert_eq!(pow(3, i64::MAX).wrapping_mul(3), 1);
+    }
+
+    #[test]
+    fn floats_are_written_without_exponents() {
+        let cases = [
+            (1e21, "1000000000000000000000"),
+            (5.5, "5.5"),
+            (1e-7, "0.0000001"),
+            (-0.0, "-0"),
+            (f64::NAN, "NaN"),
+            (f64::INFINITY, "+Inf"),
+            (f64::NEG_INFINITY, "-Inf"),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(Number::Float(value).to_string(), expected);
+        }
+    }
+
+    fn number() -> impl Strategy<Value = Number> {
+        prop_oneof![
+            any::<i64>().prop_map(Number::Int),
+            any::<u64>().prop_map(Number::Uint),
+            any::<f64>().prop_map(Number::Float),
+            (-3i64..4).prop_map(Number::Int),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn arithmetic_never_panics_and_widens(a in number(), b in number()) {
+            let results = [
+                Some(a.wrapping_add(b)),
+                Some(a.wrapping_sub(b)),
+                Some(a.wrapping_mul(b)),
+                a.checked_div(b),
+                a.checked_rem(b),
+                Some(a.pow(b)),
+            ];
+            let float = matches!(a, Number::Float(_)) || matches!(b, Number::Float(_));
+            let signed = matches!(a, Number::Int(_)) || matches!(b, Number::Int(_));
+            for result in results.into_iter().flatten() {
+                match result {
+                    Number::Float(_) => prop_assert!(float),
+                    Number::Int(_) => prop_assert!(!float && signed),
+                    Number::Uint(_) => prop_assert!(!float && !signed),
+                }
+            }
+        }
+
+        #[test]
+        fn powers_by_squaring_are_those_by_multiplying(base: i64, exponent in 0u64..200) {
+            let slow = (0..exponent).fold(1i64, |product, _| product.wrapping_mul(base));
+            prop_assert_eq!(Number::Int(base).pow(Number::Int(exponent as i64)).to_i64(), slow);
+        }
+
+        #[test]
+        fn integers_survive_the_way_through_text(value: i64, unsigned: u64) {
+            prop_assert_eq!(Number::Int(value).to_string().parse::<i64>().unwrap(), value);
+            let back = crate::convert::parse_number(&unsigned.to_string()).unwrap();
+            prop_assert!(back.is_identical(Number::Uint(unsigned)));
+        }
+
+        #[test]
+        fn order_is_that_of_the_kind_computed_in(a: i64, b: i64) {
+            prop_assert_eq!(Number::Int(a).compare(Number::Int(b)), Some(a.cmp(&b)));
+            prop_assert_eq!(Number::Int(a).compare(Number::Float(b as f64)), (a as f64).partial_cmp(&(b as f64)));
+            // An unsigned number beside a signed one wraps.
+            prop_assert_eq!(Number::Int(a).compare(Number::Uint(b as u64)), Some(a.cmp(&b)));
+        }
+    }
 }

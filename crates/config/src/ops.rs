@@ -64,11 +64,11 @@ pub fn binary(left: &Value, op: BinaryOp, right: &Value) -> Result<Value, (Side,
         (Data::Bool(a), BinaryOp::Or, Data::Bool(b)) => Value::bool(*a || *b),
         (Data::Bool(a), BinaryOp::And, Data::Bool(b)) => Value::bool(*a && *b),
         (Data::Number(a), _, Data::Number(b)) => match op {
-            BinaryOp::Add => a.add(*b).into(),
-            BinaryOp::Sub => a.sub(*b).into(),
-            BinaryOp::Mul => a.mul(*b).into(),
-            BinaryOp::Div => a.div(*b).ok_or_else(zero)?.into(),
-            BinaryOp::Mod => a.rem(*b).ok_or_else(zero)?.into(),
+            BinaryOp::Add => a.wrapping_add(*b).into(),
+            BinaryOp::Sub => a.wrapping_sub(*b).into(),
+            BinaryOp::Mul => a.wrapping_mul(*b).into(),
+            BinaryOp::Div => a.checked_div(*b).ok_or_else(zero)?.into(),
+            BinaryOp::Mod => a.checked_rem(*b).ok_or_else(zero)?.into(),
             BinaryOp::Pow => a.pow(*b).into(),
             _ => Value::bool(ordered(op, a.compare(*b))),
         },
@@ -197,7 +197,10 @@ mod tests {
         let less = binary(&open(), BinaryOp::Lt, &Value::string("q")).unwrap();
         assert_eq!(less, Value::bool(true));
         let (side, error) = binary(&hush(), BinaryOp::Lt, &Value::string("q")).unwrap_err();
-        assert_eq!((side, error.message.as_str()), (Side::Left, "should be one of [number string] for binop <, got capsule"));
+        assert_eq!(
+            (side, error.message.as_str()),
+            (Side::Left, "should be one of [number string] for binop <, got capsule")
+        );
     }
 
     #[test]

@@ -85,6 +85,12 @@ fn serialize_stability<S: Serializer>(level: &Stability, serializer: S) -> Resul
 /// A decoded value of a field, whatever its type.
 pub type Slot = Box<dyn Any>;
 
+/// The attributes of a block that takes any: names and values.
+pub type Entries<'a> = Vec<(&'a str, &'a dyn Any)>;
+
+/// The blocks of a group: the number of the variant, and what it holds.
+pub type Variants<'a> = Vec<(usize, &'a dyn Any)>;
+
 /// The fields of a block, of an object or of a component's exports.
 #[derive(Clone, Copy)]
 pub struct Schema {
@@ -228,7 +234,7 @@ pub enum Body {
         /// Makes the map.
         collect: fn(Vec<(&str, Slot)>) -> Option<Slot>,
         /// Reads it again.
-        entries: for<'a> fn(&'a dyn Any) -> Vec<(&'a str, &'a dyn Any)>,
+        entries: for<'a> fn(&'a dyn Any) -> Entries<'a>,
     },
 }
 
@@ -255,7 +261,7 @@ pub struct GroupType {
     /// Makes the field's value of the blocks: the number of the variant and what it holds.
     pub collect: fn(Vec<(usize, Slot)>) -> Option<Slot>,
     /// Reads the blocks of the field's value.
-    pub items: for<'a> fn(&'a dyn Any) -> Vec<(usize, &'a dyn Any)>,
+    pub items: for<'a> fn(&'a dyn Any) -> Variants<'a>,
 }
 
 /// The blocks of a group.
@@ -453,9 +459,7 @@ impl Shape {
             (Shape::List(want), Shape::Map(_) | Shape::Object(_)) if want.shape.is_labelled() => Ok(()),
             (Shape::Secret | Shape::OptionalSecret, Shape::Secret | Shape::OptionalSecret) => Ok(()),
             (Shape::Secret | Shape::OptionalSecret, _) if got.kind() == Type::String => Ok(()),
-            (_, Shape::Secret) if self.kind() == Type::String => {
-                Err(crate::convert::SECRET_INTO_STRING.to_owned())
-            }
+            (_, Shape::Secret) if self.kind() == Type::String => Err(crate::convert::SECRET_INTO_STRING.to_owned()),
             // An optional secret is a string as long as it is not flagged, which only its value tells.
             (_, Shape::OptionalSecret) if matches!(self.kind(), Type::String | Type::Number) => Ok(()),
             _ => match (self.kind(), got.kind()) {
@@ -724,7 +728,8 @@ impl Lister {
             Body::Struct(schema) => {
                 let schema = schema();
                 listed.labeled = schema.label().is_some();
-                listed.same_as = self.around.iter().find(|(name, _)| *name == schema.name).map(|(_, path)| path.clone());
+                listed.same_as =
+                    self.around.iter().find(|(name, _)| *name == schema.name).map(|(_, path)| path.clone());
                 listed.arguments = arguments(schema, overrides);
                 let again = listed.same_as.is_some();
                 self.blocks.push(listed);
@@ -838,7 +843,9 @@ impl Inspector {
             for (name, text) in *place {
                 match schema.attr(name) {
                     Some(ty) => self.literal(schema, name, ty, text),
-                    None => self.defects.push(format!("{}: no attribute {name:?} that a default could be for", schema.name)),
+                    None => {
+                        self.defects.push(format!("{}: no attribute {name:?} that a default could be for", schema.name))
+                    }
                 }
             }
         }
@@ -890,7 +897,8 @@ impl Inspector {
             Body::Struct(inner) => self.body(inner(), &[defaults]),
             Body::Map { element, .. } => {
                 if !defaults.is_empty() {
-                    self.defects.push(format!("{}: block {name:?} takes any attributes, and has defaults", schema.name));
+                    self.defects
+                        .push(format!("{}: block {name:?} takes any attributes, and has defaults", schema.name));
                 }
                 self.shape(&element.shape);
             }
@@ -933,6 +941,71 @@ impl Inspector {
         names.sort();
         for pair in names.windows(2).filter(|pair| pair[0] == pair[1]) {
             self.defects.push(format!("{}: the name {:?} stands twice", schema.name, pair[0]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::{Secret, Typed};
+
+    const METRICS: CapsuleInfo = CapsuleInfo { type_name: "m", shown: "M", object_like: false, from: &["any"] };
+    const TARGET: CapsuleInfo = CapsuleInfo { type_name: "t", shown: "T", object_like: true, from: &[] };
+    const ANY: CapsuleInfo = CapsuleInfo { type_name: "any", shown: "A", object_like: false, from: &[] };
+
+    #[test]
+    fn stability_is_read_as_it_is_printed() {
+        for level in [Stability::Experimental, Stability::PublicPreview, Stability::GenerallyAvailable] {
+            assert_eq!(level.to_string().parse(), Ok(level));
+        }
+        let error = "beta".parse::<Stability>().map_err(|error| error.to_string());
+        assert_eq!(error, Err("invalid stability level \"beta\"".to_owned()));
+    }
+
+    #[test]
+    fn only_what_lies_below_the_minimum_is_refused() {
+        use Stability::{Experimental, GenerallyAvailable, PublicPreview};
+        assert_eq!(Experimental.refusal("block \"x\"", Experimental), None);
+        assert_eq!(GenerallyAvailable.refusal("block \"x\"", GenerallyAvailable), None);
+        assert_eq!(
+            PublicPreview.refusal("block \"x\"", GenerallyAvailable).as_deref(),
+            Some(
+                "block \"x\" is at stability level \"public-preview\", which is below the minimum allowed stability \
+                 level \"generally-available\". Use --stability.level command-line flag to enable \"public-preview\" \
+                 features"
+            )
+        );
+    }
+
+    #[test]
+    fn a_shape_accepts_what_may_convert_to_it() {
+        let list_of_strings = Shape::List(String::TYPE);
+        let list_of_bools = Shape::List(bool::TYPE);
+        let map_of_secrets = Shape::Map(Secret::TYPE);
+        let cases = [
+            (Shape::Any, Shape::Bool, None),
+            (Shape::Bool, Shape::Any, None),
+            (Shape::String, Shape::Float, None),
+            (Shape::Duration, Shape::String, None),
+            (Shape::Int, Shape::String, None),
+            (Shape::Int, Shape::OptionalSecret, None),
+            (Shape::Bool, Shape::String, Some("expected bool, got string")),
+            (Shape::String, Shape::Secret, Some("secrets may not be converted into strings")),
+            (Shape::Secret, Shape::String, None),
+            (Shape::Secret, Shape::Int, Some("expected capsule, got number")),
+            (list_of_strings, list_of_bools, Some("expected string, got bool")),
+            (list_of_strings, map_of_secrets, Some("expected array, got object")),
+            (map_of_secrets, Shape::Map(String::TYPE), None),
+            (Shape::Capsule(&METRICS), Shape::Capsule(&METRICS), None),
+            (Shape::Capsule(&METRICS), Shape::Capsule(&ANY), None),
+            (Shape::Capsule(&METRICS), Shape::Capsule(&TARGET), Some("expected capsule(\"m\"), got capsule(\"t\")")),
+            (Shape::Capsule(&METRICS), Shape::String, Some("expected capsule, got string")),
+            (Shape::Capsule(&TARGET), map_of_secrets, None),
+            (map_of_secrets, Shape::Capsule(&TARGET), None),
+        ];
+        for (want, have, expected) in cases {
+            assert_eq!(want.accepts(&have).err().as_deref(), expected, "{want} of {have}");
         }
     }
 }

@@ -16,7 +16,7 @@ pub use crate::stdlib::Function;
 ///
 /// A mark on an array or object covers everything in it, and the elements of an unmarked one carry their own: read
 /// them through [`Value::index`], [`Value::field`], [`Value::items`] and [`Value::entries`], which pass the mark on.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Value {
     /// What the value holds.
     pub data: Data,
@@ -25,7 +25,7 @@ pub struct Value {
 }
 
 /// What a [`Value`] holds.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Data {
     /// `null`.
     Null,
@@ -381,6 +381,32 @@ impl PartialEq for Data {
     }
 }
 
+/// For developers; what is secret is masked here too, because such text ends in logs.
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_masked() { f.write_str(MASK) } else { self.data.fmt(f) }
+    }
+}
+
+/// See the form of [`Value`].
+impl fmt::Debug for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Data::Null => f.write_str("Null"),
+            Data::Bool(value) => f.debug_tuple("Bool").field(value).finish(),
+            Data::Number(number) => number.fmt(f),
+            Data::String(text) => f.debug_tuple("String").field(text).finish(),
+            Data::Bytes(bytes) => f.debug_tuple("Bytes").field(bytes).finish(),
+            Data::Array(items) => f.debug_list().entries(items.iter()).finish(),
+            Data::Object(fields) => f.debug_map().entries(fields.iter()).finish(),
+            Data::Function(function) => function.fmt(f),
+            Data::Secret(_) => f.write_str(MASK),
+            Data::OptionalSecret(secret) => secret.fmt(f),
+            Data::Capsule(capsule) => f.debug_tuple("Capsule").field(&capsule.type_name()).finish(),
+        }
+    }
+}
+
 impl fmt::Debug for OptionalSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = if self.is_secret { MASK } else { &self.text };
@@ -445,5 +471,55 @@ impl From<Vec<Value>> for Value {
 impl From<Object> for Value {
     fn from(value: Object) -> Self {
         Value::object(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_of_a_container_passes_to_what_is_read_from_it() {
+        let fields = Object::from([(Arc::from("k"), Value::int(1))]);
+        let object = Value::object(fields).marked(true);
+        let array = Value::array(vec![Value::int(1)]).marked(true);
+        let bytes = Value::bytes(vec![7u8]).marked(true);
+        assert!(object.field("k").unwrap().sensitive);
+        assert!(object.entries().iter().all(|(_, value)| value.sensitive));
+        assert!(array.index(0).unwrap().sensitive && array.items().all(|value| value.sensitive));
+        assert_eq!(bytes.index(0), Some(Value::uint(7).marked(true)));
+        assert!(array.index(1).is_none() && bytes.index(1).is_none() && object.field("x").is_none());
+    }
+
+    #[test]
+    fn a_secret_is_found_at_any_depth() {
+        let wrap = |value: Value| Value::array(vec![Value::object(Object::from([(Arc::from("k"), value)]))]);
+        assert!(wrap(Value::secret("x")).holds_secret());
+        assert!(wrap(Value::optional_secret("x", true)).holds_secret());
+        assert!(wrap(Value::string("x").marked(true)).holds_secret());
+        assert!(!wrap(Value::optional_secret("x", false)).holds_secret());
+    }
+
+    #[test]
+    fn sameness_is_stricter_than_the_equality_of_the_language() {
+        assert_ne!(Value::int(1), Value::uint(1));
+        assert_ne!(Value::int(1), Value::float(1.0));
+        assert_ne!(Value::int(1), Value::int(1).marked(true));
+        assert_eq!(Value::float(f64::NAN), Value::float(f64::NAN));
+        assert_ne!(Value::secret("x"), Value::string("x"));
+        let function = crate::stdlib::function("coalesce").unwrap();
+        assert_eq!(Value::new(Data::Function(function)), Value::new(Data::Function(function)));
+    }
+
+    #[test]
+    fn no_secret_is_in_the_text_for_developers() {
+        for value in [
+            Value::secret("hush"),
+            Value::optional_secret("hush", true),
+            Value::string("hush").marked(true),
+            Value::array(vec![Value::secret("hush")]),
+        ] {
+            assert!(!format!("{value:?} {:?}", Value::new(value.data.clone()).marked(true)).contains("hush"));
+        }
     }
 }

@@ -30,6 +30,8 @@ const IDLE_MS_MAX: u64 = 300_000;
 /// How long an HTTP/2 connection may be silent before it is asked whether it still lives, and how long for an answer.
 const HTTP2_SILENT_MS_MAX: u64 = 60_000;
 const HTTP2_PING_MS_MAX: u64 = 15_000;
+/// The largest head of a response of HTTP/2.
+const HTTP2_HEAD_BYTES_MAX: u32 = 64 << 10;
 /// How often a request that found its kept connection closed is sent again.
 const STALE_RETRIES_MAX: usize = 3;
 /// How much of a redirect's body is read, so that its connection can be used again.
@@ -53,8 +55,10 @@ pub struct ClientOptions {
     pub random_address: bool,
     /// Whether to speak HTTP/2 from the first byte, without negotiation: what gRPC in clear text needs.
     pub http2_prior_knowledge: bool,
-    /// The largest read buffer of an HTTP/1.1 connection, and the largest head of a response of either version. Buffers
-    /// start at 8 KiB and grow with what arrives; one is kept with each idle connection. At least 8192.
+    /// The largest read buffer of an HTTP/1.1 connection, at least 8192. Buffers start at 8 KiB and grow with what
+    /// arrives; one is kept with each idle connection. It also limits the head of a response, give or take a factor of
+    /// two. Measured with 2,000 idle connections after bodies of 200 kB, each took 27 KiB of memory with 8 KiB here, 42
+    /// with 16, 57 with 32 and 140 with 64, and a body cost 1.5 times the CPU with 8 KiB as with 32.
     pub read_buffer_bytes_max: usize,
     /// How many unused connections to one host are kept.
     pub idle_connections_per_host_max: usize,
@@ -70,7 +74,7 @@ impl Default for ClientOptions {
             connect_timeout: Duration::from_secs(30),
             random_address: false,
             http2_prior_knowledge: false,
-            read_buffer_bytes_max: 64 << 10,
+            read_buffer_bytes_max: 16 << 10,
             idle_connections_per_host_max: 1_000,
         }
     }
@@ -124,7 +128,7 @@ impl Client {
     /// Builds a client. All that can be wrong with the configuration is found here; TLS files are read. A password or
     /// token file that is missing is not an error, because it may come later.
     pub async fn new(config: ClientConfig, options: ClientOptions) -> Result<Self, Error> {
-        config.check().map_err(Error::config)?;
+        config.check_whole().map_err(|errors| Error::config(errors.to_string()))?;
         if options.read_buffer_bytes_max < 8_192 {
             return Err(Error::config("read_buffer_bytes_max must be at least 8192"));
         }
@@ -420,7 +424,6 @@ impl Loaded {
 
 impl Transport {
     fn new(options: &ClientOptions, config: &ClientConfig, dialling: &Arc<Dialling>, loaded: Loaded) -> Self {
-        let head_bytes_max = u32::try_from(options.read_buffer_bytes_max).unwrap_or(u32::MAX);
         let tls = LazyTls::new(config.tls_config.clone(), config.enable_http2, loaded.tls);
         let http = legacy::Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -429,7 +432,7 @@ impl Transport {
             .pool_max_idle_per_host(options.idle_connections_per_host_max)
             .http1_max_buf_size(options.read_buffer_bytes_max)
             .http2_only(options.http2_prior_knowledge)
-            .http2_max_header_list_size(head_bytes_max)
+            .http2_max_header_list_size(HTTP2_HEAD_BYTES_MAX)
             .http2_keep_alive_interval(Duration::from_millis(HTTP2_SILENT_MS_MAX))
             .http2_keep_alive_timeout(Duration::from_millis(HTTP2_PING_MS_MAX))
             .http2_keep_alive_while_idle(true)

@@ -3,35 +3,55 @@
 //! Message texts are the reference's. Empty text means 'not given', as there.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
-use crate::Secret;
+use corten_config::decode::{Decode, Mismatches, Secret, ValueContext};
+use corten_config::error::ValueError;
+use corten_config::schema::Shape;
+use corten_config::{Arguments, CheckErrors, Value};
+
+use crate::proxy::Proxy;
+use crate::redact_url;
 
 /// Headers by name, each with one or more secret values.
 pub type Headers = BTreeMap<String, Vec<Secret>>;
 
 /// How to talk to an HTTP server: authentication, TLS, proxy, redirects.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// To be embedded with `#[flatten]`; a component with another default for HTTP/2 says
+/// `#[flatten(defaults(enable_http2 = false))]`.
+#[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct ClientConfig {
     /// Basic authentication.
+    #[block]
     pub basic_auth: Option<BasicAuth>,
     /// An `Authorization` header of any other type.
+    #[block]
     pub authorization: Option<Authorization>,
     /// A token obtained with client credentials.
+    #[block]
     pub oauth2: Option<OAuth2>,
     /// A bearer token.
+    #[arg(optional)]
     pub bearer_token: Secret,
     /// A file with a bearer token, read again for every request.
+    #[arg(optional)]
     pub bearer_token_file: String,
     /// TLS towards the server.
+    #[block(optional)]
     pub tls_config: TlsConfig,
     /// Whether to follow redirects; otherwise the redirect is the response.
+    #[arg(default = true)]
     pub follow_redirects: bool,
     /// Whether to offer HTTP/2 in a TLS handshake.
+    #[arg(default = true)]
     pub enable_http2: bool,
     /// The proxy to go through.
+    #[flatten]
     pub proxy: ProxyConfig,
     /// Headers added to every request, beside those that are there already.
+    #[arg(optional)]
     pub http_headers: Headers,
 }
 
@@ -66,8 +86,25 @@ impl ClientConfig {
             + usize::from(!self.bearer_token_file.is_empty())
     }
 
-    /// The rules between arguments, those of the blocks within first.
-    pub fn check(&self) -> Result<(), String> {
+    /// The rules between the arguments; those of the blocks are checked with the blocks.
+    fn check(&self) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        errors.require(
+            self.auth_count() <= 1,
+            &["basic_auth", "authorization", "oauth2", "bearer_token", "bearer_token_file"],
+            "at most one of basic_auth, authorization, oauth2, bearer_token & bearer_token_file must be configured",
+        );
+        for name in self.http_headers.keys() {
+            if RESERVED_HEADERS.binary_search(&name.to_ascii_lowercase().as_str()).is_ok() {
+                let text = format!("setting header \"{}\" is not allowed", canonical_name(name));
+                errors.push(&["http_headers"], text);
+            }
+        }
+        errors.into_result()
+    }
+
+    /// All rules, for a configuration that was not decoded.
+    pub(crate) fn check_whole(&self) -> Result<(), CheckErrors> {
         if let Some(basic_auth) = &self.basic_auth {
             basic_auth.check()?;
         }
@@ -76,47 +113,54 @@ impl ClientConfig {
         }
         if let Some(oauth2) = &self.oauth2 {
             oauth2.check()?;
+            oauth2.proxy.check()?;
+            if let Some(tls_config) = &oauth2.tls_config {
+                tls_config.check()?;
+            }
         }
         self.tls_config.check()?;
-        if self.auth_count() > 1 {
-            return Err("at most one of basic_auth, authorization, oauth2, bearer_token & bearer_token_file must be \
-                        configured"
-                .to_owned());
-        }
-        check_headers(&self.http_headers)?;
+        self.check()?;
         self.proxy.check()
     }
 }
 
 /// Basic authentication.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Arguments, Clone, Debug, Default, PartialEq)]
 pub struct BasicAuth {
     /// The user.
+    #[arg(optional)]
     pub username: String,
     /// The password.
+    #[arg(optional)]
     pub password: Secret,
     /// A file with the password, read again for every request.
+    #[arg(optional)]
     pub password_file: String,
 }
 
 impl BasicAuth {
-    /// The rules between arguments.
-    pub fn check(&self) -> Result<(), String> {
-        if !self.password.is_empty() && !self.password_file.is_empty() {
-            return Err("at most one of basic_auth password & password_file must be configured".to_owned());
-        }
-        Ok(())
+    fn check(&self) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        errors.require(
+            self.password.is_empty() || self.password_file.is_empty(),
+            &["password", "password_file"],
+            "at most one of basic_auth password & password_file must be configured",
+        );
+        errors.into_result()
     }
 }
 
 /// An `Authorization` header.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Arguments, Clone, Debug, Default, PartialEq)]
 pub struct Authorization {
     /// The type, the word before the credentials. Empty means `Bearer`.
+    #[arg(name = "type", optional)]
     pub kind: String,
     /// The credentials.
+    #[arg(optional)]
     pub credentials: Secret,
     /// A file with the credentials, read again for every request.
+    #[arg(optional)]
     pub credentials_file: String,
 }
 
@@ -129,114 +173,137 @@ impl Authorization {
         }
     }
 
-    /// The rules between arguments.
-    pub fn check(&self) -> Result<(), String> {
-        if !self.credentials.is_empty() && !self.credentials_file.is_empty() {
-            return Err("at most one of authorization credentials & credentials_file must be configured".to_owned());
-        }
-        if self.kind_or_default().eq_ignore_ascii_case("basic") {
-            return Err("authorization type cannot be set to \"basic\", use \"basic_auth\" block instead".to_owned());
-        }
-        Ok(())
+    fn check(&self) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        errors.require(
+            self.credentials.is_empty() || self.credentials_file.is_empty(),
+            &["credentials", "credentials_file"],
+            "at most one of authorization credentials & credentials_file must be configured",
+        );
+        errors.require(
+            !self.kind_or_default().eq_ignore_ascii_case("basic"),
+            &["type"],
+            "authorization type cannot be set to \"basic\", use \"basic_auth\" block instead",
+        );
+        errors.into_result()
     }
 }
 
 /// The client credentials grant of OAuth 2 (RFC 6749, 4.4).
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Arguments, Clone, Debug, Default, PartialEq)]
 pub struct OAuth2 {
     /// The client's identifier.
+    #[arg(optional)]
     pub client_id: String,
     /// The client's secret.
+    #[arg(optional)]
     pub client_secret: Secret,
     /// A file with the client's secret, read again for every request.
+    #[arg(optional)]
     pub client_secret_file: String,
     /// The scopes to ask for.
+    #[arg(optional)]
     pub scopes: Vec<String>,
     /// Where to ask for a token.
+    #[arg(optional)]
     pub token_url: String,
     /// Further parameters of the token request.
+    #[arg(optional)]
     pub endpoint_params: BTreeMap<String, String>,
     /// The proxy towards the token server.
+    #[flatten]
     pub proxy: ProxyConfig,
     /// TLS towards the token server.
+    #[block]
     pub tls_config: Option<TlsConfig>,
 }
 
 impl OAuth2 {
-    /// The rules between arguments.
-    pub fn check(&self) -> Result<(), String> {
-        if let Some(tls_config) = &self.tls_config {
-            tls_config.check()?;
-        }
-        if self.client_id.is_empty() {
-            return Err("oauth2 client_id must be configured".to_owned());
-        }
-        if self.client_secret.is_empty() && self.client_secret_file.is_empty() {
-            return Err("either oauth2 client_secret or client_secret_file must be configured".to_owned());
-        }
-        if self.token_url.is_empty() {
-            return Err("oauth2 token_url must be configured".to_owned());
-        }
-        if !self.client_secret.is_empty() && !self.client_secret_file.is_empty() {
-            return Err("at most one of oauth2 client_secret & client_secret_file must be configured".to_owned());
-        }
-        self.proxy.check()
+    fn check(&self) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        errors.require(!self.client_id.is_empty(), &["client_id"], "oauth2 client_id must be configured");
+        errors.require(
+            !self.client_secret.is_empty() || !self.client_secret_file.is_empty(),
+            &["client_secret", "client_secret_file"],
+            "either oauth2 client_secret or client_secret_file must be configured",
+        );
+        errors.require(!self.token_url.is_empty(), &["token_url"], "oauth2 token_url must be configured");
+        errors.require(
+            self.client_secret.is_empty() || self.client_secret_file.is_empty(),
+            &["client_secret", "client_secret_file"],
+            "at most one of oauth2 client_secret & client_secret_file must be configured",
+        );
+        errors.into_result()
     }
 }
 
 /// TLS of a client.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Arguments, Clone, Debug, Default, PartialEq)]
 pub struct TlsConfig {
     /// The certificate authorities that are trusted, as PEM, in place of the system's.
+    #[arg(optional)]
     pub ca_pem: String,
     /// A file with the certificate authorities that are trusted.
+    #[arg(optional)]
     pub ca_file: String,
     /// The client's certificate chain, as PEM.
+    #[arg(optional)]
     pub cert_pem: String,
     /// A file with the client's certificate chain.
+    #[arg(optional)]
     pub cert_file: String,
     /// The client's private key, as PEM.
+    #[arg(optional)]
     pub key_pem: Secret,
     /// A file with the client's private key.
+    #[arg(optional)]
     pub key_file: String,
     /// The name that the server's certificate must have, in place of the host of the URL.
+    #[arg(optional)]
     pub server_name: String,
     /// Whether to accept any certificate.
+    #[arg(optional)]
     pub insecure_skip_verify: bool,
     /// The lowest version of TLS: `TLS10`, `TLS11`, `TLS12` or `TLS13`. What is below 1.2 means 1.2, because no lower
     /// version is implemented.
+    #[arg(optional)]
     pub min_version: String,
 }
 
 impl TlsConfig {
-    /// The rules between arguments.
-    pub fn check(&self) -> Result<(), String> {
-        if !self.ca_pem.is_empty() && !self.ca_file.is_empty() {
-            return Err("at most one of ca_pem and ca_file must be configured".to_owned());
-        }
-        if !self.cert_pem.is_empty() && !self.cert_file.is_empty() {
-            return Err("at most one of cert_pem and cert_file must be configured".to_owned());
-        }
-        if !self.key_pem.is_empty() && !self.key_file.is_empty() {
-            return Err("at most one of key_pem and key_file must be configured".to_owned());
-        }
+    fn check(&self) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
         let has_cert = !self.cert_pem.is_empty() || !self.cert_file.is_empty();
         let has_key = !self.key_pem.is_empty() || !self.key_file.is_empty();
-        if has_cert && !has_key {
-            return Err(
-                "exactly one of key_pem or key_file must be configured when a client certificate is configured"
-                    .to_owned(),
-            );
+        errors.require(
+            self.ca_pem.is_empty() || self.ca_file.is_empty(),
+            &["ca_pem", "ca_file"],
+            "at most one of ca_pem and ca_file must be configured",
+        );
+        errors.require(
+            self.cert_pem.is_empty() || self.cert_file.is_empty(),
+            &["cert_pem", "cert_file"],
+            "at most one of cert_pem and cert_file must be configured",
+        );
+        errors.require(
+            self.key_pem.is_empty() || self.key_file.is_empty(),
+            &["key_pem", "key_file"],
+            "at most one of key_pem and key_file must be configured",
+        );
+        errors.require(
+            !has_cert || has_key,
+            &["cert_pem", "cert_file", "key_pem", "key_file"],
+            "exactly one of key_pem or key_file must be configured when a client certificate is configured",
+        );
+        errors.require(
+            !has_key || has_cert,
+            &["key_pem", "key_file", "cert_pem", "cert_file"],
+            "exactly one of cert_pem or cert_file must be configured when a client key is configured",
+        );
+        if !matches!(self.min_version.as_str(), "" | "TLS10" | "TLS11" | "TLS12" | "TLS13") {
+            errors.push(&["min_version"], format!("unknown TLS version: {}", self.min_version));
         }
-        if has_key && !has_cert {
-            return Err(
-                "exactly one of cert_pem or cert_file must be configured when a client key is configured".to_owned()
-            );
-        }
-        match self.min_version.as_str() {
-            "" | "TLS10" | "TLS11" | "TLS12" | "TLS13" => Ok(()),
-            other => Err(format!("unknown TLS version: {other}")),
-        }
+        errors.into_result()
     }
 
     pub(crate) fn files(&self) -> Vec<PathBuf> {
@@ -255,36 +322,101 @@ impl TlsConfig {
 }
 
 /// The proxy of a client.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Arguments, Clone, Debug, Default, PartialEq)]
 pub struct ProxyConfig {
     /// The proxy: `http`, `https`, `socks5` or `socks5h`.
-    pub proxy_url: String,
-    /// Hosts that are reached without the proxy, separated by commas: see [`crate::NoProxy`].
+    #[arg(optional)]
+    pub proxy_url: ProxyUrl,
+    /// Hosts that are reached without the proxy, separated by commas: domains with all below them, addresses, networks,
+    /// each with or without a port, or `*`.
+    #[arg(optional)]
     pub no_proxy: String,
     /// Whether to take the proxy from `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`.
+    #[arg(default = false)]
     pub proxy_from_environment: bool,
     /// Headers of the `CONNECT` request.
+    #[arg(optional)]
     pub proxy_connect_header: Headers,
 }
 
 impl ProxyConfig {
-    /// The rules between arguments.
-    pub fn check(&self) -> Result<(), String> {
-        if !self.proxy_connect_header.is_empty() && !self.proxy_from_environment && self.proxy_url.is_empty() {
-            return Err("if proxy_connect_header is configured, proxy_url or proxy_from_environment must also be \
-                        configured"
-                .to_owned());
+    fn check(&self) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        let (has_url, from_environment) = (!self.proxy_url.is_empty(), self.proxy_from_environment);
+        errors.require(
+            self.proxy_connect_header.is_empty() || from_environment || has_url,
+            &["proxy_connect_header", "proxy_url", "proxy_from_environment"],
+            "if proxy_connect_header is configured, proxy_url or proxy_from_environment must also be configured",
+        );
+        errors.require(
+            !(from_environment && has_url),
+            &["proxy_from_environment", "proxy_url"],
+            "if proxy_from_environment is configured, proxy_url must not be configured",
+        );
+        let has_exceptions = !self.no_proxy.is_empty();
+        errors.require(
+            !(from_environment && has_exceptions),
+            &["proxy_from_environment", "no_proxy"],
+            "if proxy_from_environment is configured, no_proxy must not be configured",
+        );
+        errors.require(
+            has_url || !has_exceptions || from_environment,
+            &["no_proxy", "proxy_url", "proxy_from_environment"],
+            "if no_proxy is configured, proxy_url must also be configured",
+        );
+        errors.into_result()
+    }
+}
+
+/// The address of a proxy, which may hold a password. Empty means none.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ProxyUrl(String);
+
+impl ProxyUrl {
+    /// An address that can be used, or what is wrong with it.
+    ///
+    /// # Errors
+    /// The text, without user information.
+    pub fn new(text: &str) -> Result<Self, String> {
+        if !text.is_empty() {
+            Proxy::parse(text).map_err(|error| error.to_string())?;
         }
-        if self.proxy_from_environment && !self.proxy_url.is_empty() {
-            return Err("if proxy_from_environment is configured, proxy_url must not be configured".to_owned());
-        }
-        if self.proxy_from_environment && !self.no_proxy.is_empty() {
-            return Err("if proxy_from_environment is configured, no_proxy must not be configured".to_owned());
-        }
-        if self.proxy_url.is_empty() && !self.no_proxy.is_empty() {
-            return Err("if no_proxy is configured, proxy_url must also be configured".to_owned());
-        }
-        Ok(())
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The text. What is made of it must not be logged or shown.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for ProxyUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = if self.is_empty() { String::new() } else { redact_url(&self.0) };
+        f.debug_tuple("ProxyUrl").field(&shown).finish()
+    }
+}
+
+impl Decode for ProxyUrl {
+    const SHAPE: Shape = Shape::Text("string");
+
+    fn decode(value: &Value, _: &ValueContext) -> Result<Self, Mismatches> {
+        let text = corten_config::convert::to_text(value)?;
+        Self::new(&text).map_err(|message| ValueError::new(value, message).into())
+    }
+
+    fn zero() -> Option<Self> {
+        Some(Self::default())
+    }
+
+    fn to_value(&self) -> Value {
+        // With a password in it, it is shown as little as a password.
+        if self.0.contains('@') { Value::secret(self.0.as_str()) } else { Value::string(self.0.as_str()) }
     }
 }
 
@@ -310,15 +442,6 @@ const RESERVED_HEADERS: &[&str] = &[
     "x-prometheus-scrape-timeout-seconds",
 ];
 
-fn check_headers(headers: &Headers) -> Result<(), String> {
-    for name in headers.keys() {
-        if RESERVED_HEADERS.binary_search(&name.to_ascii_lowercase().as_str()).is_ok() {
-            return Err(format!("setting header \"{}\" is not allowed", canonical_name(name)));
-        }
-    }
-    Ok(())
-}
-
 /// A header name with a capital at the start of each word, which is how the reference prints it.
 fn canonical_name(name: &str) -> String {
     let mut start = true;
@@ -332,6 +455,9 @@ fn canonical_name(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use corten_config::decode::DecodeContext;
+    use corten_config::schema::Stability;
+
     use super::*;
 
     /// A change of the defaults and the text that it gives.
@@ -340,17 +466,27 @@ mod tests {
     fn client(change: impl FnOnce(&mut ClientConfig)) -> Result<(), String> {
         let mut config = ClientConfig::default();
         change(&mut config);
-        config.check()
+        config.check_whole().map_err(|errors| errors.to_string())
+    }
+
+    /// What a body gives, or the texts of all that is wrong with it.
+    fn decoded(body: &str) -> Result<ClientConfig, Vec<String>> {
+        let file = corten_syntax::parse("test", &format!("component {{\n{body}\n}}")).file;
+        let Some(corten_syntax::Stmt::Block(block)) = file.body.first() else { panic!("the test's text is a block") };
+        let context = DecodeContext { scope: &(), minimum: Stability::GenerallyAvailable };
+        let outcome = corten_config::decode::decode(block, &context);
+        let text = |diagnostic: corten_syntax::Diagnostic| diagnostic.to_string().replacen("test:", "", 1);
+        outcome.map(|decoded| decoded.value).map_err(|errors| errors.into_diagnostics().into_iter().map(text).collect())
     }
 
     fn headers(name: &str) -> Headers {
-        Headers::from([(name.to_owned(), vec![Secret::from("x")])])
+        Headers::from([(name.to_owned(), vec![Secret::new("x")])])
     }
 
     fn oauth2() -> OAuth2 {
         OAuth2 {
             client_id: "id".into(),
-            client_secret: "secret".into(),
+            client_secret: Secret::new("secret"),
             token_url: "http://token".into(),
             ..OAuth2::default()
         }
@@ -360,7 +496,8 @@ mod tests {
     fn the_defaults_follow_redirects_and_offer_http2() {
         let config = ClientConfig::default();
         assert!(config.follow_redirects && config.enable_http2 && !config.has_auth());
-        assert_eq!(config.check(), Ok(()));
+        assert_eq!(config.check_whole(), Ok(()));
+        assert_eq!(decoded(""), Ok(config));
     }
 
     #[test]
@@ -380,7 +517,7 @@ mod tests {
             assert_eq!(
                 client(|c| {
                     change(c);
-                    c.bearer_token = "t".into();
+                    c.bearer_token = Secret::new("t");
                 }),
                 Err(TEXT.to_owned()),
                 "{index}"
@@ -391,11 +528,12 @@ mod tests {
     #[test]
     fn texts_of_the_rules() {
         let basic = |c: &mut ClientConfig| {
-            c.basic_auth = Some(BasicAuth { password: "p".into(), password_file: "f".into(), ..BasicAuth::default() });
+            c.basic_auth =
+                Some(BasicAuth { password: Secret::new("p"), password_file: "f".into(), ..BasicAuth::default() });
         };
         let both_credentials = |c: &mut ClientConfig| {
             c.authorization = Some(Authorization {
-                credentials: "p".into(),
+                credentials: Secret::new("p"),
                 credentials_file: "f".into(),
                 ..Authorization::default()
             });
@@ -409,7 +547,7 @@ mod tests {
             ),
             (|c| c.oauth2 = Some(OAuth2 { client_id: "".into(), ..oauth2() }), "oauth2 client_id must be configured"),
             (
-                |c| c.oauth2 = Some(OAuth2 { client_secret: "".into(), ..oauth2() }),
+                |c| c.oauth2 = Some(OAuth2 { client_secret: Secret::new(""), ..oauth2() }),
                 "either oauth2 client_secret or client_secret_file must be configured",
             ),
             (|c| c.oauth2 = Some(OAuth2 { token_url: "".into(), ..oauth2() }), "oauth2 token_url must be configured"),
@@ -422,11 +560,25 @@ mod tests {
                 "at most one of ca_pem and ca_file must be configured",
             ),
             (
-                |c| c.tls_config = TlsConfig { cert_pem: "a".into(), cert_file: "b".into(), ..TlsConfig::default() },
+                |c| {
+                    c.tls_config = TlsConfig {
+                        cert_pem: "a".into(),
+                        cert_file: "b".into(),
+                        key_file: "c".into(),
+                        ..TlsConfig::default()
+                    }
+                },
                 "at most one of cert_pem and cert_file must be configured",
             ),
             (
-                |c| c.tls_config = TlsConfig { key_pem: "a".into(), key_file: "b".into(), ..TlsConfig::default() },
+                |c| {
+                    c.tls_config = TlsConfig {
+                        key_pem: Secret::new("a"),
+                        key_file: "b".into(),
+                        cert_file: "c".into(),
+                        ..TlsConfig::default()
+                    }
+                },
                 "at most one of key_pem and key_file must be configured",
             ),
             (
@@ -445,7 +597,7 @@ mod tests {
             (
                 |c| {
                     c.proxy.proxy_from_environment = true;
-                    c.proxy.proxy_url = "http://p".into();
+                    c.proxy.proxy_url = ProxyUrl::new("http://p").unwrap();
                 },
                 "if proxy_from_environment is configured, proxy_url must not be configured",
             ),
@@ -467,6 +619,101 @@ mod tests {
     }
 
     #[test]
+    fn every_argument_is_read_by_its_name() {
+        let body = r#"
+            oauth2 {
+                client_id          = "id"
+                client_secret_file = "/secret"
+                scopes             = ["a"]
+                token_url          = "http://tokens/"
+                endpoint_params    = { audience = "x" }
+                proxy_url          = "http://proxy"
+                tls_config { insecure_skip_verify = true }
+            }
+            tls_config {
+                ca_file     = "/ca"
+                cert_pem    = "c"
+                key_pem     = "k"
+                server_name = "name"
+                min_version = "TLS13"
+            }
+            follow_redirects     = false
+            enable_http2         = false
+            proxy_url            = "http://user:hunter2@proxy:3128"
+            no_proxy             = "a,b"
+            proxy_connect_header = { "X-Connect" = ["1", "2"] }
+            http_headers         = { "X-Scope-OrgID" = ["tenant"] }
+        "#;
+        let config = ClientConfig {
+            oauth2: Some(OAuth2 {
+                client_id: "id".into(),
+                client_secret_file: "/secret".into(),
+                scopes: vec!["a".into()],
+                token_url: "http://tokens/".into(),
+                endpoint_params: BTreeMap::from([("audience".into(), "x".into())]),
+                proxy: ProxyConfig { proxy_url: ProxyUrl("http://proxy".into()), ..ProxyConfig::default() },
+                tls_config: Some(TlsConfig { insecure_skip_verify: true, ..TlsConfig::default() }),
+                ..OAuth2::default()
+            }),
+            tls_config: TlsConfig {
+                ca_file: "/ca".into(),
+                cert_pem: "c".into(),
+                key_pem: Secret::new("k"),
+                server_name: "name".into(),
+                min_version: "TLS13".into(),
+                ..TlsConfig::default()
+            },
+            follow_redirects: false,
+            enable_http2: false,
+            proxy: ProxyConfig {
+                proxy_url: ProxyUrl("http://user:hunter2@proxy:3128".into()),
+                no_proxy: "a,b".into(),
+                proxy_connect_header: BTreeMap::from([("X-Connect".into(), vec![Secret::new("1"), Secret::new("2")])]),
+                ..ProxyConfig::default()
+            },
+            http_headers: BTreeMap::from([("X-Scope-OrgID".into(), vec![Secret::new("tenant")])]),
+            ..ClientConfig::default()
+        };
+        assert_eq!(decoded(body), Ok(config.clone()));
+        assert!(!format!("{config:?}").contains("hunter2"));
+
+        let body = r#"
+            authorization {
+                type             = "Token"
+                credentials_file = "/f"
+            }
+        "#;
+        let given = decoded(body).unwrap().authorization.unwrap();
+        assert_eq!((given.kind_or_default(), given.credentials_file.as_str()), ("Token", "/f"));
+        let body = r#"
+            basic_auth {
+                username = "u"
+                password = "p"
+            }
+        "#;
+        let given = decoded(body).unwrap().basic_auth.unwrap();
+        assert_eq!((given.username.as_str(), given.password.expose()), ("u", "p"));
+    }
+
+    #[test]
+    fn the_rules_hold_for_what_is_decoded() {
+        let texts = |body: &str| decoded(body).unwrap_err().join("\n");
+        for (body, text) in [
+            ("bearer_token = \"a\"\nbearer_token_file = \"b\"", "at most one of basic_auth, authorization, oauth2"),
+            ("basic_auth {\npassword = \"a\"\npassword_file = \"b\"\n}", "at most one of basic_auth password"),
+            ("authorization {\ntype = \"basic\"\n}", "authorization type cannot be set to \"basic\""),
+            ("no_proxy = \"a\"", "if no_proxy is configured, proxy_url must also be configured"),
+            ("proxy_url = \"ftp://user:hunter2@host\"", "proxy scheme \"ftp\" is not supported"),
+            ("http_headers = { host = [\"a\"] }", "setting header \"Host\" is not allowed"),
+            ("tls_config {\nmin_version = \"TLS9\"\n}", "unknown TLS version: TLS9"),
+            ("oauth2 {\nclient_id = \"a\"\nclient_secret = \"b\"\n}", "oauth2 token_url must be configured"),
+        ] {
+            let texts = texts(body);
+            assert!(texts.contains(text), "{body}: {texts}");
+        }
+    }
+
+    #[test]
     fn the_list_of_reserved_headers_is_sorted() {
         assert!(RESERVED_HEADERS.is_sorted());
     }
@@ -474,8 +721,8 @@ mod tests {
     #[test]
     fn printing_a_configuration_shows_no_secret() {
         let config = ClientConfig {
-            bearer_token: "hunter2".into(),
-            http_headers: Headers::from([("X".to_owned(), vec!["hunter2".into()])]),
+            bearer_token: Secret::new("hunter2"),
+            http_headers: Headers::from([("X".to_owned(), vec![Secret::new("hunter2")])]),
             ..ClientConfig::default()
         };
         assert!(!format!("{config:?}").contains("hunter2"));

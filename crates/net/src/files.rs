@@ -39,7 +39,7 @@ pub(crate) fn read_secret(path: &Path) -> Result<Secret, Error> {
     let content =
         read_limited(path, SECRET_FILE_BYTES_MAX).map_err(|error| unreadable(ErrorKind::Auth, path, &error))?;
     match std::str::from_utf8(&content) {
-        Ok(text) => Ok(Secret::from(text.trim())),
+        Ok(text) => Ok(Secret::new(text.trim())),
         // The bytes themselves must not be shown.
         Err(_) => Err(Error::new(ErrorKind::Auth, format!("file {} is not valid UTF-8", path.display()))),
     }

@@ -23,7 +23,6 @@ pub mod memory;
 mod oauth2;
 mod proxy;
 mod redirect;
-mod secret;
 mod server;
 mod sign;
 mod tls;
@@ -31,13 +30,14 @@ mod tls;
 pub use backoff::{Backoff, RETRY_AFTER_SECONDS_MAX, parse_retry_after, retry_after};
 pub use body::{Body, BodyError, ResponseBody, read_body_limited, read_body_within};
 pub use client::{Client, ClientOptions};
-pub use config::{Authorization, BasicAuth, ClientConfig, Headers, OAuth2, ProxyConfig, TlsConfig};
+pub use config::{Authorization, BasicAuth, ClientConfig, Headers, OAuth2, ProxyConfig, ProxyUrl, TlsConfig};
 pub use connect::Dialer;
+pub use corten_config::decode::Secret;
 pub use error::{Error, ErrorKind, redact_url};
 pub use proxy::NoProxy;
-pub use secret::Secret;
 pub use server::{
-    BasicAuthFilter, BodyFailure, ConnectionInfo, Handler, Listener, OnError, Peer, ServeOptions, ServerBody,
-    ServerLimits, ServerTls, TlsAcceptor, TlsSwitch, empty_body, full_body, http_error, serve,
+    BasicAuthFilter, BodyFailure, ConnectionInfo, Handler, Listener, OnError, Peer, ReceiverHttp, ReceiverTls,
+    ServeOptions, ServerBody, ServerLimits, ServerTls, TlsAcceptor, TlsSwitch, WindowsCertificateFilter,
+    WindowsClientFilter, WindowsServerFilter, empty_body, full_body, http_error, serve,
 };
 pub use sign::Sign;

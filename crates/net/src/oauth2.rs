@@ -285,19 +285,19 @@ mod tests {
     fn a_refusal_shows_only_what_is_meant_for_people() {
         let body = br#"{"error":"invalid_client","error_description":"no\nsuch client","client_secret":"hunter2"}"#;
         assert_eq!(
-            describe_refusal(StatusCode::UNAUTHORIZED, body, &"hunter2".into()),
+            describe_refusal(StatusCode::UNAUTHORIZED, body, &Secret::new("hunter2")),
             "401 Unauthorized: invalid_client: nosuch client"
         );
         let echo = br#"{"error":"hunter2 is wrong"}"#;
-        assert_eq!(describe_refusal(StatusCode::BAD_GATEWAY, echo, &"hunter2".into()), "502 Bad Gateway");
-        assert_eq!(describe_refusal(StatusCode::BAD_GATEWAY, b"hunter2", &"x".into()), "502 Bad Gateway");
+        assert_eq!(describe_refusal(StatusCode::BAD_GATEWAY, echo, &Secret::new("hunter2")), "502 Bad Gateway");
+        assert_eq!(describe_refusal(StatusCode::BAD_GATEWAY, b"hunter2", &Secret::new("x")), "502 Bad Gateway");
     }
 
     proptest! {
         #[test]
         fn reading_a_token_response_never_panics(content_type in "(application/json|text/plain)?", body in proptest::collection::vec(any::<u8>(), 0..100)) {
             let _ = parse_answer(content_type.as_bytes(), &body);
-            describe_refusal(StatusCode::OK, &body, &"x".into());
+            describe_refusal(StatusCode::OK, &body, &Secret::new("x"));
         }
     }
 }

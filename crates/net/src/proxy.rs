@@ -52,7 +52,7 @@ pub(crate) enum ProxyKind {
 }
 
 impl Proxy {
-    fn parse(text: &str) -> Result<Self, Error> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
         let invalid = || Error::config(format!("invalid proxy address \"{}\"", redact_url(text)));
         // `host:port` alone means a proxy that speaks plain HTTP.
         let url = match Url::parse(text) {
@@ -151,7 +151,7 @@ impl ProxyRules {
     pub(crate) fn new(config: &ProxyConfig, environment: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let connect_headers = header_map(&config.proxy_connect_header)?;
         if !config.proxy_url.is_empty() {
-            let proxy = Arc::new(Proxy::parse(&config.proxy_url)?);
+            let proxy = Arc::new(Proxy::parse(config.proxy_url.expose())?);
             let no_proxy = (!config.no_proxy.is_empty()).then(|| NoProxy::new(&config.no_proxy));
             return Ok(Self { http: Some(proxy.clone()), https: Some(proxy), no_proxy, connect_headers });
         }
@@ -391,6 +391,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ProxyUrl;
 
     fn rules(config: ProxyConfig, environment: &[(&str, &str)]) -> Result<ProxyRules, Error> {
         ProxyRules::new(&config, |name| {
@@ -448,7 +449,8 @@ mod tests {
 
     #[test]
     fn loopback_goes_through_a_configured_proxy_unless_there_are_exceptions() {
-        let mut config = ProxyConfig { proxy_url: "http://proxy:3128".into(), ..ProxyConfig::default() };
+        let mut config =
+            ProxyConfig { proxy_url: ProxyUrl::new("http://proxy:3128").unwrap(), ..ProxyConfig::default() };
         assert_eq!(shown(&rules(config.clone(), &[]).unwrap(), false, "127.0.0.1", 80), "Http proxy:3128");
         config.no_proxy = "other".into();
         assert_eq!(shown(&rules(config, &[]).unwrap(), false, "127.0.0.1", 80), "direct");

@@ -377,6 +377,7 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
     use super::*;
+    use crate::Secret;
 
     #[test]
     fn versions_below_1_2_count_as_1_2_at_the_lower_end_only() {
@@ -431,7 +432,7 @@ mod tests {
         );
         let config = TlsConfig { insecure_skip_verify: true, ..TlsConfig::default() };
         assert_eq!(
-            error(TlsConfig { cert_pem: "x".into(), key_pem: "y".into(), ..config.clone() }),
+            error(TlsConfig { cert_pem: "x".into(), key_pem: Secret::new("y"), ..config.clone() }),
             "unable to use specified client cert (inline) & key (inline): no certificate found"
         );
         let made = |name: &str| {
@@ -440,7 +441,7 @@ mod tests {
         };
         let ((cert, _), (_, other_key)) = (made("a"), made("b"));
         assert_eq!(
-            error(TlsConfig { cert_pem: cert, key_pem: other_key.serialize_pem().into(), ..config.clone() }),
+            error(TlsConfig { cert_pem: cert, key_pem: Secret::new(other_key.serialize_pem()), ..config.clone() }),
             "unable to use specified client cert (inline) & key (inline): private key does not match public key"
         );
         assert_eq!(

@@ -1,1 +1,7 @@
-//! To be written.
+//! What differs between platforms.
+//!
+//! All `cfg(target_os)` of the program stands here. This crate knows nothing of the others.
+
+pub mod limits;
+pub mod process;
+pub mod signals;

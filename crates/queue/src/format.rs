@@ -214,9 +214,7 @@ impl Cut<'_> {
 }
 
 fn put_totals(out: &mut Vec<u8>, totals: &Totals) {
-    for value in
-        [totals.records, totals.bytes, totals.samples, totals.histograms, totals.exemplars, totals.metadata]
-    {
+    for value in [totals.records, totals.bytes, totals.samples, totals.histograms, totals.exemplars, totals.metadata] {
         out.extend_from_slice(&value.to_le_bytes());
     }
 }
@@ -410,8 +408,7 @@ fn decode_record_header(bytes: &[u8], segment: u64, offset: u32) -> Decoded<'_> 
     let raw_len = cut.u32();
     let partition = cut.u16();
     let partitions = cut.u16();
-    let counts =
-        Counts { samples: cut.u32(), histograms: cut.u32(), exemplars: cut.u32(), metadata: cut.u32() };
+    let counts = Counts { samples: cut.u32(), histograms: cut.u32(), exemplars: cut.u32(), metadata: cut.u32() };
     cut.u32();
     let (lowest_ms, highest_ms, created_ms) = (cut.i64(), cut.i64(), cut.i64());
     let body_checksum = cut.u32();
@@ -696,4 +693,235 @@ pub(crate) fn cursor_stem(name: &str) -> String {
         stem.push_str(&format!("~{a:08x}{b:08x}"));
     }
     stem
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record() -> impl Strategy<Value = Record> {
+        let counts = any::<(u32, u32, u32, u32)>();
+        let tenant = prop::option::of("[a-zä]{0,20}");
+        let body = prop::collection::vec(any::<u8>(), 0..200);
+        let times = any::<(i64, i64, i64)>();
+        (any::<u8>(), tenant, 1..=PARTITIONS_MAX, any::<u16>(), counts, times, any::<u32>(), body).prop_map(
+            |(encoding, tenant, partitions, partition, counts, times, raw_len, body)| Record {
+                encoding,
+                tenant: tenant.map(Into::into),
+                partition: partition % partitions,
+                partitions,
+                counts: Counts { samples: counts.0, histograms: counts.1, exemplars: counts.2, metadata: counts.3 },
+                lowest_ms: times.0,
+                highest_ms: times.1,
+                created_ms: times.2,
+                raw_len,
+                body: Bytes::from(body),
+            },
+        )
+    }
+
+    /// The records of segment 7 as they stand behind each other from `base` on, and their places.
+    fn written(records: &[Record], base: u32) -> (Vec<u8>, Vec<u32>) {
+        let mut out = Vec::new();
+        let mut places = Vec::new();
+        for record in records {
+            let at = base + out.len() as u32;
+            places.push(at);
+            encode_record_header(&mut out, record, crc32c::crc32c(&record.body), 7, at);
+            out.extend_from_slice(&record.body);
+        }
+        (out, places)
+    }
+
+    /// Parses in chunks of `chunk_len` bytes as a reader does.
+    fn parsed(bytes: &[u8], base: u32, chunk_len: usize) -> Vec<Item> {
+        let end = base + bytes.len() as u32;
+        let mut parser = Parser { segment: 7, end, verify: true, tenant: None };
+        let (mut at, mut lost, mut want) = (base, false, 0);
+        let mut items = Vec::new();
+        while at < end {
+            let start = (at - base) as usize;
+            let len = chunk_len.max(want).min(bytes.len() - start);
+            let parsed = parser.parse(&Bytes::copy_from_slice(&bytes[start..start + len]), at, lost);
+            assert!(parsed.next > at || parsed.need > len, "no progress at {at}");
+            items.extend(parsed.items);
+            (at, lost, want) = (parsed.next, parsed.lost, parsed.need);
+        }
+        items
+    }
+
+    fn records_of(items: &[Item]) -> Vec<(u32, Record)> {
+        let of = |item: &Item| match item {
+            Item::Record { at, record, .. } => Some((*at, record.clone())),
+            _ => None,
+        };
+        items.iter().filter_map(of).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn records_are_read_as_they_were_written_whatever_the_chunks(
+            records in prop::collection::vec(record(), 0..12),
+            base in 0..1000u32,
+            chunk_len in 1..2000usize,
+        ) {
+            let (bytes, places) = written(&records, base);
+            let items = parsed(&bytes, base, chunk_len);
+            prop_assert_eq!(items.len(), records.len());
+            prop_assert_eq!(records_of(&items), places.into_iter().zip(records).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn a_flipped_bit_costs_its_record_and_no_other(
+            records in prop::collection::vec(record(), 1..8),
+            which in any::<prop::sample::Index>(),
+            bit in 0..8u32,
+            chunk_len in 1..2000usize,
+        ) {
+            let (mut bytes, places) = written(&records, 64);
+            let at = which.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            let hit = places.iter().rposition(|place| (*place as usize) <= at + 64).expect("a record");
+            let items = parsed(&bytes, 64, chunk_len);
+            let mut expected: Vec<_> = places.into_iter().zip(records).collect();
+            let damaged = expected.remove(hit);
+            prop_assert_eq!(records_of(&items), expected);
+            let starts = items.iter().filter(|item| {
+                matches!(item, Item::BadBody { .. } | Item::Skipped { starts: true, .. })
+            });
+            prop_assert_eq!(starts.count(), 1);
+            let skipped: u32 = items.iter().map(|item| match item {
+                Item::BadBody { at, end, .. } | Item::Skipped { at, end, .. } => end - at,
+                _ => 0,
+            }).sum();
+            prop_assert_eq!(skipped as usize, header_len(damaged.1.tenant.as_deref()) + damaged.1.body.len());
+        }
+
+        #[test]
+        fn any_bytes_are_parsed_without_panic_and_completely(
+            bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(&RECORD_MAGIC)], 0..600),
+            chunk_len in 1..700usize,
+        ) {
+            let items = parsed(&bytes, 64, chunk_len);
+            let mut at = 64;
+            for item in items {
+                let (Item::Record { at: start, end, .. } | Item::BadBody { at: start, end, .. }
+                    | Item::Skipped { at: start, end, .. } | Item::Gap { at: start, end }) = item;
+                prop_assert_eq!(start, at);
+                at = end;
+            }
+            prop_assert_eq!(at as usize, 64 + bytes.len());
+        }
+
+        #[test]
+        fn a_record_within_a_body_or_of_another_place_is_never_taken_for_one(inner in record(), outer in record()) {
+            let (inside, _) = written(std::slice::from_ref(&inner), 64);
+            let outer = Record { body: Bytes::from(inside), ..outer };
+            let (mut bytes, _) = written(std::slice::from_ref(&outer), 64);
+            bytes[0] ^= 1;
+            prop_assert_eq!(records_of(&parsed(&bytes, 64, 4096)), vec![]);
+        }
+
+        #[test]
+        fn footers_and_slots_come_back_and_a_flipped_bit_is_found(
+            numbers in any::<[u64; 6]>(),
+            times in any::<[i64; 4]>(),
+            end in SEGMENT_HEADER_LEN..u32::MAX - 1000,
+            settled in prop::collection::vec(any::<(u64, u32)>(), 0..=usize::from(PARTITIONS_MAX)),
+            which in any::<prop::sample::Index>(),
+            bit in 0..8u32,
+        ) {
+            let [records, body_bytes, samples, histograms, exemplars, metadata] = numbers;
+            let totals = Totals { records, bytes: body_bytes, samples, histograms, exemplars, metadata };
+            let [lowest_ms, highest_ms, created_lowest_ms, created_highest_ms] = times;
+            let summary = Summary { totals, lowest_ms, highest_ms, created_lowest_ms, created_highest_ms };
+            let mut footer = encode_footer(9, end, &summary);
+            let file_len = u64::from(end) + FOOTER_LEN as u64;
+            prop_assert_eq!(footer.len(), FOOTER_LEN);
+            prop_assert_eq!(decode_footer(&footer, 9, file_len), Some((end, summary)));
+            prop_assert_eq!(decode_footer(&footer, 8, file_len), None);
+            prop_assert_eq!(decode_footer(&footer, 9, file_len + 1), None);
+            footer[which.index(FOOTER_LEN)] ^= 1 << bit;
+            prop_assert_eq!(decode_footer(&footer, 9, file_len), None);
+
+            let settled: Vec<_> =
+                settled.into_iter().map(|(segment, offset)| Position { segment, offset }).collect();
+            let resume = Position { segment: records, offset: end };
+            let highest_delivered_ms = (times[0] != i64::MIN).then_some(times[0]);
+            let slot = Slot { sequence: samples, resume, before: totals, highest_delivered_ms, settled };
+            let mut bytes = Vec::new();
+            encode_slot(&mut bytes, &slot);
+            prop_assert!(bytes.len() <= CURSOR_SLOT_LEN);
+            prop_assert_eq!(decode_slot(&bytes), Some(slot));
+            let at = which.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert_eq!(decode_slot(&bytes), None);
+        }
+
+        #[test]
+        fn any_bytes_are_no_footer_slot_or_name(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert_eq!(decode_footer(&bytes, 0, bytes.len() as u64), None);
+            prop_assert_eq!(decode_slot(&bytes), None);
+            prop_assert_eq!(decode_slots(&bytes), None);
+            prop_assert_eq!(decode_cursor_name(&bytes), None);
+            prop_assert!(!is_foreign_segment(&bytes));
+        }
+
+        #[test]
+        fn names_come_back_and_have_their_own_files(a in "\\PC{0,60}", b in "\\PC{0,60}") {
+            prop_assert_eq!(decode_cursor_name(&encode_cursor_name(&a)), Some(a.clone()));
+            prop_assert_eq!(cursor_stem(&a) == cursor_stem(&b), a == b);
+            prop_assert!(!cursor_stem(&a).contains('/') && cursor_stem(&a).len() <= 120);
+        }
+    }
+
+    #[test]
+    fn long_names_are_told_apart_by_their_ends() {
+        let long = "x".repeat(5000);
+        assert_ne!(cursor_stem(&format!("{long}a")), cursor_stem(&format!("{long}b")));
+        assert_eq!(decode_cursor_name(&encode_cursor_name(&long)), Some("x".repeat(CURSOR_NAME_BYTES_MAX)));
+    }
+
+    #[test]
+    fn a_gap_is_read_without_its_body() {
+        let mut bytes = Vec::new();
+        encode_gap_header(&mut bytes, 7, 64, 500);
+        bytes.resize(436, 0);
+        let record = Record {
+            encoding: 1,
+            tenant: None,
+            partition: 0,
+            partitions: 1,
+            counts: Counts::samples(1),
+            lowest_ms: 0,
+            highest_ms: 0,
+            created_ms: 0,
+            raw_len: 0,
+            body: Bytes::from_static(b"body"),
+        };
+        let (after, _) = written(std::slice::from_ref(&record), 500);
+        bytes.extend(after);
+        for chunk_len in [80, 100, 436, 1000] {
+            let items = parsed(&bytes, 64, chunk_len);
+            assert_eq!(items[0], Item::Gap { at: 64, end: 500 });
+            assert_eq!(records_of(&items), [(500, record.clone())], "chunks of {chunk_len}");
+        }
+    }
+
+    #[test]
+    fn segment_files_are_known_by_their_names() {
+        for (name, id) in [
+            ("00000001.seg", Some(1)),
+            ("123456789.seg", Some(123_456_789)),
+            ("1.seg", None),
+            ("000000001.seg", None),
+            ("+0000001.seg", None),
+            ("00000001.cur", None),
+            (".seg", None),
+        ] {
+            assert_eq!(segment_of_file_name(name), id, "{name}");
+        }
+    }
 }

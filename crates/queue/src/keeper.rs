@@ -27,9 +27,9 @@ pub(crate) struct Dirty {
     written: Option<Arc<File>>,
     closed: Vec<Arc<File>>,
     /// Files were created.
-    pub(crate) dir: bool,
+    dir: bool,
     /// Cursors have moved.
-    pub(crate) cursors: bool,
+    cursors: bool,
     /// The options have changed.
     pub(crate) poke: bool,
     pub(crate) stop: bool,
@@ -39,20 +39,35 @@ pub(crate) struct Dirty {
 }
 
 impl Dirty {
-    pub(crate) fn is_any(&self) -> bool {
+    fn is_any(&self) -> bool {
         self.written.is_some() || !self.closed.is_empty() || self.dir || self.cursors
     }
 }
 
-/// Records were added to a segment.
-pub(crate) fn mark_written(shared: &Shared, file: &Arc<File>) {
+/// Marks something as dirty; the keeper sleeps as long as nothing is.
+fn mark(shared: &Shared, what: impl FnOnce(&mut Dirty)) {
     let mut dirty = shared.dirty.lock();
     if !dirty.is_any() {
         shared.dirty_wake.notify_one();
     }
-    if dirty.written.is_none() {
-        dirty.written = Some(file.clone());
-    }
+    what(&mut dirty);
+}
+
+/// Records were added to a segment.
+pub(crate) fn mark_written(shared: &Shared, file: &Arc<File>) {
+    mark(shared, |dirty| {
+        dirty.written.get_or_insert_with(|| file.clone());
+    });
+}
+
+/// A file was created.
+pub(crate) fn mark_created(shared: &Shared) {
+    mark(shared, |dirty| dirty.dir = true);
+}
+
+/// A cursor has moved.
+pub(crate) fn mark_cursor(shared: &Shared) {
+    mark(shared, |dirty| dirty.cursors = true);
 }
 
 /// A segment has got its footer.

@@ -21,3 +21,6 @@ pub use types::{
     ReaderStats, Record, Run, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Start, Stats, TENANT_BYTES_MAX, Totals,
     default_bytes_max, reason,
 };
+
+#[cfg(test)]
+mod tests;

@@ -177,15 +177,6 @@ impl Shared {
         self.cursor_errors.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A cursor has moved.
-    pub(crate) fn touch(&self) {
-        let mut dirty = self.dirty.lock();
-        if !dirty.is_any() {
-            self.dirty_wake.notify_one();
-        }
-        dirty.cursors = true;
-    }
-
     /// Something was settled or dropped, so that a refused append may now succeed.
     pub(crate) fn settled(&self) {
         if self.overflowed.swap(false, Ordering::AcqRel) {
@@ -378,9 +369,8 @@ impl Queue {
                 return Err(AppendError::Invalid("record has a tenant that is too long"));
             }
             size += (format::header_len(record.tenant.as_deref()) + record.body.len()) as u64;
-            let NewRecord {
-                encoding, tenant, partition, partitions, counts, lowest_ms, highest_ms, raw_len, body,
-            } = record;
+            let NewRecord { encoding, tenant, partition, partitions, counts, lowest_ms, highest_ms, raw_len, body } =
+                record;
             encoded.push(Encoded {
                 checksum: crc32c::crc32c(&body),
                 record: Record {
@@ -403,8 +393,7 @@ impl Queue {
             return Err(AppendError::TooLarge { bytes: size, bytes_max });
         }
         let permits = size.div_ceil(1024).min(WAITING_KIB_MAX as u64) as u32;
-        let permit =
-            self.inner.waiting.clone().acquire_many_owned(permits).await.map_err(|_| AppendError::Closed)?;
+        let permit = self.inner.waiting.clone().acquire_many_owned(permits).await.map_err(|_| AppendError::Closed)?;
         let (reply, answer) = oneshot::channel();
         {
             let mut inbox = shared.inbox.lock();

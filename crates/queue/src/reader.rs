@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::cursor::CursorFile;
 use crate::format::{self, Item, Parser, Position, SEGMENT_HEADER_LEN, Slot};
+use crate::keeper;
 use crate::queue::{Segment, Shared};
 use crate::types::{Lag, Outcome, ReaderOptions, ReaderStats, Record, Run, Start, Totals, reason};
 
@@ -29,7 +30,7 @@ pub(crate) const CHUNK_BYTES: usize = 256 << 10;
 /// What a record costs in memory besides its body, for the limit on reading ahead.
 const RECORD_MEMORY_BYTES: usize = 256;
 /// How long to wait after a read that failed.
-const READ_RETRY: Duration = Duration::from_secs(1);
+const READ_RETRY: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(1) };
 /// After that many failures at one place, the rest of the segment is given up.
 const READ_FAILURES_MAX: u32 = 5;
 
@@ -310,9 +311,11 @@ impl ReaderState {
         if self.dead {
             return Step::End;
         }
+        // As long as there is more to read and room for it, a run may still become full, however old it is.
+        let reads_on = self.scanning || self.may_scan(now);
         for turn in 0..self.partitions.len() {
             let number = (self.turn + turn) % self.partitions.len();
-            if let Some(run) = self.take(core, number, now, now_ms) {
+            if let Some(run) = self.take(core, number, reads_on, now, now_ms) {
                 self.turn = number + 1;
                 return Step::Run(run);
             }
@@ -334,7 +337,7 @@ impl ReaderState {
             self.scanning = true;
             self.retry_at = None;
             Step::Scan(wake_at)
-        } else if self.flushing && !self.scanning && drained {
+        } else if self.flushing && !self.scanning && drained && wake_at.is_none() {
             Step::End
         } else {
             Step::Wait(wake_at)
@@ -342,11 +345,18 @@ impl ReaderState {
     }
 
     /// The next run of a partition, if there is one to hand out now.
-    fn take(&mut self, core: &Arc<ReaderCore>, number: usize, now: Instant, now_ms: i64) -> Option<Run> {
+    fn take(
+        &mut self,
+        core: &Arc<ReaderCore>,
+        number: usize,
+        reads_on: bool,
+        now: Instant,
+        now_ms: i64,
+    ) -> Option<Run> {
         let partition = self.partitions.get(number)?;
         let first = partition.pending.front()?;
         let is_due = self.flushing || self.barrier || first.created + self.options.wait_max <= now;
-        if partition.out.is_some() || !(is_due || partition.is_full(&self.options)) {
+        if partition.out.is_some() || !(is_due && !reads_on || partition.is_full(&self.options)) {
             return None;
         }
         let mut group: Vec<Pending> = Vec::new();
@@ -361,8 +371,8 @@ impl ReaderState {
                 }
                 continue;
             }
-            let fits = items + next_items <= u64::from(self.options.items_max)
-                && bytes + next_bytes <= self.options.bytes_max;
+            let fits =
+                items + next_items <= u64::from(self.options.items_max) && bytes + next_bytes <= self.options.bytes_max;
             if group.first().is_some_and(|first| !fits || !first.joins(next)) {
                 break;
             }
@@ -475,7 +485,7 @@ impl ReaderState {
                 shared.count_cursor_error();
             }
         }
-        shared.touch();
+        keeper::mark_cursor(shared);
     }
 }
 
@@ -896,11 +906,7 @@ fn scan(shared: &Shared, core: &ReaderCore) {
     let plan = {
         let queue = shared.state.lock();
         let mut state = core.state.lock();
-        let plan = if state.dead {
-            Plan::Done
-        } else {
-            state.plan(&queue.segments, Instant::now(), shared.now_ms())
-        };
+        let plan = if state.dead { Plan::Done } else { state.plan(&queue.segments, Instant::now(), shared.now_ms()) };
         if matches!(plan, Plan::Done) {
             state.scanning = false;
         }
@@ -911,6 +917,13 @@ fn scan(shared: &Shared, core: &ReaderCore) {
         apply(shared, core, read, segment, at, end, generation);
     }
     core.notify.notify_waiters();
+}
+
+enum Failed {
+    /// Another time it may be opened, unless it is not there.
+    Open(io::Error),
+    /// The medium may be bad at this place.
+    Read,
 }
 
 struct Read {
@@ -928,20 +941,21 @@ fn read(
     len: usize,
     lost: bool,
     file: Option<Arc<File>>,
-) -> io::Result<Read> {
+) -> Result<Read, Failed> {
     let storage = &*shared.storage;
     let skipped = vec![Item::Skipped { at, end, starts: !lost }];
     let file = match file {
         Some(file) => file,
         None => {
-            let file = Arc::new(storage.open(&shared.dir.join(format::segment_file_name(segment)))?);
-            if format::is_foreign_segment(&storage.read(&file, 0, SEGMENT_HEADER_LEN as usize)?) {
+            let file = Arc::new(storage.open(&shared.segment_path(segment)).map_err(Failed::Open)?);
+            let header = storage.read(&file, 0, SEGMENT_HEADER_LEN as usize).map_err(|_| Failed::Read)?;
+            if format::is_foreign_segment(&header) {
                 return Ok(Read { file, items: skipped, lost: true, want: 0 });
             }
             file
         }
     };
-    let chunk = Bytes::from(storage.read(&file, u64::from(at), len)?);
+    let chunk = Bytes::from(storage.read(&file, u64::from(at), len).map_err(|_| Failed::Read)?);
     let is_short = chunk.len() < len;
     let parsed = Parser { segment, end, verify: true, tenant: None }.parse(&chunk, at, lost);
     // The file is shorter than what was written to it.
@@ -952,7 +966,7 @@ fn read(
 fn apply(
     shared: &Shared,
     core: &ReaderCore,
-    read: io::Result<Read>,
+    read: Result<Read, Failed>,
     segment: u64,
     at: u32,
     end: u32,
@@ -967,18 +981,17 @@ fn apply(
     }
     let read = match read {
         Ok(read) => read,
-        Err(error) => {
+        Err(Failed::Open(error)) if error.kind() == io::ErrorKind::NotFound => {
             drop(state);
-            if error.kind() == io::ErrorKind::NotFound {
-                queue.missing_segments += 1;
-                shared.vanished(queue, segment);
-                return;
-            }
+            queue.missing_segments += 1;
+            shared.vanished(queue, segment);
+            return;
+        }
+        Err(failed) => {
             queue.read_errors += 1;
-            let mut state = core.state.lock();
             state.file = None;
             state.retry_at = Some(now + READ_RETRY);
-            state.read_failures += 1;
+            state.read_failures += u32::from(matches!(failed, Failed::Read));
             if state.read_failures < READ_FAILURES_MAX {
                 return;
             }

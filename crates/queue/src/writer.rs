@@ -23,8 +23,8 @@ const GROUP_BYTES_MAX: u64 = 4 << 20;
 /// How many slices are given to one call; systems take at most 1024.
 const SLICES_MAX: usize = 1024;
 /// How long to wait before a refused write is tried again, at first and at most.
-const RETRY_MIN: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(5);
+const RETRY_MIN: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_millis(100) };
+const RETRY_MAX: Duration = if cfg!(test) { Duration::from_millis(4) } else { Duration::from_secs(5) };
 
 /// A record on its way to the writer, with the checksum of its body.
 pub(crate) struct Encoded {
@@ -305,7 +305,7 @@ impl Writer {
         state.disk_bytes += file_len;
         state.written_bytes += file_len;
         drop(state);
-        shared.dirty.lock().dir = true;
+        keeper::mark_created(shared);
         Ok(Current { id, file: Arc::new(file), len: SEGMENT_HEADER_LEN })
     }
 
@@ -513,7 +513,7 @@ impl Writer {
             state.disk_bytes += u64::from(end);
             state.written_bytes += u64::from(end);
         }
-        self.shared.dirty.lock().dir = true;
+        keeper::mark_created(&self.shared);
         self.unfooted.push((id, file));
     }
 

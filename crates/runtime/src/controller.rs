@@ -48,15 +48,38 @@ pub struct Options {
 pub enum LoadError {
     /// The configuration cannot be read.
     Read(String),
+    /// The text is not a configuration.
+    Syntax(Diagnostics),
     /// The configuration is wrong.
     Invalid(Diagnostics),
+}
+
+impl LoadError {
+    /// The diagnostics, where there are any.
+    pub fn diagnostics(&self) -> Option<&Diagnostics> {
+        match self {
+            LoadError::Read(_) => None,
+            LoadError::Syntax(diagnostics) | LoadError::Invalid(diagnostics) => Some(diagnostics),
+        }
+    }
+
+    /// The error in one line, as the HTTP API and the log tell it. It says `initial` for later loads, too, which scripts
+    /// know from the reference.
+    pub fn describe(&self, path: &std::path::Path) -> String {
+        match self {
+            LoadError::Invalid(_) => format!("error during the initial load: {self}"),
+            LoadError::Read(_) | LoadError::Syntax(_) => {
+                format!("reading config path {}: {self}", corten_syntax::quote(&path.display().to_string()))
+            }
+        }
+    }
 }
 
 impl std::fmt::Display for LoadError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             LoadError::Read(error) => f.write_str(error),
-            LoadError::Invalid(diagnostics) => diagnostics.fmt(f),
+            LoadError::Syntax(diagnostics) | LoadError::Invalid(diagnostics) => diagnostics.fmt(f),
         }
     }
 }
@@ -65,7 +88,7 @@ impl From<SourceError> for LoadError {
     fn from(error: SourceError) -> Self {
         match error {
             SourceError::Read(error) => LoadError::Read(error),
-            SourceError::Syntax(diagnostics) => LoadError::Invalid(diagnostics),
+            SourceError::Syntax(diagnostics) => LoadError::Syntax(diagnostics),
         }
     }
 }
@@ -526,6 +549,11 @@ impl Controller {
         let mut ends: Vec<usize> = path.match_indices('/').map(|(at, _)| at).collect();
         ends.push(path.len());
         ends.into_iter().rev().find_map(|end| Some((self.component(&path[..end])?, &path[end..])))
+    }
+
+    /// Whether a configuration was ever loaded.
+    pub fn is_loaded(&self) -> bool {
+        self.loaded.lock().is_some()
     }
 
     /// The texts that run.

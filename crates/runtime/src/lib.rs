@@ -2,6 +2,7 @@
 //!
 //! This crate drives components without knowing any: it never depends on a family.
 
+pub mod blocks;
 pub mod controller;
 pub mod graph;
 pub mod references;

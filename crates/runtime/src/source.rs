@@ -45,9 +45,12 @@ const EXTENSION: &str = "alloy";
 /// A path that cannot be read, a text that is not UTF-8, and all syntax errors of all files.
 pub fn read(path: &Path) -> Result<Source, SourceError> {
     let mut texts = Vec::new();
-    for file in files(path).map_err(|error| SourceError::Read(error.to_string()))? {
+    let failed = |step: &str, path: &Path, error: &std::io::Error| {
+        SourceError::Read(format!("{step} {}: {}", path.display(), io_error_text(error)))
+    };
+    for file in files(path).map_err(|error| failed("stat", path, &error))? {
         let name = file.display().to_string();
-        let bytes = std::fs::read(&file).map_err(|error| SourceError::Read(format!("{name}: {error}")))?;
+        let bytes = std::fs::read(&file).map_err(|error| failed("open", &file, &error))?;
         let text = check_encoding(&bytes).map_err(|error| SourceError::Read(error.to_string()))?;
         texts.push((name, text.to_owned()));
     }
@@ -88,6 +91,14 @@ pub fn from_texts(texts: &[(String, String)]) -> Result<Source, SourceError> {
     Ok(source)
 }
 
+/// An error of the system as texts word it: `no such file or directory`.
+pub fn io_error_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut characters = text.chars();
+    characters.next().map_or_else(String::new, |first| first.to_lowercase().chain(characters).collect())
+}
+
 fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     if !std::fs::metadata(path)?.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -118,7 +129,8 @@ mod tests {
         let source = read(dir.path()).unwrap();
         let names: Vec<&str> = source.blocks.iter().map(|block| &*block.name).collect();
         assert_eq!(names, ["a", "b"]);
-        assert_eq!(source.sha256, format!("{:x}", Sha256::digest(b"a {\n}\nb {\n}\n")));
+        let expected = Sha256::digest(b"a {\n}\nb {\n}\n");
+        assert_eq!(source.sha256, expected.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
     }
 
     #[test]
@@ -126,6 +138,6 @@ mod tests {
         let texts = [("x".to_owned(), "a = \n".to_owned()), ("y".to_owned(), "b = 1\n".to_owned())];
         let Err(SourceError::Syntax(diagnostics)) = from_texts(&texts) else { panic!("accepted") };
         let texts: Vec<String> = diagnostics.into_iter().map(|d| d.to_string()).collect();
-        assert_eq!(texts, ["x:1:5: expected expression, got TERMINATOR", "y:1:1: unrecognized attribute b"]);
+        assert_eq!(texts, ["x:2:1: expected expression, got EOF", "y:1:1: unrecognized attribute b"]);
     }
 }

@@ -18,6 +18,8 @@ mod classes;
 mod parse;
 mod shape;
 mod template;
+#[cfg(test)]
+mod tests;
 
 use shape::Shape;
 pub use template::Template;
@@ -27,7 +29,7 @@ pub const PATTERN_BYTES_MAX: usize = 1 << 20;
 /// The most ranges that all character classes of a pattern may have.
 pub const CLASS_RANGES_MAX: usize = 1 << 18;
 /// How deep a pattern may nest.
-pub const HEIGHT_MAX: usize = 1000;
+pub const HEIGHT_MAX: usize = 250;
 /// How often a counted repetition may repeat, also when repetitions of repetitions are multiplied.
 pub const REPEAT_MAX: u32 = 1000;
 /// The largest program that a pattern may become, in bytes.
@@ -214,10 +216,12 @@ impl GoRegex {
     /// As [`captures`](Self::captures), from a place on. What stands before it still counts for `^` and `\b`.
     pub fn captures_at(&self, text: &str, at: usize, groups: &mut Groups) -> bool {
         groups.reset(self.group_count());
-        if let Some(shape) = &self.shape
-            && let Some(fast) = &shape.fast
-        {
-            if at > 0 || !fast.is_match(text) {
+        if let Some(shape) = &self.shape {
+            if at > 0 {
+                return false;
+            }
+            let Some(fast) = &shape.fast else { return self.search(text, at, groups) };
+            if !fast.is_match(text) {
                 return false;
             }
             if fast.complete {
@@ -226,6 +230,11 @@ impl GoRegex {
                 return true;
             }
         }
+        self.search(text, at, groups)
+    }
+
+    /// As [`captures_at`](Self::captures_at), with the engine.
+    fn search(&self, text: &str, at: usize, groups: &mut Groups) -> bool {
         let Some(engine) = &self.engine else { return false };
         if at > text.len() {
             return false;
@@ -258,19 +267,42 @@ impl GoRegex {
 
     /// Appends the text to `out`, all matches replaced, as `ReplaceAllString` does.
     pub fn replace_all(&self, text: &str, template: &Template, groups: &mut Groups, out: &mut String) {
+        self.replace_within(text, template, groups, out, usize::MAX);
+    }
+
+    /// As [`replace_all`](Self::replace_all), but stops and returns false before more than so many bytes are appended.
+    pub fn replace_within(
+        &self,
+        text: &str,
+        template: &Template,
+        groups: &mut Groups,
+        out: &mut String,
+        bytes_max: usize,
+    ) -> bool {
+        let start = out.len();
         let (mut copied, mut at) = (0, 0);
         while at <= text.len() && self.captures_at(text, at, groups) {
             let Some(found) = groups.get(0) else { break };
-            out.push_str(&text[copied..found.start]);
+            let between = &text[copied..found.start];
             // An empty match right behind another match does not count.
-            if found.end > copied || found.start == 0 {
+            let counts = found.end > copied || found.start == 0;
+            let len = between.len() + if counts { template.expanded_len(groups) } else { 0 };
+            if out.len() - start + len > bytes_max {
+                return false;
+            }
+            out.push_str(between);
+            if counts {
                 template.expand(text, groups, out);
             }
             copied = found.end;
             let step = text[at..].chars().next().map_or(1, char::len_utf8);
             at = found.end.max(at + step);
         }
+        if out.len() - start + text.len() - copied > bytes_max {
+            return false;
+        }
         out.push_str(&text[copied..]);
+        true
     }
 }
 

@@ -119,15 +119,32 @@ pub fn push_go_float(out: &mut String, value: f64) {
         out.push_str(if value.is_sign_negative() { "-0" } else { "0" });
         return;
     }
-    // `{:e}` gives the shortest digits: d.ddde-n.
-    let scientific = format!("{value:e}");
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    // `{:e}` gives the shortest digits: d.ddde-n. The longest such text is `-2.2250738585072014e-308`.
+    let mut scientific = Digits { bytes: [0; 32], len: 0 };
+    let _ = write!(scientific, "{value:e}");
+    let scientific = std::str::from_utf8(&scientific.bytes[..scientific.len]).unwrap_or_default();
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
     if (-4..6).contains(&exponent) {
         let _ = write!(out, "{value}");
     } else {
         let sign = if exponent < 0 { '-' } else { '+' };
         let _ = write!(out, "{mantissa}e{sign}{:02}", exponent.abs());
+    }
+}
+
+/// A text of a few characters, so that numbers are written without an allocation.
+struct Digits {
+    bytes: [u8; 32],
+    len: usize,
+}
+
+impl std::fmt::Write for Digits {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let end = self.len + text.len();
+        self.bytes.get_mut(self.len..end).ok_or(std::fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.len = end;
+        Ok(())
     }
 }
 

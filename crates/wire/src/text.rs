@@ -4,74 +4,18 @@
 //! It does not know series: for each sample it first asks its [`TextSink`] whether it recognises the series at the
 //! start of the line, and only otherwise looks for the end of the series' text.
 
-use std::borrow::Cow;
-use std::fmt;
-
-use memchr::{memchr, memrchr};
-
-use crate::float::{parse_value, push_open_metrics_float};
-use corten_signal::LabelsBuilder;
-use corten_signal::labels::METRIC_NAME;
+use crate::exposition::{
+    Lines, Syntax, error_at, family_name_len, is_name_byte, is_name_start, quoted_len, trim_start, without_quotes,
+};
+pub use crate::exposition::{LINE_BYTES_MAX, ParseError, TextSink, excerpt, push_label, read_series, unescape};
+use crate::float::parse_value;
 use corten_signal::metrics::MetricType;
-
-/// The longest line that is accepted, in bytes.
-pub const LINE_BYTES_MAX: usize = 1 << 20;
-
-/// Takes what [`TextParser`] finds, in the order of the body.
-pub trait TextSink {
-    /// Why the sink gives up.
-    type Error: From<ParseError>;
-
-    /// Looks whether a known series stands at the start of `line`, followed by a space or a tab. Returns the length of
-    /// its text; the sample that follows is the series'.
-    fn recognise(&mut self, line: &[u8], metric_type: MetricType) -> Option<usize>;
-
-    /// The text of the series of the sample that follows, from its name to its closing brace.
-    ///
-    /// # Errors
-    ///
-    /// Ends the parsing.
-    fn series(&mut self, text: &[u8], metric_type: MetricType) -> Result<(), Self::Error>;
-
-    /// A sample of the series, with its time in milliseconds since the Unix epoch if the line has one.
-    ///
-    /// # Errors
-    ///
-    /// Ends the parsing.
-    fn sample(&mut self, value: f64, timestamp_ms: Option<i64>) -> Result<(), Self::Error>;
-
-    /// A `# TYPE` line. The name is as in the text, escapes included.
-    fn family_type(&mut self, _name: &[u8], _metric_type: MetricType) {}
-
-    /// A `# HELP` line. Name and help are as in the text, escapes included.
-    fn family_help(&mut self, _name: &[u8], _help: &[u8]) {}
-}
-
-/// What is wrong with a body.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParseError {
-    /// The line, counted from 1; 0 where the error is in a text that is not part of a body.
-    pub line: u64,
-    /// What is wrong.
-    pub message: String,
-}
-
-impl fmt::Display for ParseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.line == 0 { f.write_str(&self.message) } else { write!(f, "line {}: {}", self.line, self.message) }
-    }
-}
-
-impl std::error::Error for ParseError {}
 
 /// Parses a body in pieces.
 #[derive(Debug, Default)]
 pub struct TextParser {
-    /// The start of a line whose end has not arrived.
-    partial: Vec<u8>,
-    line: u64,
-    /// In this format the type is positional: it holds until the next `# TYPE` line.
-    metric_type: MetricType,
+    lines: Lines,
+    syntax: TextSyntax,
 }
 
 impl TextParser {
@@ -86,25 +30,7 @@ impl TextParser {
     ///
     /// Of the syntax, with the line, or of the sink. The parser is of no use afterwards.
     pub fn feed<S: TextSink>(&mut self, piece: &[u8], sink: &mut S) -> Result<(), S::Error> {
-        let mut piece = piece;
-        if !self.partial.is_empty() {
-            let Some(end) = memchr(b'\n', piece) else {
-                return self.keep(piece).map_err(S::Error::from);
-            };
-            self.keep(&piece[..end])?;
-            let line = std::mem::take(&mut self.partial);
-            self.line += 1;
-            self.parse_line(&line, sink)?;
-            self.partial = line;
-            self.partial.clear();
-            piece = &piece[end + 1..];
-        }
-        let Some(last) = memrchr(b'\n', piece) else {
-            return self.keep(piece).map_err(S::Error::from);
-        };
-        let (lines, rest) = piece.split_at(last + 1);
-        self.parse_lines(lines, sink)?;
-        self.keep(rest).map_err(S::Error::from)
+        self.lines.feed(piece, &mut self.syntax, sink)
     }
 
     /// Takes the end of the body: a last line needs no line break.
@@ -113,47 +39,28 @@ impl TextParser {
     ///
     /// As [`TextParser::feed`].
     pub fn finish<S: TextSink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
-        let line = std::mem::take(&mut self.partial);
-        if !line.is_empty() {
-            self.line += 1;
-            self.parse_line(&line, sink)?;
+        if let Some((line, number)) = self.lines.take_rest() {
+            self.syntax.line(&line, number, sink)?;
         }
-        Ok(())
+        sink.end()
+    }
+}
+
+#[derive(Debug, Default)]
+struct TextSyntax {
+    line: u64,
+    /// In this format the type is positional: it holds until the next `# TYPE` line.
+    metric_type: MetricType,
+}
+
+impl Syntax for TextSyntax {
+    #[inline]
+    fn steady_type(&self) -> Option<MetricType> {
+        Some(self.metric_type)
     }
 
-    fn keep(&mut self, piece: &[u8]) -> Result<(), ParseError> {
-        if self.partial.len() + piece.len() > LINE_BYTES_MAX {
-            self.line += 1;
-            return Err(self.error(format!("the line is longer than the limit of {LINE_BYTES_MAX} bytes")));
-        }
-        self.partial.extend_from_slice(piece);
-        Ok(())
-    }
-
-    /// Parses lines that all end with a line break.
-    fn parse_lines<S: TextSink>(&mut self, mut lines: &[u8], sink: &mut S) -> Result<(), S::Error> {
-        while let Some(&first) = lines.first() {
-            self.line += 1;
-            if first != b'#'
-                && let Some(len) = sink.recognise(lines, self.metric_type)
-                && let Some((value, used)) = simple_value(&lines[len + 1..])
-            {
-                // The steady case: a known series, one space, a value, and the end of the line.
-                sink.sample(value, None)?;
-                lines = &lines[len + 1 + used..];
-                continue;
-            }
-            let end = memchr(b'\n', lines).unwrap_or(lines.len() - 1);
-            if end > LINE_BYTES_MAX {
-                return Err(self.error(format!("the line is longer than the limit of {LINE_BYTES_MAX} bytes")).into());
-            }
-            self.parse_line(&lines[..end], sink)?;
-            lines = &lines[end + 1..];
-        }
-        Ok(())
-    }
-
-    fn parse_line<S: TextSink>(&mut self, line: &[u8], sink: &mut S) -> Result<(), S::Error> {
+    fn line<S: TextSink>(&mut self, line: &[u8], number: u64, sink: &mut S) -> Result<(), S::Error> {
+        self.line = number;
         let line = trim_start(line);
         match line.first() {
             None => Ok(()),
@@ -161,7 +68,9 @@ impl TextParser {
             Some(_) => self.parse_sample(line, sink),
         }
     }
+}
 
+impl TextSyntax {
     fn parse_comment<S: TextSink>(&mut self, line: &[u8], sink: &mut S) -> Result<(), ParseError> {
         let after = &line[1..];
         let body = trim_start(after);
@@ -177,7 +86,7 @@ impl TextParser {
         let name_len = family_name_len(rest)
             .ok_or_else(|| self.error(format!("expected metric name after {}", if is_type { "TYPE" } else { "HELP" })))?;
         let (name, text) = rest.split_at(name_len);
-        let name = name.strip_prefix(b"\"").and_then(|n| n.strip_suffix(b"\"")).unwrap_or(name);
+        let name = without_quotes(name);
         let text = text.get(1..).unwrap_or_default();
         if !is_type {
             if std::str::from_utf8(text).is_err() {
@@ -200,7 +109,13 @@ impl TextParser {
     }
 
     fn parse_sample<S: TextSink>(&mut self, line: &[u8], sink: &mut S) -> Result<(), S::Error> {
-        let len = series_len(line).map_err(|message| self.error_at(message, line))?;
+        // A blank may stand between name and brace: a known name is then not the series.
+        let known = sink.recognise(line, self.metric_type);
+        let known = known.filter(|len| trim_start(&line[*len..]).first() != Some(&b'{'));
+        let len = match known {
+            Some(len) => len,
+            None => series_len(line).map_err(|message| self.error_at(message, line))?,
+        };
         let (text, rest) = line.split_at(len);
         let rest = trim_start(rest);
         let value_len = rest.iter().position(|b| matches!(b, b' ' | b'\t' | b'{')).unwrap_or(rest.len());
@@ -224,8 +139,7 @@ impl TextParser {
             }
             Some(number)
         };
-        let known = sink.recognise(line, self.metric_type).is_some_and(|known| known == len);
-        if !known {
+        if known.is_none() {
             sink.series(text, self.metric_type)?;
         }
         sink.sample(value, timestamp)
@@ -237,62 +151,12 @@ impl TextParser {
 
     #[cold]
     fn error_at(&self, message: &str, line: &[u8]) -> ParseError {
-        self.error(format!("{message} while parsing: {}", excerpt(line)))
+        error_at(self.line, message, line)
     }
-}
-
-/// The first bytes of a line, quoted.
-pub fn excerpt(line: &[u8]) -> String {
-    const SHOWN_BYTES_MAX: usize = 120;
-    let (shown, dots) =
-        if line.len() > SHOWN_BYTES_MAX { (&line[..SHOWN_BYTES_MAX], "...") } else { (line, "") };
-    format!("{:?}{dots}", String::from_utf8_lossy(shown))
-}
-
-/// A value that ends with the line: (value, bytes up to and including the line break).
-#[inline]
-fn simple_value(text: &[u8]) -> Option<(f64, usize)> {
-    // No float that is written in full is longer than this; what is longer takes the slow way.
-    let end = memchr(b'\n', &text[..text.len().min(32)])?;
-    Some((parse_value(&text[..end])?, end + 1))
 }
 
 fn starts_blank(text: &[u8]) -> bool {
     matches!(text.first(), Some(b' ' | b'\t'))
-}
-
-fn trim_start(text: &[u8]) -> &[u8] {
-    let blank = text.iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
-    &text[blank..]
-}
-
-fn is_name_start(byte: u8) -> bool {
-    byte.is_ascii_alphabetic() || byte == b'_' || byte == b':'
-}
-
-fn is_name_byte(byte: u8) -> bool {
-    is_name_start(byte) || byte.is_ascii_digit()
-}
-
-/// The length of the name in a HELP or TYPE line, quotes included.
-fn family_name_len(text: &[u8]) -> Option<usize> {
-    match text.first()? {
-        b'"' => quoted_len(text),
-        &byte if is_name_start(byte) => Some(text.iter().take_while(|b| is_name_byte(**b)).count()),
-        _ => None,
-    }
-}
-
-/// The length of a quoted string at the start of the text, quotes included.
-fn quoted_len(text: &[u8]) -> Option<usize> {
-    let mut at = 1;
-    loop {
-        at += memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
-        if text[at] == b'"' {
-            return Some(at + 1);
-        }
-        at += 2;
-    }
 }
 
 /// The length of a series' text at the start of a line: its name and what stands in braces.
@@ -318,105 +182,10 @@ fn series_len(line: &[u8]) -> Result<usize, &'static str> {
     }
 }
 
-/// Replaces the escapes `\"`, `\\` and `\n`; any other backslash stands for itself.
-pub fn unescape(text: &str) -> Cow<'_, str> {
-    if !text.contains('\\') {
-        return Cow::Borrowed(text);
-    }
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        let replacement = match (c, chars.peek()) {
-            ('\\', Some('"')) => '"',
-            ('\\', Some('\\')) => '\\',
-            ('\\', Some('n')) => '\n',
-            _ => {
-                out.push(c);
-                continue;
-            }
-        };
-        chars.next();
-        out.push(replacement);
-    }
-    Cow::Owned(out)
-}
-
-/// Reads the labels out of a series' text, its name as `__name__` first. `le` of a histogram and `quantile` of a summary
-/// are written anew as OpenMetrics floats.
-///
-/// # Errors
-///
-/// Where the text is not a name with labels in braces; the builder then holds a part of them.
-pub fn read_series(text: &[u8], metric_type: MetricType, labels: &mut LabelsBuilder) -> Result<(), ParseError> {
-    let error = |message: &str| ParseError { line: 0, message: format!("{message} while parsing: {}", excerpt(text)) };
-    let text = std::str::from_utf8(text).map_err(|_| error("invalid UTF-8 label value"))?;
-    let name_len = text.bytes().take_while(|b| is_name_byte(*b)).count();
-    let mut has_name = name_len > 0;
-    if has_name {
-        labels.push(METRIC_NAME, &text[..name_len]);
-    }
-    let mut rest = text[name_len..].trim_start_matches([' ', '\t']);
-    if rest.is_empty() {
-        return Ok(());
-    }
-    rest = rest.strip_prefix('{').ok_or_else(|| error("expected label name"))?;
-    loop {
-        rest = rest.trim_start_matches([' ', '\t']);
-        if rest == "}" {
-            break;
-        }
-        let quoted = rest.starts_with('"');
-        let len = if quoted {
-            quoted_len(rest.as_bytes()).ok_or_else(|| error("expected label name"))?
-        } else {
-            rest.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count()
-        };
-        if len == 0 || rest.as_bytes()[0].is_ascii_digit() {
-            return Err(error("expected label name"));
-        }
-        let name = if quoted { &rest[1..len - 1] } else { &rest[..len] };
-        rest = rest[len..].trim_start_matches([' ', '\t']);
-        if quoted && rest.starts_with([',', '}']) {
-            if has_name {
-                return Err(error("metric name already set"));
-            }
-            has_name = true;
-            labels.push(METRIC_NAME, &unescape(name));
-            rest = rest.strip_prefix(',').unwrap_or(rest);
-            continue;
-        }
-        rest = rest.strip_prefix('=').ok_or_else(|| error("expected equal"))?.trim_start_matches([' ', '\t']);
-        if !rest.starts_with('"') {
-            return Err(error("expected label value"));
-        }
-        let len = quoted_len(rest.as_bytes()).ok_or_else(|| error("expected label value"))?;
-        push_label(labels, metric_type, &unescape(name), &unescape(&rest[1..len - 1]));
-        rest = rest[len..].trim_start_matches([' ', '\t']);
-        rest = rest.strip_prefix(',').unwrap_or(rest);
-    }
-    if has_name { Ok(()) } else { Err(error("metric name not set")) }
-}
-
-/// Adds a label, normalising the values that are floats in text.
-pub fn push_label(labels: &mut LabelsBuilder, metric_type: MetricType, name: &str, value: &str) {
-    let is_float = match metric_type {
-        MetricType::Histogram => name == "le",
-        MetricType::Summary => name == "quantile",
-        _ => false,
-    };
-    match parse_value(value.as_bytes()) {
-        Some(number) if is_float => {
-            let mut text = String::with_capacity(24);
-            push_open_metrics_float(&mut text, number);
-            labels.push(name, &text);
-        }
-        _ => labels.push(name, value),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use corten_signal::LabelsBuilder;
     use proptest::prelude::*;
 
     #[derive(Default)]

@@ -245,10 +245,7 @@ fn absent_block(
 }
 
 /// A field of one block with nothing in it.
-pub(crate) fn default_block(
-    block: &BlockType,
-    defaults: &'static [(&'static str, &'static str)],
-) -> Option<Slot> {
+pub(crate) fn default_block(block: &BlockType, defaults: &'static [(&'static str, &'static str)]) -> Option<Slot> {
     let contents = match block.body {
         Body::Struct(schema) => default_record(schema(), &[defaults])?,
         Body::Map { collect, .. } => collect(Vec::new())?,

@@ -23,13 +23,13 @@ use crate::value::Value;
 pub use context::{CheckContext, DecodeContext, DecodeErrors, Decoded, Problem, References};
 pub(crate) use frame::{default_block, default_record, default_value};
 pub(crate) use object::{object, word};
-pub use types::{CapsuleType, Secret, SignedDuration};
+pub use types::{CapsuleType, Secret, SignedDuration, TextType, from_text};
 pub use walk::{check, decode};
 
 /// A type that a value of the language converts to.
 ///
-/// Derived for structs and for enums of words, and written by hand for types with a text form or rules of their own.
-/// Capsules implement [`CapsuleType`] instead.
+/// Derived for structs and for enums of words, and written by hand for types with rules of their own. Capsules implement
+/// [`CapsuleType`] instead, and types with a text form [`TextType`].
 pub trait Decode: Sized + 'static {
     /// What it is, for documentation and static checks.
     const SHAPE: Shape;

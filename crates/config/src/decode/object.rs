@@ -39,12 +39,7 @@ pub(crate) fn labelled(
     fields(schema, Some(label), value, cx)
 }
 
-fn fields(
-    schema: &'static Schema,
-    label: Option<&str>,
-    value: &Value,
-    cx: &ValueContext,
-) -> Result<Slot, Mismatches> {
+fn fields(schema: &'static Schema, label: Option<&str>, value: &Value, cx: &ValueContext) -> Result<Slot, Mismatches> {
     let mut frame = Frame::new(schema, &[]);
     if let Some(label) = label {
         frame.set_label(label);
@@ -129,14 +124,18 @@ fn blocks(block: &BlockType, value: &Value, cx: &ValueContext) -> Result<Vec<Slo
         };
     }
     let slots = match (&block.body, value.ty()) {
-        (Body::Struct(schema), Type::Object) if schema().label().is_some() => {
-            Mismatches::all(value.entries().iter().map(|(label, field)| {
-                labelled(schema(), label, field, cx).map_err(|errors| errors.in_field(label))
-            }))?
-        }
-        (_, Type::Array) => Mismatches::all(value.items().enumerate().map(|(index, item)| {
-            body_of(&block.body, &item, cx).map_err(|errors| errors.in_index(index))
-        }))?,
+        (Body::Struct(schema), Type::Object) if schema().label().is_some() => Mismatches::all(
+            value
+                .entries()
+                .iter()
+                .map(|(label, field)| labelled(schema(), label, field, cx).map_err(|errors| errors.in_field(label))),
+        )?,
+        (_, Type::Array) => Mismatches::all(
+            value
+                .items()
+                .enumerate()
+                .map(|(index, item)| body_of(&block.body, &item, cx).map_err(|errors| errors.in_index(index))),
+        )?,
         (_, Type::Null) => Vec::new(),
         _ => return Err(ValueError::expected(Type::Array, value).into()),
     };

@@ -224,9 +224,12 @@ impl<T: Decode> Decode for Vec<T> {
         if value.ty() != Type::Array {
             return Err(ValueError::expected(Type::Array, value).into());
         }
-        Mismatches::all(value.items().enumerate().map(|(index, item)| {
-            T::decode_or_zero(&item, cx).map_err(|errors| errors.in_index(index))
-        }))
+        Mismatches::all(
+            value
+                .items()
+                .enumerate()
+                .map(|(index, item)| T::decode_or_zero(&item, cx).map_err(|errors| errors.in_index(index))),
+        )
     }
 
     fn zero() -> Option<Self> {
@@ -331,4 +334,59 @@ impl<T: CapsuleType> Decode for T {
     fn to_value(&self) -> Value {
         Value::capsule(Arc::new(self.clone()))
     }
+}
+
+/// A Rust type with a text form: an address, a pattern, a size.
+///
+/// [`decode_text!`](crate::decode_text) makes it a type that attributes may have.
+pub trait TextType: Sized + 'static {
+    /// The name of the type on the reference pages, mostly `string`.
+    const SHOWN: &'static str = "string";
+
+    /// Reads the text.
+    ///
+    /// # Errors
+    /// What is wrong with it, to be read after the user's expression.
+    fn parse(text: &str) -> Result<Self, String>;
+
+    /// The text, such that reading it again gives the same.
+    fn text(&self) -> String;
+
+    /// What `null` converts to, if anything.
+    fn null() -> Option<Self>;
+}
+
+/// Reads a type with a text form.
+///
+/// # Errors
+/// What is no text, and what is wrong with a text.
+pub fn from_text<T: TextType>(value: &Value) -> Result<T, Mismatches> {
+    let text = convert::to_text(value)?;
+    T::parse(&text).map_err(|message| ValueError::new(value, message).into())
+}
+
+/// Implements [`Decode`](crate::decode::Decode) for types that implement [`TextType`](crate::decode::TextType).
+#[macro_export]
+macro_rules! decode_text {
+    ($($ty:ty),+ $(,)?) => {$(
+        impl $crate::decode::Decode for $ty {
+            const SHAPE: $crate::schema::Shape =
+                $crate::schema::Shape::Text(<$ty as $crate::decode::TextType>::SHOWN);
+
+            fn decode(
+                value: &$crate::Value,
+                _: &$crate::decode::ValueContext,
+            ) -> ::core::result::Result<Self, $crate::decode::Mismatches> {
+                $crate::decode::from_text(value)
+            }
+
+            fn zero() -> ::core::option::Option<Self> {
+                <$ty as $crate::decode::TextType>::null()
+            }
+
+            fn to_value(&self) -> $crate::Value {
+                $crate::Value::string($crate::decode::TextType::text(self))
+            }
+        }
+    )+};
 }

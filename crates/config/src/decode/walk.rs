@@ -14,6 +14,7 @@ use crate::encode::{Sensitive, block_place, field_place};
 use crate::error::PathStep;
 use crate::eval::{self, EvalError, Scope};
 use crate::schema::{Arity, Body, FieldKind, Overrides, Schema, Slot, TypeInfo};
+use crate::value::{Data, MASK, Value};
 
 /// Decodes the body of a component's block. The label of the block is its caller's business.
 ///
@@ -68,12 +69,21 @@ pub(super) struct Walk<'a> {
     cx: ValueContext,
     pub(super) problems: Vec<Problem>,
     sensitive: Sensitive,
+    /// What must not show in the messages of rules, which may quote the values that they read.
+    secrets: Vec<Arc<str>>,
     deprecated: Vec<String>,
 }
 
 impl<'a> Walk<'a> {
     fn new(mode: Mode<'a>, cx: ValueContext) -> Self {
-        Walk { mode, cx, problems: Vec::new(), sensitive: Sensitive::default(), deprecated: Vec::new() }
+        Walk {
+            mode,
+            cx,
+            problems: Vec::new(),
+            sensitive: Sensitive::default(),
+            secrets: Vec::new(),
+            deprecated: Vec::new(),
+        }
     }
 
     fn top(&mut self, schema: &'static Schema, block: &Block) -> Option<Slot> {
@@ -124,7 +134,7 @@ impl<'a> Walk<'a> {
                 Fault::Rule(_, Some(span)) => span,
                 _ => place.span,
             };
-            let diagnostic = Diagnostic::error(place.source, span, fault.message());
+            let diagnostic = Diagnostic::error(place.source, span, self.masked(fault.message()));
             self.problems.push(Problem { diagnostic, positioned: false });
         }
         outcome
@@ -255,6 +265,7 @@ impl<'a> Walk<'a> {
             Mode::Run(scope) => match eval::evaluate(source, expr, scope) {
                 Ok(value) => {
                     self.sensitive.note(path, &value);
+                    secret_texts(&value, false, &mut self.secrets);
                     self.convert(ty, source, expr, &value)
                 }
                 Err(error) => {
@@ -266,13 +277,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Converts the value of an expression.
-    pub(super) fn convert(
-        &mut self,
-        ty: &TypeInfo,
-        source: &Arc<SourceFile>,
-        expr: &Expr,
-        value: &crate::value::Value,
-    ) -> Outcome {
+    pub(super) fn convert(&mut self, ty: &TypeInfo, source: &Arc<SourceFile>, expr: &Expr, value: &Value) -> Outcome {
         match (ty.decode)(value, &self.cx) {
             Ok(slot) => (Some(slot), true),
             Err(mismatches) => {
@@ -290,7 +295,7 @@ impl<'a> Walk<'a> {
             match (self.mode, kind) {
                 // The object's rules have no place in the reference at run time, and no expression before them.
                 (_, MismatchKind::Object) => {
-                    let diagnostic = Diagnostic::error(source, node.span(), message);
+                    let diagnostic = Diagnostic::error(source, node.span(), self.masked(message));
                     let positioned = matches!(self.mode, Mode::Check(_));
                     self.problems.push(Problem { diagnostic, positioned });
                 }
@@ -324,6 +329,14 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// A message of a rule without the texts of secrets.
+    fn masked(&self, message: String) -> String {
+        // The longest first, because one may be a part of another.
+        let mut secrets = self.secrets.clone();
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets.iter().fold(message, |message, secret| message.replace(&**secret, MASK))
+    }
+
     /// A field of an object literal that nothing asks for.
     pub(super) fn unknown_field(&mut self, source: &Arc<SourceFile>, object: &Expr, name: &str) {
         let mut object = object;
@@ -342,14 +355,30 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// Adds the texts of everything in a value that is to be hidden.
+fn secret_texts(value: &Value, within: bool, out: &mut Vec<Arc<str>>) {
+    let hidden = within || value.is_masked();
+    match &value.data {
+        Data::Array(items) if hidden || value.holds_secret() => {
+            items.iter().for_each(|item| secret_texts(item, hidden, out));
+        }
+        Data::Object(fields) if hidden || value.holds_secret() => {
+            fields.values().for_each(|field| secret_texts(field, hidden, out));
+        }
+        Data::String(text) | Data::Secret(text) if hidden && !text.is_empty() => out.push(Arc::clone(text)),
+        Data::OptionalSecret(secret) if hidden && !secret.text.is_empty() => out.push(Arc::clone(&secret.text)),
+        _ => {}
+    }
+}
+
 /// The text about a block that stands too often or too seldom.
 fn miscount(arity: Arity, name: &str, count: usize) -> Option<String> {
     let name = quote(name);
     match arity {
         Arity::One | Arity::Optional if count > 1 => Some(format!("block {name} may only be specified once")),
-        Arity::Exactly(exactly) if count != exactly => Some(format!(
-            "block {name} must be specified exactly {exactly} times, but was specified {count} times"
-        )),
+        Arity::Exactly(exactly) if count != exactly => {
+            Some(format!("block {name} must be specified exactly {exactly} times, but was specified {count} times"))
+        }
         _ => None,
     }
 }

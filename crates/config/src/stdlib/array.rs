@@ -62,10 +62,17 @@ pub(super) fn combine_maps(args: &[Value]) -> Result<Value, CallError> {
             by_key.entry(key).or_default().push(at);
         }
     }
-    let mut joined = Vec::new();
-    for (at, (item, fields)) in left.iter().enumerate() {
+    let mut matches = Vec::with_capacity(left.len());
+    for (at, (_, fields)) in left.iter().enumerate() {
         let key = join_key(fields, &keys).map_err(|error| element_error(0, at, error))?;
-        let matches = key.and_then(|key| by_key.get(&key));
+        matches.push(key.and_then(|key| by_key.get(&key)));
+    }
+    // Counted before anything is made, because many that match many make very many.
+    if matches.iter().map(|matches| matches.map_or(usize::from(keep_left), Vec::len)).sum::<usize>() > ITEMS_MAX {
+        return Err(too_many());
+    }
+    let mut joined = Vec::new();
+    for ((item, fields), matches) in left.iter().zip(matches) {
         if matches.is_none() && keep_left {
             joined.push(item.clone());
         }
@@ -73,9 +80,6 @@ pub(super) fn combine_maps(args: &[Value]) -> Result<Value, CallError> {
             let mut union = Object::clone(fields);
             union.extend(right[*index].1.iter().map(|(name, value)| (Arc::clone(name), value.clone())));
             joined.push(Value::object(union));
-            if joined.len() > ITEMS_MAX {
-                return Err(too_many());
-            }
         }
     }
     Ok(Value::array(joined))
@@ -180,5 +184,5 @@ pub(super) fn group_by(args: &[Value]) -> Result<Value, CallError> {
 }
 
 fn too_many() -> CallError {
-    CallError::Failed(format!("would make an array of more than {ITEMS_MAX} elements"))
+    CallError::Failed(format!("would make an array of more than {ITEMS_MAX} elements").into())
 }

@@ -9,27 +9,27 @@ use crate::limits::TEXT_BYTES_MAX;
 use crate::value::{Type, Value};
 
 pub(super) fn from_json(args: &[Value]) -> Result<Value, CallError> {
-    json::parse(&*arg(args, 0, to_text)?).map_err(|error| CallError::Failed(error.to_string()))
+    json::parse(&arg(args, 0, to_text)?).map_err(|error| CallError::Failed(error.to_string().into()))
 }
 
 pub(super) fn to_json(args: &[Value]) -> Result<Value, CallError> {
     if args[0].ty() != Type::Object {
-        return Err(CallError::Failed("jsonEncode only supports map".to_owned()));
+        return Err(CallError::Failed("jsonEncode only supports map".into()));
     }
     let mut out = String::new();
-    json::write(&args[0], &mut out).map_err(CallError::Failed)?;
+    json::write(&args[0], &mut out).map_err(|message| CallError::Failed(message.into()))?;
     Ok(Value::string(out))
 }
 
 pub(super) fn from_yaml(args: &[Value]) -> Result<Value, CallError> {
-    yaml::parse(&arg(args, 0, to_text)?).map_err(|error| CallError::Failed(error.to_string()))
+    yaml::parse(&arg(args, 0, to_text)?).map_err(|error| CallError::Failed(error.to_string().into()))
 }
 
 pub(super) fn json_path(args: &[Value]) -> Result<Value, CallError> {
     let (text, path) = (arg(args, 0, to_text)?, arg(args, 1, to_text)?);
-    let path = jsonpath::Path::parse(&path).map_err(|error| CallError::Failed(error.to_string()))?;
-    let root = jsonpath::parse_json(&text).map_err(|error| CallError::Failed(error.to_string()))?;
-    let found = path.find(&root).map_err(|error| CallError::Failed(error.to_string()))?;
+    let path = jsonpath::Path::parse(&path).map_err(|error| CallError::Failed(error.to_string().into()))?;
+    let root = jsonpath::parse_json(&text).map_err(|error| CallError::Failed(error.to_string().into()))?;
+    let found = path.find(&root).map_err(|error| CallError::Failed(error.to_string().into()))?;
     Ok(Value::array(found))
 }
 
@@ -37,7 +37,7 @@ fn decode_base64(args: &[Value], alphabet: Alphabet) -> Result<Value, CallError>
     let text = arg(args, 0, to_bytes)?;
     match base64::decode(&text, alphabet) {
         Ok(bytes) => Ok(Value::bytes(bytes)),
-        Err(at) => Err(CallError::Failed(format!("illegal base64 data at input byte {at}"))),
+        Err(at) => Err(CallError::Failed(format!("illegal base64 data at input byte {at}").into())),
     }
 }
 
@@ -90,7 +90,7 @@ pub(super) fn url_decode(args: &[Value]) -> Result<Value, CallError> {
                 let (Some(high), Some(low)) = (digit(0), digit(1)) else {
                     let shown = String::from_utf8_lossy(&after[..after.len().min(2)]);
                     let message = format!("invalid URL escape {}", corten_syntax::quote(&format!("%{shown}")));
-                    return Err(CallError::Failed(message));
+                    return Err(CallError::Failed(message.into()));
                 };
                 out.push((high * 16 + low) as u8);
                 rest = &after[2..];

@@ -323,16 +323,18 @@ pub(super) fn write(value: &Value, out: &mut String) -> Result<(), String> {
         Data::Null => out.push_str("null"),
         Data::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
         Data::Number(number) => {
-            if let crate::number::Number::Float(value) = number {
-                if !value.is_finite() {
-                    return Err(format!("json: unsupported value: {number}"));
-                }
+            if !number.to_f64().is_finite() {
+                return Err(format!("json: unsupported value: {number}"));
             }
             write_json_number(*number, out);
         }
         Data::String(text) | Data::Secret(text) => write_json_string(text, out),
         Data::OptionalSecret(secret) => {
-            out.push_str(if secret.is_secret { r#"{"IsSecret":true,"Value":"# } else { r#"{"IsSecret":false,"Value":"# });
+            out.push_str(if secret.is_secret {
+                r#"{"IsSecret":true,"Value":"#
+            } else {
+                r#"{"IsSecret":false,"Value":"#
+            });
             write_json_string(&secret.text, out);
             out.push('}');
         }

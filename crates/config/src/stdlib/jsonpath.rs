@@ -443,7 +443,7 @@ impl Parser<'_> {
                 self.expect(b')', "not terminated")?;
                 Ok(inner)
             }
-            Some(b'[') => self.list(),
+            Some(b'[') => self.nested(Self::list),
             Some(b'/') => self.pattern(),
             _ => self.word(),
         }
@@ -616,11 +616,7 @@ impl Search<'_> {
     }
 
     /// All containers at and below a value, the deepest first.
-    fn descend(
-        &self,
-        from: &Value,
-        go: &mut impl FnMut(&Value) -> Result<(), PathError>,
-    ) -> Result<(), PathError> {
+    fn descend(&self, from: &Value, go: &mut impl FnMut(&Value) -> Result<(), PathError>) -> Result<(), PathError> {
         self.visit()?;
         for value in children(from).filter(|value| is_container(value)) {
             self.descend(value, go)?;
@@ -860,9 +856,115 @@ fn arithmetic(op: Op, left: Option<&Value>, right: Option<&Value>) -> Option<Val
     }
     let (a, b): (Number, Number) = (left.as_number()?, right.as_number()?);
     Some(Value::from(match op {
-        Op::Add => a.add(b),
-        Op::Sub => a.sub(b),
-        Op::Mul => a.mul(b),
-        _ => a.div(b)?,
+        Op::Add => a.wrapping_add(b),
+        Op::Sub => a.wrapping_sub(b),
+        Op::Mul => a.wrapping_mul(b),
+        _ => a.checked_div(b)?,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn find(text: &str, path: &str) -> String {
+        let root = parse_json(text).unwrap();
+        match Path::parse(path).and_then(|path| path.find(&root)) {
+            Ok(found) => Value::array(found).to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn paths_lead_where_they_lead_in_the_reference() {
+        let numbers = "[0,1,2,3,4,5]";
+        let objects = r#"[{"a":1},{"a":2},{}]"#;
+        let mixed = r#"[{"a":"xyz"},{"a":2},{}]"#;
+        let lists = r#"[{"a":[1,2]},{"a":[3]}]"#;
+        let cases = [
+            ("5", "$", "[5]"),
+            ("5", "$.a", "[]"),
+            ("", "$", "[null]"),
+            ("{}", "", "[]"),
+            ("[3]", "[0]", "[3]"),
+            (r#"{"a":null}"#, "a", "[null]"),
+            (r#"{"a b":1}"#, "$['a b']", "[1]"),
+            (r#"{"a":1,"b":2}"#, "*", "[1, 2]"),
+            (r#"{"a":1,"b":2}"#, "$['b','a']", "[2, 1]"),
+            (r#"{"b":1,"a":{"b":2,"c":[{"b":3}]}}"#, "$..b", "[3, 2, 1]"),
+            ("[1,[2]]", "$..", "[1, [2], 2, [1, [2]]]"),
+            ("[[1,2],[3,4]]", "$[*][0]", "[1, 3]"),
+            ("[[1,2],[3,4]]", "$[1,0][0]", "[3, 1]"),
+            (numbers, "$[1:4]", "[1, 2, 3]"),
+            (numbers, "$[4:1:-1]", "[4, 3, 2]"),
+            (numbers, "$[-3:]", "[3, 4, 5]"),
+            (numbers, "$[::2]", "[0, 2, 4]"),
+            (numbers, "$[:2]", "[0, 1]"),
+            (numbers, "$[::-1]", "[]"),
+            (numbers, "$[9]", "[]"),
+            (numbers, "$[?(@ > 3)]", "[4, 5]"),
+            (numbers, "$[?(@ in [1,3])]", "[1, 3]"),
+            (numbers, "$[?(@ * 2 + 1 == 5)]", "[2]"),
+            (numbers, "$[?(!(@ < 5))]", "[5]"),
+            (objects, "$[?(@.a == 1 || @.a == 2)].a", "[1, 2]"),
+            (objects, "$[?@.a > 1].a", "[2]"),
+            (objects, "$[?(@.a has true && @.a < 2)].a", "[1]"),
+            (objects, "$[?(@.a)].a", "[1, 2]"),
+            (mixed, "$[?(@.a =~ /x.z/)].a", "[\"xyz\"]"),
+            (mixed, "$[?(match(@.a, 'x.*'))].a", "[\"xyz\"]"),
+            (lists, "$[?(length(@.a) == 2)].a[0]", "[1]"),
+            (lists, "$[?(@.a[*] == 2)].a[0]", "[1]"),
+            (lists, "$[?(count(@.a[*]) == 1)].a[0]", "[3]"),
+            (r#"{"k":5,"l":[{"v":5},{"v":6}]}"#, "$.l[?(@.v == $.k)].v", "[5]"),
+            (
+                "[12345678901234567890123, 18446744073709551615, -1, 1.0, 1e3]",
+                "$[*]",
+                "[\"12345678901234567890123\", 18446744073709551615, -1, 1, 1000]",
+            ),
+        ];
+        for (text, path, expected) in cases {
+            assert_eq!(find(text, path), expected, "{path} in {text}");
+        }
+    }
+
+    #[test]
+    fn paths_that_are_none_are_told() {
+        let cases = [
+            ("a b", "parse error at 2 in a b"),
+            ("$.", "not terminated at 3 in $."),
+            ("$[", "not terminated at 3 in $["),
+            ("$[x]", "parse error at 3 in $[x]"),
+            ("$.-a", "an expression fragment can not start with a '-' at 4 in $.-a"),
+            ("$[?(@.a == x)]", "'x' is not a value or function at 12 in $[?(@.a == x)]"),
+            ("$[?(@.a % 1)]", "'%' is not a valid operation at 9 in $[?(@.a % 1)]"),
+            ("$[(1)]", "scripts are not supported at 4 in $[(1)]"),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(find("{}", path), expected);
+        }
+        for part in ["(", "[", "!", "@[?", "length("] {
+            let path = format!("$[?{}", part.repeat(1000));
+            assert!(find("{}", &path).contains("nested deeper"), "{part}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_looks_at_too_much_is_stopped() {
+        let wide = format!("[{}]", vec!["[[1,1,1,1]]"; 300].join(","));
+        let path = format!("$[?({})]", ["$..[*]"; 6].join(" == "));
+        assert!(find(&wide, &path).contains("looks at more than"), "{}", find(&wide, &path));
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_is_followed_without_a_panic(
+            path in r#"[$@]?([.\[\]()?*:',"!<>=&|~/+\-a-c0-3é \\]|\.\.|\[\?\(|@\.a|==|length\(){0,14}"#,
+            text in r#"[\[\]{},:"a-c0-3. ]{0,20}|\{"a":\[1,\{"b":2\},"c"\]\}"#,
+        ) {
+            if let (Ok(root), Ok(path)) = (parse_json(&text), Path::parse(&path)) {
+                let _ = path.find(&root);
+            }
+        }
+    }
 }

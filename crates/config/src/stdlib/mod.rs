@@ -9,6 +9,7 @@ mod jsonpath;
 mod text;
 mod yaml;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
@@ -54,7 +55,7 @@ pub enum CallError {
         error: ValueError,
     },
     /// The function failed, with a message that reads on from its name.
-    Failed(String),
+    Failed(Cow<'static, str>),
     /// The function failed, with a message that stands by itself.
     Message(String),
 }
@@ -67,24 +68,28 @@ impl fmt::Debug for Function {
 
 impl Function {
     /// Calls the function. What it makes of a secret is marked, and the message of a failure, which may quote its
-    /// arguments, is left out if one of them is secret.
+    /// arguments, is left out if one of them is secret, unless it is a fixed text.
+    ///
+    /// # Errors
+    /// Arguments that do not fit in number or type, and failures of the function itself.
     pub fn invoke(&self, args: &[Value]) -> Result<Value, CallError> {
         let got = args.len();
         match self.arity {
             Arity::Exactly(count) if got != count => {
-                return Err(CallError::Failed(format!("expected {count} args, got {got}")));
+                return Err(CallError::Failed(format!("expected {count} args, got {got}").into()));
             }
             Arity::AtLeast(count) if got < count => {
-                return Err(CallError::Failed(format!("expected at least {count} args, got {got}")));
+                return Err(CallError::Failed(format!("expected at least {count} args, got {got}").into()));
             }
             _ => {}
         }
-        let sensitive = args.iter().any(Value::holds_secret);
+        let sensitive = || args.iter().any(Value::holds_secret);
         match (self.call)(args) {
             Ok(value) if self.arity == Arity::Own || self.clears_marks() => Ok(value),
-            Ok(value) => Ok(value.marked(sensitive)),
-            Err(CallError::Failed(_) | CallError::Message(_)) if sensitive => {
-                Err(CallError::Failed("failed, and the reason is hidden because an argument holds a secret".to_owned()))
+            Ok(value) => Ok(value.marked(sensitive())),
+            Err(CallError::Failed(Cow::Owned(_)) | CallError::Message(_)) if sensitive() => {
+                let message = "failed, and the reason is hidden because an argument holds a secret";
+                Err(CallError::Failed(Cow::Borrowed(message)))
             }
             Err(error) => Err(error),
         }
@@ -95,8 +100,8 @@ impl Function {
     }
 }
 
-/// All functions, in order of their names.
-pub const FUNCTIONS: &[Function] = &[
+/// All functions, in order of their names. Static rather than constant, because a function is itself by its address.
+pub static FUNCTIONS: &[Function] = &[
     Function {
         name: "array.combine_maps",
         signature: "array.combine_maps(left array, right array, keys array[, keep_left bool]) array",
@@ -387,11 +392,7 @@ fn names() -> Object {
 }
 
 /// An argument converted, or the error that names it.
-fn arg<T>(
-    args: &[Value],
-    index: usize,
-    convert: impl FnOnce(&Value) -> Result<T, ValueError>,
-) -> Result<T, CallError> {
+fn arg<T>(args: &[Value], index: usize, convert: impl FnOnce(&Value) -> Result<T, ValueError>) -> Result<T, CallError> {
     convert(args.get(index).unwrap_or(&Value::NULL)).map_err(|error| CallError::Argument { index, error })
 }
 
@@ -402,5 +403,90 @@ fn expected(index: usize, ty: Type, found: &Value) -> CallError {
 
 /// The error that the result would be larger than the limit.
 fn too_large() -> CallError {
-    CallError::Failed(crate::ops::too_large_text("text"))
+    CallError::Failed(crate::ops::too_large_text("text").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_are_in_order_and_say_what_they_hold() {
+        assert!(FUNCTIONS.is_sorted_by(|a, b| a.name < b.name));
+        assert!(ALIASES.is_sorted_by(|a, b| a.0 < b.0));
+        assert!(CONSTANTS.is_sorted_by(|a, b| a.0 < b.0));
+        for function in FUNCTIONS {
+            assert!(function.signature.starts_with(&format!("{}(", function.name)), "{}", function.name);
+            assert!(function.doc.ends_with('.') && function.doc.len() > 10, "{}", function.name);
+            assert!(std::ptr::eq(super::function(function.name).unwrap(), function));
+        }
+        let experimental: Vec<&str> =
+            FUNCTIONS.iter().filter(|f| f.stability == Stability::Experimental).map(|f| f.name).collect();
+        assert_eq!(experimental, ["array.combine_maps", "array.group_by"]);
+    }
+
+    #[test]
+    fn every_name_is_found_in_its_namespace_and_every_alias_means_a_function() {
+        let find = |name: &str| match name.split_once('.') {
+            None => lookup(name),
+            Some((namespace, name)) => lookup(namespace)?.field(name),
+        };
+        for function in FUNCTIONS {
+            assert!(matches!(find(function.name).unwrap().data, Data::Function(found) if found.name == function.name));
+        }
+        for (name, target) in ALIASES {
+            assert_eq!(alias(name), Some(*target));
+            assert!(matches!(find(name).unwrap().data, Data::Function(found) if found.name == *target));
+        }
+        for (name, _) in CONSTANTS {
+            assert!(find(name).unwrap().as_str().is_some(), "{name}");
+        }
+        let version = find("constants.version").unwrap();
+        assert!(version.as_str().unwrap().starts_with('v'));
+        assert!(lookup("nothing").is_none() && alias("coalesce").is_none());
+    }
+
+    #[test]
+    fn the_number_of_arguments_is_checked_before_they_are() {
+        let failed = |name: &str, count: usize| match function(name).unwrap().invoke(&vec![Value::NULL; count]) {
+            Err(CallError::Failed(message)) => message.into_owned(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(failed("string.trim", 3), "expected 2 args, got 3");
+        assert_eq!(failed("string.format", 0), "expected at least 1 args, got 0");
+    }
+
+    #[test]
+    fn results_above_the_limits_are_refused() {
+        let text = Value::from("x".repeat(1 << 20));
+        let message = |result: Result<Value, CallError>| match result {
+            Err(CallError::Failed(message)) => message.into_owned(),
+            other => panic!("{other:?}"),
+        };
+        let long = [text.clone(), Value::from("x"), Value::from("y".repeat(100))];
+        assert!(message(function("string.replace").unwrap().invoke(&long)).contains("bytes"));
+        let list = Value::array(vec![text.clone(); 65]);
+        assert!(message(function("string.join").unwrap().invoke(&[list, Value::from("")])).contains("bytes"));
+        let items = Value::bytes(vec![0u8; crate::limits::ITEMS_MAX / 2 + 1]);
+        assert!(message(function("array.concat").unwrap().invoke(&[items.clone(), items])).contains("elements"));
+        let left = Value::object(Object::from([(Arc::from("k"), Value::int(1))]));
+        let many = Value::array(vec![left; 2001]);
+        let keys = Value::array(vec![Value::from("k")]);
+        assert!(
+            message(function("array.combine_maps").unwrap().invoke(&[many.clone(), many, keys])).contains("elements")
+        );
+    }
+
+    #[test]
+    fn left_objects_without_a_match_are_kept_once() {
+        let object = |key: i64| Value::object(Object::from([(Arc::from("k"), Value::int(key))]));
+        let left = Value::array(vec![object(1), object(2)]);
+        let keys = Value::array(vec![Value::from("k")]);
+        let combine = |right: Vec<Value>| {
+            let args = [left.clone(), Value::array(right), keys.clone(), Value::bool(true)];
+            function("array.combine_maps").unwrap().invoke(&args).unwrap()
+        };
+        assert_eq!(combine(vec![object(3), object(4), object(2)]), left);
+        assert_eq!(combine(Vec::new()), left);
+    }
 }

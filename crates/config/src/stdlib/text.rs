@@ -46,7 +46,7 @@ pub(super) fn split(args: &[Value]) -> Result<Value, CallError> {
         text.split(&*separator).take(ITEMS_MAX + 1).map(Value::from).collect()
     };
     if parts.len() > ITEMS_MAX {
-        return Err(CallError::Failed(format!("would make an array of more than {ITEMS_MAX} elements")));
+        return Err(CallError::Failed(format!("would make an array of more than {ITEMS_MAX} elements").into()));
     }
     Ok(Value::array(parts))
 }

@@ -3,7 +3,7 @@
 
 use std::any::Any;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -65,26 +65,23 @@ pub(super) fn parse(text: &str) -> Result<Value, YamlError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader {
         parser: Parser::new_from_str(text),
+        unended: (!text.ends_with('\n')).then(|| text.chars().count()),
         anchors: HashMap::new(),
         values: 0,
         aliased: 0,
         mistakes: Vec::new(),
     };
-    let node = loop {
-        match reader.event()?.0 {
-            Event::Nothing | Event::StreamStart | Event::DocumentStart(_) => {}
-            Event::StreamEnd | Event::DocumentEnd => return Ok(Value::NULL),
-            event => break reader.node(event, 0)?,
-        }
-    };
+    let value = reader.document()?;
     if reader.mistakes.is_empty() {
-        return Ok(node.value);
+        return Ok(value);
     }
     Err(YamlError(format!("unmarshal errors:\n  {}", reader.mistakes.join("\n  "))))
 }
 
 struct Reader<'a> {
     parser: Parser<'a, saphyr_parser::StrInput<'a>>,
+    /// The end of the text, in characters, if its last line has no end.
+    unended: Option<usize>,
     /// The values of anchors, by the number that the parser gives each; nothing while the value is being read.
     anchors: HashMap<usize, Option<Node>>,
     /// Values read so far, those behind aliases each time anew.
@@ -104,54 +101,167 @@ struct Node {
     height: usize,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Text,
+    /// `<<`: the value is to be merged.
+    Merge,
+    Other,
+}
+
 #[derive(Clone)]
 enum Kind {
-    /// The text as written, and whether it is the mark of a merge.
-    Scalar(Arc<str>, bool),
+    /// The text as written, and what it is as a key.
+    Scalar(Arc<str>, Key),
+    Sequence(Arc<[Node]>),
+    Mapping(Arc<[Entry]>),
+}
+
+#[derive(Clone)]
+struct Entry {
+    /// The key as written.
+    text: Arc<str>,
+    /// The key where it is no text.
+    other: Option<Value>,
+    value: Value,
+}
+
+/// A sequence or mapping that is being read.
+struct Open {
+    anchor: usize,
+    content: Content,
+    size: u64,
+    height: usize,
+}
+
+enum Content {
     Sequence(Vec<Node>),
-    /// The entries, with the text of those keys that have one.
-    Mapping(Vec<(Option<Arc<str>>, Value)>),
+    Mapping(Pairs),
+}
+
+#[derive(Default)]
+struct Pairs {
+    entries: Vec<Entry>,
+    /// The lines that the keys stand in.
+    lines: HashMap<Arc<str>, usize>,
+    /// A key that waits for its value, and its line.
+    key: Option<(Node, usize)>,
+    merge: Option<Node>,
 }
 
 impl Reader<'_> {
     /// The next event, and the line that it begins in.
     fn event(&mut self) -> Result<(Event<'static>, usize), YamlError> {
         match self.parser.next_event() {
-            Some(Ok((event, span))) => Ok((own(event), span.start.line())),
+            Some(Ok((event, span))) => {
+                let mut event = own(event);
+                if let Event::Scalar(text, ScalarStyle::Literal | ScalarStyle::Folded, ..) = &mut event {
+                    // The parser ends the last line of a block, even where the text ends without one.
+                    if self.unended == Some(span.end.index()) && text.ends_with('\n') {
+                        text.to_mut().pop();
+                    }
+                }
+                Ok((event, span.start.line()))
+            }
             Some(Err(error)) => Err(error.into()),
             None => Ok((Event::StreamEnd, 0)),
         }
     }
 
-    fn node(&mut self, event: Event<'_>, depth: usize) -> Result<Node, YamlError> {
-        if depth > NESTING_MAX {
-            return Err(YamlError(format!("exceeded max depth of {NESTING_MAX}")));
-        }
-        self.values += 1;
-        match event {
-            Event::Alias(anchor) => self.alias(anchor, depth),
-            Event::Scalar(text, style, anchor, tag) => {
-                let node = scalar(&text, style, tag.as_deref())?;
-                Ok(self.anchored(anchor, node))
+    /// Reads the first document, with what is open on a stack of its own.
+    fn document(&mut self) -> Result<Value, YamlError> {
+        let mut open: Vec<Open> = Vec::new();
+        loop {
+            let (event, line) = self.event()?;
+            let node = match event {
+                Event::Nothing | Event::StreamStart | Event::DocumentStart(_) => continue,
+                Event::StreamEnd | Event::DocumentEnd => return Ok(Value::NULL),
+                Event::SequenceStart(anchor, _) => {
+                    self.begin(&mut open, anchor, Content::Sequence(Vec::new()))?;
+                    continue;
+                }
+                Event::MappingStart(anchor, _) => {
+                    self.begin(&mut open, anchor, Content::Mapping(Pairs::default()))?;
+                    continue;
+                }
+                Event::Alias(anchor) => self.alias(anchor, open.len())?,
+                Event::Scalar(text, style, anchor, tag) => {
+                    self.values += 1;
+                    let node = scalar(&text, style, tag.as_deref())?;
+                    self.anchored(anchor, node)
+                }
+                Event::SequenceEnd | Event::MappingEnd => match open.pop() {
+                    Some(done) => self.end(done)?,
+                    None => return Ok(Value::NULL),
+                },
+            };
+            match open.last_mut() {
+                Some(container) => self.put(container, node, line)?,
+                None => return Ok(node.value),
             }
-            Event::SequenceStart(anchor, _) => {
-                self.begin(anchor);
-                let node = self.sequence(depth)?;
-                Ok(self.anchored(anchor, node))
-            }
-            Event::MappingStart(anchor, _) => {
-                self.begin(anchor);
-                let node = self.mapping(depth)?;
-                Ok(self.anchored(anchor, node))
-            }
-            _ => Err(YamlError("did not find expected node content".to_owned())),
         }
     }
 
-    fn begin(&mut self, anchor: usize) {
+    fn begin(&mut self, open: &mut Vec<Open>, anchor: usize, content: Content) -> Result<(), YamlError> {
+        if open.len() >= NESTING_MAX {
+            return Err(too_deep());
+        }
+        self.values += 1;
         if anchor > 0 {
             self.anchors.insert(anchor, None);
         }
+        open.push(Open { anchor, content, size: 1, height: 1 });
+        Ok(())
+    }
+
+    fn end(&mut self, done: Open) -> Result<Node, YamlError> {
+        let Open { anchor, content, size, height } = done;
+        let (value, kind) = match content {
+            Content::Sequence(nodes) => {
+                let values: Vec<Value> = nodes.iter().map(|node| node.value.clone()).collect();
+                (Value::array(values), Kind::Sequence(nodes.into()))
+            }
+            Content::Mapping(mut pairs) => {
+                if let Some(merge) = pairs.merge {
+                    merge_into(&mut pairs.entries, &merge)?;
+                }
+                (mapping_value(&pairs.entries), Kind::Mapping(pairs.entries.into()))
+            }
+        };
+        Ok(self.anchored(anchor, Node { value, kind, size, height }))
+    }
+
+    fn put(&mut self, container: &mut Open, node: Node, line: usize) -> Result<(), YamlError> {
+        container.size = container.size.saturating_add(node.size);
+        container.height = container.height.max(node.height + 1);
+        let pairs = match &mut container.content {
+            Content::Sequence(nodes) => {
+                nodes.push(node);
+                return Ok(());
+            }
+            Content::Mapping(pairs) => pairs,
+        };
+        let Some((key, line)) = pairs.key.take() else {
+            pairs.key = Some((node, line));
+            return Ok(());
+        };
+        let Kind::Scalar(text, kind) = key.kind else {
+            return Err(YamlError(format!("invalid map key: {}", key.value)));
+        };
+        if let Some(first) = pairs.lines.get(&text) {
+            if self.mistakes.len() < MISTAKES_MAX {
+                let text = quote(&text);
+                self.mistakes.push(format!("line {line}: mapping key {text} already defined at line {first}"));
+            }
+            return Ok(());
+        }
+        pairs.lines.insert(Arc::clone(&text), line);
+        match kind {
+            Key::Merge => pairs.merge = Some(node),
+            Key::Text => pairs.entries.push(Entry { text, other: None, value: node.value }),
+            Key::Other => pairs.entries.push(Entry { text, other: Some(key.value), value: node.value }),
+        }
+        Ok(())
     }
 
     fn anchored(&mut self, anchor: usize, node: Node) -> Node {
@@ -168,9 +278,9 @@ impl Reader<'_> {
             None => return Err(YamlError("unknown anchor referenced".to_owned())),
         };
         if depth + node.height > NESTING_MAX {
-            return Err(YamlError(format!("exceeded max depth of {NESTING_MAX}")));
+            return Err(too_deep());
         }
-        self.values = self.values.saturating_add(node.size);
+        self.values = self.values.saturating_add(1).saturating_add(node.size);
         self.aliased = self.aliased.saturating_add(node.size);
         let share = self.aliased as f64 / self.values as f64;
         if self.aliased > ALIASED_VALUES_MIN && self.values > VALUES_MIN && share > aliased_share_max(self.values) {
@@ -178,65 +288,10 @@ impl Reader<'_> {
         }
         Ok(node)
     }
+}
 
-    fn sequence(&mut self, depth: usize) -> Result<Node, YamlError> {
-        let mut nodes = Vec::new();
-        loop {
-            match self.event()?.0 {
-                Event::SequenceEnd => break,
-                event => nodes.push(self.node(event, depth + 1)?),
-            }
-        }
-        let value = Value::array(nodes.iter().map(|node| node.value.clone()).collect::<Vec<Value>>());
-        let (size, height) = extent(&nodes);
-        Ok(Node { value, kind: Kind::Sequence(nodes), size, height })
-    }
-
-    fn mapping(&mut self, depth: usize) -> Result<Node, YamlError> {
-        let mut entries: Vec<(Option<Arc<str>>, Value)> = Vec::new();
-        let mut lines: HashMap<Arc<str>, usize> = HashMap::new();
-        let mut merge = None;
-        let (mut size, mut height) = (1u64, 1);
-        loop {
-            let (event, line) = self.event()?;
-            if matches!(event, Event::MappingEnd) {
-                break;
-            }
-            let key = self.node(event, depth + 1)?;
-            let event = self.event()?.0;
-            let node = self.node(event, depth + 1)?;
-            size = size.saturating_add(key.size).saturating_add(node.size);
-            height = height.max(key.height + 1).max(node.height + 1);
-            let Kind::Scalar(text, is_merge) = key.kind else {
-                return Err(YamlError(format!("invalid map key: {}", key.value)));
-            };
-            if let Some(first) = lines.get(&text) {
-                if self.mistakes.len() < MISTAKES_MAX {
-                    let text = quote(&text);
-                    self.mistakes
-                        .push(format!("line {line}: mapping key {text} already defined at line {first}"));
-                }
-                continue;
-            }
-            lines.insert(Arc::clone(&text), line);
-            if is_merge {
-                merge = Some(node);
-                continue;
-            }
-            let name = key.value.as_str().map(|_| Arc::clone(&text));
-            if name.is_some() {
-                entries.push((name, node.value));
-            } else {
-                // The key is kept in the value, since the text alone does not say what it is.
-                entries.push((None, pair(key.value, node.value)));
-            }
-        }
-        if let Some(merge) = merge {
-            merge_into(&mut entries, &merge)?;
-        }
-        let value = mapping_value(&entries);
-        Ok(Node { value, kind: Kind::Mapping(entries), size, height })
-    }
+fn too_deep() -> YamlError {
+    YamlError(format!("exceeded max depth of {NESTING_MAX}"))
 }
 
 /// The share of values that may come from aliases, in a text of that many values.
@@ -250,39 +305,28 @@ fn aliased_share_max(values: u64) -> f64 {
     }
 }
 
-fn extent(nodes: &[Node]) -> (u64, usize) {
-    nodes.iter().fold((1, 1), |(size, height), node| (size.saturating_add(node.size), height.max(node.height + 1)))
-}
-
-/// A key that is no text together with its value.
-fn pair(key: Value, value: Value) -> Value {
-    Value::array(vec![key, value])
-}
-
-fn mapping_value(entries: &[(Option<Arc<str>>, Value)]) -> Value {
-    if entries.iter().all(|(name, _)| name.is_some()) {
-        let fields = entries.iter().filter_map(|(name, value)| Some((Arc::clone(name.as_ref()?), value.clone())));
+fn mapping_value(entries: &[Entry]) -> Value {
+    if entries.iter().all(|entry| entry.other.is_none()) {
+        let fields = entries.iter().map(|entry| (Arc::clone(&entry.text), entry.value.clone()));
         return Value::object(fields.collect::<Object>());
     }
-    let pairs = entries.iter().filter_map(|(name, value)| match name {
-        Some(name) => Some((Value::string(Arc::clone(name)), value.clone())),
-        None => Some((value.index(0)?, value.index(1)?)),
-    });
-    Value::capsule(Arc::new(Mapping(pairs.collect())))
+    let key = |entry: &Entry| entry.other.clone().unwrap_or_else(|| Value::string(Arc::clone(&entry.text)));
+    Value::capsule(Arc::new(Mapping(entries.iter().map(|entry| (key(entry), entry.value.clone())).collect())))
 }
 
-/// Adds what a merge brings: keys that are there already stay, and of several mappings the first counts.
-fn merge_into(entries: &mut Vec<(Option<Arc<str>>, Value)>, merge: &Node) -> Result<(), YamlError> {
+/// Adds what a merge brings: keys that are there already stay, and of several mappings the first counts. Where all keys
+/// are text, those that the merge brings become text too.
+fn merge_into(entries: &mut Vec<Entry>, merge: &Node) -> Result<(), YamlError> {
     let failure = || YamlError("map merge requires map or sequence of maps as the value".to_owned());
+    let all_text = entries.iter().all(|entry| entry.other.is_none());
+    let mut known: HashSet<(Arc<str>, bool)> =
+        entries.iter().map(|entry| (Arc::clone(&entry.text), entry.other.is_some())).collect();
     let mut add = |node: &Node| {
         let Kind::Mapping(more) = &node.kind else { return Err(failure()) };
-        for (name, value) in more {
-            let known = match name {
-                Some(_) => entries.iter().any(|(known, _)| known == name),
-                None => entries.iter().any(|(known, other)| known.is_none() && other.index(0) == value.index(0)),
-            };
-            if !known {
-                entries.push((name.clone(), value.clone()));
+        for entry in more.iter() {
+            let other = entry.other.clone().filter(|_| !all_text);
+            if known.insert((Arc::clone(&entry.text), other.is_some())) {
+                entries.push(Entry { other, ..entry.clone() });
             }
         }
         Ok(())
@@ -338,7 +382,7 @@ impl Type {
 fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Node, YamlError> {
     let plain = style == ScalarStyle::Plain;
     // A tag `!` says no more than none.
-    let tag = tag.filter(|tag| !(tag.handle.is_empty() || tag.handle == "!") || !tag.suffix.is_empty());
+    let tag = tag.filter(|tag| !matches!((&*tag.handle, &*tag.suffix), ("", "!") | ("!", "")));
     let core = tag.filter(|tag| tag.is_yaml_core_schema()).map(|tag| tag.suffix.as_str());
     let is_merge = text == "<<" && ((plain && tag.is_none()) || core == Some("merge"));
     let wanted = match core {
@@ -350,10 +394,17 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Node, Yam
         Some("timestamp") => Some(Type::Timestamp),
         _ => None,
     };
+    let mut key = Key::Other;
     let value = match (tag, wanted) {
-        (_, Some(Type::Str)) => Value::from(text),
-        (None, _) if !plain || is_merge => Value::from(text),
-        (None, _) => resolve(text, true).1,
+        (None, _) if plain && !is_merge => {
+            let (found, value) = resolve(text, true);
+            key = if found == Type::Str { Key::Text } else { Key::Other };
+            value
+        }
+        (None, _) | (Some(_), Some(Type::Str)) => {
+            key = Key::Text;
+            Value::from(text)
+        }
         (Some(_), None) if core == Some("binary") => {
             let bytes = base64::decode(text.as_bytes(), Alphabet::Standard)
                 .map_err(|_| YamlError("!!binary value contains invalid base64 data".to_owned()))?;
@@ -370,7 +421,8 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Node, Yam
             }
         },
     };
-    Ok(Node { value, kind: Kind::Scalar(Arc::from(text), is_merge), size: 1, height: 0 })
+    key = if is_merge { Key::Merge } else { key };
+    Ok(Node { value, kind: Kind::Scalar(Arc::from(text), key), size: 1, height: 0 })
 }
 
 /// What a plain scalar is.
@@ -472,7 +524,7 @@ fn timestamp(text: &str) -> Option<String> {
     expect(&mut at, b"-")?;
     let day = short(&mut at)?;
     let days = match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => 29,
         2 => 28,
         4 | 6 | 9 | 11 => 30,
         1..=12 => 31,
@@ -513,4 +565,129 @@ fn timestamp(text: &str) -> Option<String> {
         _ => return None,
     };
     Some(format!("{date}T{hour:02}:{minute:02}:{second:02}{point}{fraction}{zone}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn scalars_mean_what_they_mean_to_the_reference() {
+        let cases = [
+            ("1", "1"),
+            ("010", "8"),
+            ("0o17", "15"),
+            ("0x1F", "31"),
+            ("0b101", "5"),
+            ("-0b11", "-3"),
+            ("1_000", "1000"),
+            ("+5", "5"),
+            ("18446744073709551615", "18446744073709551615"),
+            ("+18446744073709551615", "18446744073709552000"),
+            ("-9223372036854775808", "-9223372036854775808"),
+            ("1.5", "1.5"),
+            ("1e3", "1000"),
+            (".5", "0.5"),
+            ("5.", "5"),
+            ("08", "8"),
+            ("1_0.5", "10.5"),
+            ("-.inf", "-Inf"),
+            ("1e400", "\"1e400\""),
+            ("1.2.3", "\"1.2.3\""),
+            ("yes", "\"yes\""),
+            ("on", "\"on\""),
+            ("True", "true"),
+            ("tRue", "\"tRue\""),
+            ("~", "null"),
+            ("Null", "null"),
+            ("", "null"),
+            ("# nothing", "null"),
+            ("'5'", "\"5\""),
+            ("! 5", "5"),
+            ("!!str 5", "\"5\""),
+            ("!!int '5'", "5"),
+            ("!!float 5", "5"),
+            ("!foo bar", "\"bar\""),
+            ("!!binary aGk=", "\"hi\""),
+            ("2001-12-14", "\"2001-12-14T00:00:00Z\""),
+            ("2001-1-2", "\"2001-01-02T00:00:00Z\""),
+            ("2001-02-29", "\"2001-02-29\""),
+            ("2000-02-29", "\"2000-02-29T00:00:00Z\""),
+            ("2001-12-14T21:59:43.10-05:00", "\"2001-12-14T21:59:43.1-05:00\""),
+            ("2001-12-14 21:59:43,5", "\"2001-12-14T21:59:43.5Z\""),
+            ("2001-12-14t1:2:3+00:00", "\"2001-12-14T01:02:03Z\""),
+            ("12:30", "\"12:30\""),
+            ("|\n  x\n  y\n", "\"x\\ny\\n\""),
+            ("|\n  x\n  y", "\"x\\ny\""),
+            ("[1, [a], {b: c}]", "[1, [\"a\"], {\n\tb = \"c\",\n}]"),
+            ("---\na\n---\nb", "\"a\""),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse(text).unwrap().to_string(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn mappings_merge_and_those_with_other_keys_are_opaque() {
+        let read = |text: &str| parse(text).unwrap();
+        let text = "x: &x {a: 1, b: 2}\ny: &y {b: 5, c: 6}\nz:\n  <<: [*x, *y]\n  d: 1\n  a: 0";
+        assert_eq!(read(text).field("z").unwrap().to_string(), "{\n\ta = 0,\n\tb = 2,\n\tc = 6,\n\td = 1,\n}");
+        for text in ["1: a", "{true: 1}", "{a: 1, null: 2}", "2001-01-01: 1"] {
+            assert_eq!(read(text).to_string(), r#"capsule("map[interface {}]interface {}")"#, "{text}");
+        }
+        assert_eq!(read("<<: {a: 1, 2: b}").to_string(), "{\n\t\"2\" = \"b\",\n\ta   = 1,\n}");
+        assert_eq!(read("{1: a, b: 2}"), read("{1: a, b: 2}"));
+        assert_ne!(read("{1: a, b: 2}"), read("{1: a, b: 3}"));
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        let cases = [
+            ("a: 1\na: 2", "yaml: unmarshal errors:\n  line 2: mapping key \"a\" already defined at line 1"),
+            ("&a [*a]", "yaml: anchor value contains itself"),
+            ("!!int x", "yaml: cannot decode !!str `x` as a !!int"),
+            ("!!binary '!'", "yaml: !!binary value contains invalid base64 data"),
+            ("<<: 5", "yaml: map merge requires map or sequence of maps as the value"),
+            ("? [a]\n: 1", "yaml: invalid map key: [\"a\"]"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse(text).unwrap_err().to_string(), expected, "{text}");
+        }
+        for text in ["a: b: c", "a: *x", "a: [1, 2", "@x", "- a\n-b", "\"x"] {
+            assert!(parse(text).unwrap_err().to_string().starts_with("yaml: line "), "{text}");
+        }
+    }
+
+    #[test]
+    fn texts_that_explode_are_refused() {
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..12 {
+            let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
+            bomb.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
+        }
+        assert_eq!(parse(&bomb).unwrap_err().to_string(), "yaml: document contains excessive aliasing");
+        let mut deep = "a0: &a0 []\n".to_owned();
+        for level in 1..=NESTING_MAX {
+            deep.push_str(&format!("a{level}: &a{level} [*a{}]\n", level - 1));
+        }
+        assert!(parse(&deep).is_err());
+        for text in ["[".repeat(100_000), "- ".repeat(10_000), "{a: ".repeat(10_000), "? ".repeat(10_000)] {
+            assert!(parse(&text).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_a_panic(text in r#"[-a1:,\[\]{}&*!|>'"%@`?#~.\n\t \\é]{0,60}|.{0,60}"#) {
+            let _ = parse(&text);
+        }
+
+        #[test]
+        fn json_is_yaml(json in r#"\{"[a-z]{1,5}":(true|null|[1-9][0-9]{0,5}|"[a-z ]{0,8}"),"x y":\[[1-9][0-9]{0,2},\{\}\]\}"#) {
+            let yaml = parse(&json).unwrap();
+            let read = super::super::json::parse(&json).unwrap();
+            prop_assert!(crate::ops::equal(&yaml, &read));
+        }
+    }
 }

@@ -76,10 +76,9 @@ impl CapsuleType for Labels {
     fn convert(value: &Value) -> Option<Result<Self, ValueError>> {
         match (value.to_object(), value.as_number()) {
             (Some(object), _) => Some(Ok(Labels((*object).clone()))),
-            (None, Some(_)) => Some(Err(ValueError::new(
-                value,
-                "target::ConvertFrom: conversion from 'int64' is not supported",
-            ))),
+            (None, Some(_)) => {
+                Some(Err(ValueError::new(value, "target::ConvertFrom: conversion from 'int64' is not supported")))
+            }
             _ => None,
         }
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use corten_config::arguments::Arguments;
-use corten_config::decode::{Decode, Secret, SignedDuration};
+use corten_config::decode::{Decode, Secret, SignedDuration, TextType};
+use corten_config::limits::NESTING_MAX;
 use corten_config::value::{Object, OptionalSecret, Value};
 use corten_config::{Arguments, StringEnum};
 
@@ -176,6 +176,38 @@ fn words_are_read_from_text_and_from_nothing_else() {
         "\"Debug\"" => Err("\"Debug\" unrecognized value \"Debug\", must be one of \"debug\", \"info\", \"80\""),
         "true" => Err("true should be string, got bool"),
     ]);
+}
+
+#[derive(Debug, PartialEq)]
+struct Port(u16);
+
+impl TextType for Port {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map(Port).map_err(|_| format!("invalid port {text:?}"))
+    }
+
+    fn text(&self) -> String {
+        self.0.to_string()
+    }
+
+    fn null() -> Option<Self> {
+        Some(Port(0))
+    }
+}
+
+corten_config::decode_text!(Port);
+
+#[test]
+fn a_type_with_a_text_form_is_read_from_text_and_numbers() {
+    check!(Port, [
+        "\"80\"" => Ok(Port(80)),
+        "443" => Ok(Port(443)),
+        "null" => Ok(Port(0)),
+        "\"http\"" => Err("\"http\" invalid port \"http\""),
+        "true" => Err("true should be string, got bool"),
+    ]);
+    assert_eq!(Port(80).to_value(), Value::string("80"));
+    assert_eq!(shown::<Port>(), "string");
 }
 
 #[test]
@@ -379,7 +411,8 @@ fn a_capsule_has_conversions_of_its_own() {
 
 #[test]
 fn a_value_within_a_reference_is_named_by_its_path() {
-    let inner = Value::object(scope([("field1", Value::array(vec![Value::int(1), Value::int(2), Value::string("x")]))]));
+    let inner =
+        Value::object(scope([("field1", Value::array(vec![Value::int(1), Value::int(2), Value::string("x")]))]));
     let scope = scope([("key_value", Value::object(scope([("object", inner)])))]);
     #[derive(Arguments, Debug, PartialEq)]
     struct Config {
@@ -431,4 +464,26 @@ fn secrets_print_as_a_mask() {
 fn arguments_without_fields_take_nothing() {
     assert_eq!(<()>::defaults(), Some(()));
     assert_eq!(refused::<()>("a = 1"), ["2:1: unrecognized attribute name \"a\""]);
+}
+
+#[test]
+fn values_as_deep_as_functions_make_them_fit_on_the_stack_of_a_thread() {
+    #[derive(Arguments, Clone, Debug, PartialEq)]
+    struct Tree {
+        /// Branches.
+        #[arg(optional)]
+        branches: Vec<Tree>,
+    }
+    let mut value = Value::object(Object::new());
+    // Each level is an object and an array.
+    for _ in 0..NESTING_MAX / 2 {
+        value = Value::object(scope([("branches", Value::array(vec![value]))]));
+    }
+    let tree = decoded_in::<Tree>("branches = [tree]", &scope([("tree", value)])).map_err(texts).expect("it decodes");
+    let (mut tree, mut depth) = (tree.value, 0);
+    assert!(tree.to_value().to_string().len() > NESTING_MAX);
+    while let Some(inner) = tree.branches.pop() {
+        (tree, depth) = (inner, depth + 1);
+    }
+    assert_eq!(depth, NESTING_MAX / 2 + 1);
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use corten_config::arguments::Exports as _;
 use corten_config::decode::Secret;
 use corten_config::value::OptionalSecret;
 use corten_config::{Arguments, Exports, Value, encode};
@@ -129,10 +128,7 @@ fn blocks_are_shown_with_labels_and_in_order() {
 
 #[test]
 fn secrets_are_masked() {
-    assert_eq!(
-        shown("url = \"u\"\npassword = s\ntoken = s"),
-        "url = \"u\"; password = (secret); token = (secret)"
-    );
+    assert_eq!(shown("url = \"u\"\npassword = s\ntoken = s"), "url = \"u\"; password = (secret); token = (secret)");
     assert_eq!(shown("url = \"u\"\ntoken = open"), "url = \"u\"; token = \"open\"");
 }
 
@@ -152,7 +148,9 @@ fn plain_text_that_was_made_from_a_secret_is_masked() {
         "url = \"u\"; some.rule {}; some.rule {regex = (secret)}; queue {regex = (secret)}"
     );
     assert_eq!(
-        shown("url = \"u\"\nstage.stop { }\nstage.json { regex = tainted }\ntarget \"a\" { address = tainted }\nenv { A = tainted }"),
+        shown(
+            "url = \"u\"\nstage.stop { }\nstage.json { regex = tainted }\ntarget \"a\" { address = tainted }\nenv { A = tainted }"
+        ),
         "url = \"u\"; target \"a\" {address = (secret)}; stage.stop {}; stage.json {regex = (secret)}; env {A = (secret)}"
     );
 }

@@ -6,17 +6,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use corten_config::arguments::{Arguments, CheckErrors, Exports, Record, StringEnum};
+use corten_config::arguments::Record;
 use corten_config::decode::Secret;
-use corten_config::schema::Stability;
-use corten_config::{Arguments, Exports, StringEnum, Value};
+use corten_config::{Arguments, CheckErrors, Exports, StringEnum, Value};
 
 use crate::capsules::{LogsReceiver, MetricsReceiver};
 use crate::support::{decoded, decoded_in, refused, scope, texts};
 
 /// Arguments of a component. The doc comments are the user's reference: without one, a field does not compile.
 #[derive(Arguments, Clone, Debug, PartialEq)]
-pub struct Config {
+pub(crate) struct Config {
     /// Where to send the samples that are kept.
     // A plain type is required.
     forward_to: Vec<MetricsReceiver>,
@@ -103,7 +102,7 @@ impl Config {
 
 /// One rule.
 #[derive(Arguments, Clone, Debug, PartialEq)]
-pub struct Rule {
+pub(crate) struct Rule {
     /// What to do.
     #[arg(default = "replace")]
     action: Action,
@@ -115,7 +114,7 @@ pub struct Rule {
 /// A word, written in snake case.
 #[derive(StringEnum, Clone, Copy, Debug, PartialEq, Eq)]
 #[string_enum(ignore_case, refusal = unknown_action)]
-pub enum Action {
+pub(crate) enum Action {
     /// Replaces the label.
     Replace,
     /// Keeps what matches.
@@ -131,7 +130,7 @@ fn unknown_action(text: &str) -> String {
 
 /// What happens to samples without a timestamp.
 #[derive(StringEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Untimed {
+pub(crate) enum Untimed {
     /// Keep them as they are.
     Keep,
     /// Drop them.
@@ -143,7 +142,7 @@ pub enum Untimed {
 
 /// An object.
 #[derive(Arguments, Clone, Debug, PartialEq)]
-pub struct Store {
+pub(crate) struct Store {
     /// Where it is.
     path: String,
     /// How much it holds.
@@ -153,7 +152,7 @@ pub struct Store {
 
 /// Settings that several components share.
 #[derive(Arguments, Clone, Debug, PartialEq)]
-pub struct Client {
+pub(crate) struct Client {
     /// Address to connect to.
     url: String,
     /// How long to wait.
@@ -168,7 +167,7 @@ pub struct Client {
 
 /// Settings for TLS.
 #[derive(Arguments, Clone, Debug, PartialEq)]
-pub struct Tls {
+pub(crate) struct Tls {
     /// Name that the peer must have.
     #[arg(optional)]
     server_name: String,
@@ -176,7 +175,7 @@ pub struct Tls {
 
 /// Where positions are kept.
 #[derive(Arguments, Clone, Debug, PartialEq)]
-pub struct Positions {
+pub(crate) struct Positions {
     /// File to keep them in.
     #[arg(default = "positions.yml")]
     path: String,
@@ -184,7 +183,7 @@ pub struct Positions {
 
 /// One step. Each variant is a block, and holds its arguments or nothing.
 #[derive(Arguments, Clone, Debug, PartialEq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Drops what is older.
     Drop(DropOld),
     /// Steps for some samples only.
@@ -196,14 +195,14 @@ pub enum Step {
 
 /// What to drop.
 #[derive(Arguments, Clone, Debug, PartialEq)]
-pub struct DropOld {
+pub(crate) struct DropOld {
     /// Age from which on to drop.
     older_than: Duration,
 }
 
 /// Steps for some samples only.
 #[derive(Arguments, Clone, Debug, PartialEq)]
-pub struct Select {
+pub(crate) struct Select {
     /// Which samples.
     selector: String,
     /// Steps to take for them.
@@ -213,7 +212,7 @@ pub struct Select {
 
 /// Something to look at.
 #[derive(Arguments, Clone, Debug, PartialEq)]
-pub struct Target {
+pub(crate) struct Target {
     /// Name of the target.
     #[label]
     name: String,
@@ -223,7 +222,7 @@ pub struct Target {
 
 /// What the component offers to others.
 #[derive(Exports, Clone, Debug, PartialEq)]
-pub struct Offer {
+pub(crate) struct Offer {
     /// Takes samples.
     receiver: MetricsReceiver,
     /// How many rules are applied.
@@ -374,7 +373,10 @@ fn exports_are_an_object_to_the_language() {
     let offer = Offer { receiver: MetricsReceiver::new("x"), rules: 2 };
     let value = offer.to_value();
     assert_eq!(value.field("rules"), Some(Value::uint(2)));
-    assert_eq!(value.field("receiver").map(|value| value.describe()).as_deref(), Some("capsule(\"prometheus.Appendable\")"));
+    assert_eq!(
+        value.field("receiver").map(|value| value.describe()).as_deref(),
+        Some("capsule(\"prometheus.Appendable\")")
+    );
 }
 
 #[test]
@@ -394,6 +396,5 @@ fn defaults_are_there_without_a_block() {
 fn words_are_read_and_printed() {
     assert_eq!(Action::parse("LABELDROP"), Ok(Action::LabelDrop));
     assert_eq!(Action::LabelDrop.as_str(), "labeldrop");
-    assert_eq!(Untimed::parse("KEEP").is_err(), true);
-    assert_eq!(Stability::default(), Stability::GenerallyAvailable);
+    assert!(Untimed::parse("KEEP").is_err());
 }

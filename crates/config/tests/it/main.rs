@@ -9,5 +9,6 @@ mod structs;
 mod support;
 
 mod encoding;
+mod properties;
 mod statics;
 mod tables;

@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use corten_config::arguments::{CheckErrors, Record};
+use corten_config::arguments::Record;
 use corten_config::decode::{References, Secret};
 use corten_config::schema::Schema;
-use corten_config::{Arguments, Exports, StringEnum, Value};
+use corten_config::{Arguments, CheckErrors, Exports, StringEnum, Value};
 
 use crate::capsules::{Labels, LogsReceiver, MetricsReceiver};
 use crate::support::checked;
 
 #[derive(Exports, Debug)]
-#[expect(dead_code, reason = "only the table is used")]
 struct Offer {
     /// Takes samples.
     receiver: MetricsReceiver,
@@ -37,7 +36,6 @@ struct Offer {
 }
 
 #[derive(Arguments, Debug)]
-#[expect(dead_code, reason = "only the table is used")]
 struct Part {
     /// A number.
     n: i64,
@@ -56,7 +54,6 @@ impl References for Components {
 }
 
 #[derive(Arguments, Debug)]
-#[expect(dead_code, reason = "only the table is used")]
 struct Config {
     /// Receivers.
     #[arg(optional)]
@@ -161,10 +158,7 @@ fn objects_are_checked_for_what_is_required_and_what_is_unknown() {
         // The same where a part of the object is not known.
         (
             "part = {names = argument.x.value, z = 2}",
-            &[
-                "2:35: unrecognized attribute name \"z\"",
-                "2:8: missing required attribute \"n\"",
-            ],
+            &["2:35: unrecognized attribute name \"z\"", "2:8: missing required attribute \"n\""],
         ),
     ]);
 }
@@ -181,15 +175,12 @@ fn what_is_not_known_is_not_checked() {
 #[test]
 fn the_parts_of_a_literal_are_checked_where_others_are_not_known() {
     all(&[
-        (
-            "forward_to = [argument.x.value, 5, some.component.x.receiver]",
-            &["2:33: expected capsule, got number"],
-        ),
+        ("forward_to = [argument.x.value, 5, some.component.x.receiver]", &["2:33: expected capsule, got number"]),
         ("headers = {a = [sys.env(\"A\"), true]}", &["2:31: expected string, got bool"]),
-        ("pair = [1, argument.x.value, \"y\"]", &[
-            "2:30: expected number, got string",
-            "2:8: array must have exactly 2 elements, got 3",
-        ]),
+        (
+            "pair = [1, argument.x.value, \"y\"]",
+            &["2:30: expected number, got string", "2:8: array must have exactly 2 elements, got 3"],
+        ),
         ("text = [argument.x.value]", &["2:8: expected string, got array"]),
         ("text = {a = argument.x.value}", &["2:8: expected string, got object"]),
         ("targets = [{a = argument.x.value}]", &[]),

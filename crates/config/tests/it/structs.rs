@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use corten_config::Arguments;
-use corten_config::arguments::CheckErrors;
+use corten_config::arguments::Record;
 use corten_config::decode::{self, DecodeContext};
+use corten_config::encode::{self, Sensitive};
 use corten_config::schema::Stability;
+use corten_config::{Arguments, CheckErrors, Value};
 
-use crate::support::{block, decoded, refused, texts};
+use crate::support::{block, checked, decoded, decoded_in, refused, scope, texts};
 
 #[derive(Arguments, Clone, Debug, PartialEq)]
 struct Leaf {
@@ -85,7 +86,8 @@ fn a_fixed_number_of_blocks_is_just_that() {
         pair: [Leaf; 2],
     }
     assert_eq!(decoded::<Config>("pair { }\npair { n = 2 }"), Ok(Config { pair: [leaf(1), leaf(2)] }));
-    let text = |count| format!("2:1: block \"pair\" must be specified exactly 2 times, but was specified {count} times");
+    let text =
+        |count| format!("2:1: block \"pair\" must be specified exactly 2 times, but was specified {count} times");
     assert_eq!(refused::<Config>("pair { }"), [text(1)]);
     assert_eq!(refused::<Config>("pair { }\npair { }\npair { }"), [text(3)]);
     assert_eq!(refused::<Config>(""), ["1:1: missing required block \"pair\""]);
@@ -119,7 +121,7 @@ fn what_is_required_and_missing_is_reported_after_the_statements() {
 #[test]
 fn what_is_missing_has_no_place_of_its_own_in_the_reference() {
     let cx = DecodeContext { scope: &(), minimum: Stability::GenerallyAvailable };
-    let errors = decode::decode::<Required>(&block("attr = true"), &cx).err().expect("it is refused");
+    let errors = decode::decode::<Required>(&block("attr = true"), &cx).expect_err("it is refused");
     let positioned: Vec<bool> = errors.problems().iter().map(|problem| problem.positioned).collect();
     assert_eq!(positioned, [true, false, false]);
 }
@@ -168,7 +170,13 @@ fn an_absent_block_has_what_its_parent_says() {
 fn the_defaults_of_a_block_apply_when_it_is_written() {
     assert_eq!(
         decoded::<Absent>("own { }\nparents { }\nnothing { }\nzero { }"),
-        Ok(Absent { own: leaf(1), parents: leaf(1), nothing: Some(leaf(1)), zero: leaf(1), list: vec![leaf(8), leaf(9)] })
+        Ok(Absent {
+            own: leaf(1),
+            parents: leaf(1),
+            nothing: Some(leaf(1)),
+            zero: leaf(1),
+            list: vec![leaf(8), leaf(9)]
+        })
     );
 }
 
@@ -200,10 +208,7 @@ fn a_place_may_have_defaults_of_its_own() {
         decoded::<Config>("http { }"),
         Ok(Config { grpc: server("0.0.0.0:4317", 5), http: Some(server("0.0.0.0:4318", 1)) })
     );
-    assert_eq!(
-        decoded::<Config>("grpc { endpoint = \"x\" }"),
-        Ok(Config { grpc: server("x", 5), http: None })
-    );
+    assert_eq!(decoded::<Config>("grpc { endpoint = \"x\" }"), Ok(Config { grpc: server("x", 5), http: None }));
 }
 
 #[derive(Arguments, Debug, PartialEq)]
@@ -404,15 +409,15 @@ fn a_flattened_struct_stands_in_its_parent() {
 
 #[test]
 fn the_rules_of_all_structs_are_checked_inner_ones_first() {
-    assert_eq!(
-        refused::<Outer>("url = \"\"\nown = 1"),
-        ["2:1: url must not be empty", "3:1: own must differ from n"]
-    );
+    assert_eq!(refused::<Outer>("url = \"\"\nown = 1"), ["2:1: url must not be empty", "3:1: own must differ from n"]);
 }
 
 #[test]
 fn a_rule_that_reads_a_field_with_an_error_is_not_checked() {
-    assert_eq!(refused::<Outer>("url = \"\"\nown = true\nn = 0"), ["3:7: true should be number, got bool", "2:1: url must not be empty"]);
+    assert_eq!(
+        refused::<Outer>("url = \"\"\nown = true\nn = 0"),
+        ["3:7: true should be number, got bool", "2:1: url must not be empty"]
+    );
 }
 
 #[test]
@@ -459,4 +464,38 @@ fn names_that_are_words_of_rust_are_usable() {
         decoded::<Config>("type = \"x\"\nmatch { }"),
         Ok(Config { r#type: "x".to_owned(), r#match: Some(leaf(1)) })
     );
+}
+
+#[test]
+fn the_message_of_a_rule_does_not_show_a_secret() {
+    #[derive(Arguments, Debug, PartialEq)]
+    struct Config {
+        /// Text.
+        a: String,
+        /// Texts.
+        b: Vec<String>,
+    }
+    impl Config {
+        fn check(&self) -> Result<(), CheckErrors> {
+            Err(CheckErrors::of(&["a"], format!("no such region: {} {}", self.a, self.b.join(" "))))
+        }
+    }
+    let scope = scope([("s", Value::string("hush").marked(true))]);
+    let errors = decoded_in::<Config>("a = s\nb = [\"x\", s + \"ed\"]", &scope).map(|_| ()).map_err(texts);
+    assert_eq!(errors, Err(vec!["2:1: no such region: (secret) x (secret)".to_owned()]));
+}
+
+#[test]
+fn blocks_as_deep_as_the_parser_allows_fit_on_the_stack_of_a_thread() {
+    // The parser refuses more than this, counting the block around.
+    let depth = corten_syntax::DEPTH_MAX - 2;
+    let body = format!("{}{}", "stage.match {\n".repeat(depth), "}\n".repeat(depth));
+    assert_eq!(checked(Pipeline::SCHEMA, &body, &()), [""; 0]);
+    let mut pipeline = decoded::<Pipeline>(&body).expect("it decodes");
+    assert!(encode::json(&encode::arguments(&pipeline, &Sensitive::default())).len() > depth);
+    let mut found = 0;
+    while let Some(Stage::Match(inner)) = pipeline.stages.pop() {
+        (pipeline, found) = (inner, found + 1);
+    }
+    assert_eq!(found, depth);
 }

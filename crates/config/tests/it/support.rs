@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use corten_config::arguments::Arguments;
+use corten_config::Arguments;
 use corten_config::decode::{self, CheckContext, DecodeContext, DecodeErrors, Decoded, References};
 use corten_config::eval::Scope;
 use corten_config::schema::{Schema, Stability};

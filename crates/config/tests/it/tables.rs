@@ -78,7 +78,6 @@ fn a_schema_lists_blocks_at_every_depth_and_ends_where_it_repeats() {
 #[test]
 fn a_block_within_itself_is_listed_once_more_and_no_deeper() {
     #[derive(Arguments)]
-    #[expect(dead_code, reason = "only the table is used")]
     struct Tree {
         /// A number.
         n: i64,
@@ -90,7 +89,6 @@ fn a_block_within_itself_is_listed_once_more_and_no_deeper() {
         leaf: Vec<Leaf>,
     }
     #[derive(Arguments)]
-    #[expect(dead_code, reason = "only the table is used")]
     struct Leaf {
         /// A tree as an object.
         #[arg(optional)]
@@ -124,7 +122,6 @@ fn listings_have_the_keys_of_the_catalog() {
 #[test]
 fn mistakes_that_the_derive_cannot_see_are_found_in_the_tables() {
     #[derive(Arguments)]
-    #[expect(dead_code, reason = "only the table is used")]
     struct Wrong {
         /// Not a number.
         #[arg(default = "many")]
@@ -141,7 +138,6 @@ fn mistakes_that_the_derive_cannot_see_are_found_in_the_tables() {
         map: BTreeMap<String, String>,
     }
     #[derive(Arguments)]
-    #[expect(dead_code, reason = "only the table is used")]
     struct Inner {
         /// A name.
         name: String,

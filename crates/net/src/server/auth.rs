@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn only_the_right_user_with_the_right_password_passes() {
-        let filter = BasicAuthFilter::new("user", &"pass:word".into());
+        let filter = BasicAuthFilter::new("user", &Secret::new("pass:word"));
         for (value, passes) in [
             (Some(basic("user:pass:word")), true),
             (Some(basic("user:pass:word").replace("Basic", "bASIC")), true),
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_refusal_has_a_challenge_and_no_body() {
-        let refusal = BasicAuthFilter::new("user", &"x".into()).check("/", &HeaderMap::new()).unwrap_err();
+        let refusal = BasicAuthFilter::new("user", &Secret::new("x")).check("/", &HeaderMap::new()).unwrap_err();
         assert_eq!(refusal.status(), StatusCode::UNAUTHORIZED);
         assert_eq!(refusal.headers()[header::WWW_AUTHENTICATE], "Basic realm=\"Restricted\"");
         assert!(hyper::body::Body::is_end_stream(refusal.body()));
@@ -146,7 +146,7 @@ mod tests {
             (vec!["/metrics", "/-/ready"], false, "/api", false),
         ] {
             let paths = paths.into_iter().map(str::to_owned).collect();
-            let filter = BasicAuthFilter::new("user", &"x".into()).with_paths(paths, matching);
+            let filter = BasicAuthFilter::new("user", &Secret::new("x")).with_paths(paths, matching);
             assert_eq!(filter.check(path, &HeaderMap::new()).is_ok(), open, "{filter:?} {path}");
         }
     }

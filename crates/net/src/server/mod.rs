@@ -1,6 +1,7 @@
 //! The server: HTTP/1.1, HTTP/2 over TLS and HTTP/2 in clear text on one listener.
 
 mod auth;
+mod config;
 mod tls;
 mod watch;
 
@@ -26,7 +27,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch as signal};
 
 pub use self::auth::BasicAuthFilter;
-pub use self::tls::{ServerTls, TlsAcceptor, TlsSwitch};
+pub use self::config::{ReceiverHttp, ReceiverTls};
+pub use self::tls::{
+    ServerTls, TlsAcceptor, TlsSwitch, WindowsCertificateFilter, WindowsClientFilter, WindowsServerFilter,
+};
 use self::watch::{Activity, UnderWay, Verdict, Watched};
 use crate::connect::describe_tls;
 use crate::error::describe_io;
@@ -129,7 +133,7 @@ pub struct ServerLimits {
     pub connections_max: Option<usize>,
     /// How long a client may take from the first byte of a request of HTTP/1.1 to the end of its headers, and for the
     /// preface of HTTP/2.
-    pub header_ms_max: u64,
+    pub header_ms_max: Option<u64>,
     /// How long a connection may be without a request.
     pub idle_ms_max: Option<u64>,
     /// How long a client may refuse to take any byte of a response.
@@ -148,7 +152,7 @@ impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             connections_max: None,
-            header_ms_max: 30_000,
+            header_ms_max: Some(30_000),
             idle_ms_max: Some(300_000),
             write_stall_ms_max: Some(60_000),
             tls_handshake_ms_max: 10_000,
@@ -162,9 +166,9 @@ impl Default for ServerLimits {
 impl ServerLimits {
     /// How often connections are looked at: a limit may be exceeded by a quarter of the smallest one.
     fn look_every(&self) -> Duration {
-        let all = [Some(self.header_ms_max), self.idle_ms_max, self.write_stall_ms_max];
-        let smallest = all.into_iter().flatten().min().unwrap_or(self.header_ms_max);
-        Duration::from_millis((smallest / 4).clamp(5, 5_000))
+        let all = [self.header_ms_max, self.idle_ms_max, self.write_stall_ms_max];
+        let smallest = all.into_iter().flatten().min();
+        Duration::from_millis(smallest.map_or(5_000, |ms| (ms / 4).clamp(5, 5_000)))
     }
 }
 
@@ -211,7 +215,9 @@ pub async fn serve<L: Listener>(
 
     let limits = options.limits;
     let server = Arc::new(Server { handler, options });
-    let permits = Arc::new(Semaphore::new(limits.connections_max.map_or(Semaphore::MAX_PERMITS, |max| max.max(1))));
+    let permits = Arc::new(Semaphore::new(
+        limits.connections_max.map_or(Semaphore::MAX_PERMITS, |max| max.clamp(1, Semaphore::MAX_PERMITS)),
+    ));
     let (phase, receiver) = signal::channel(Phase::Serving);
     let mut stop = pin!(stop);
     let mut retry_ms = RETRY_MS_MIN;

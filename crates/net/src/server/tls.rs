@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use corten_config::{Arguments, CheckErrors};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -21,31 +23,110 @@ use crate::tls::{certificates, certified_key, provider, system_roots, versions};
 use crate::{Error, ErrorKind, Secret};
 
 /// TLS of a server, with the reference's names, values and rules. Empty text means 'not given'.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct ServerTls {
     /// The certificate chain, as PEM.
+    #[arg(default = "")]
     pub cert_pem: String,
     /// A file with the certificate chain, read again when it has changed.
+    #[arg(default = "")]
     pub cert_file: String,
     /// The private key, as PEM.
+    #[arg(default = "")]
     pub key_pem: Secret,
     /// A file with the private key, read again when it has changed.
+    #[arg(default = "")]
     pub key_file: String,
     /// The certificate authorities for clients' certificates, as PEM.
+    #[arg(default = "")]
     pub client_ca_pem: String,
     /// A file with the certificate authorities for clients' certificates, read when the configuration is applied.
+    #[arg(default = "")]
     pub client_ca_file: String,
     /// What clients must show: `NoClientCert`, `RequestClientCert`, `RequireAnyClientCert`,
-    /// `VerifyClientCertIfGiven` or `RequireAndVerifyClientCert`. Empty means `NoClientCert`.
+    /// `VerifyClientCertIfGiven` or `RequireAndVerifyClientCert`.
+    #[arg(default = "NoClientCert")]
     pub client_auth_type: String,
     /// The cipher suites of TLS 1.2, by their names; those of TLS 1.3 are always enabled. Empty means all.
+    #[arg(default = [])]
     pub cipher_suites: Vec<String>,
-    /// The curves for key exchange, in order of preference. Empty means all.
+    /// The curves for key exchange, in order of preference: `X25519`, `CurveP256`, `CurveP384`. Empty means all.
+    #[arg(default = [])]
     pub curve_preferences: Vec<String>,
     /// The lowest version: `TLS10`, `TLS11`, `TLS12` or `TLS13`. What is below 1.2 means 1.2.
+    #[arg(default = "")]
     pub min_version: String,
     /// The highest version: `TLS12` or `TLS13`.
+    #[arg(default = "")]
     pub max_version: String,
+    /// Takes the certificate from the certificate store of Windows.
+    #[block]
+    pub windows_certificate_filter: Option<WindowsCertificateFilter>,
+}
+
+impl Default for ServerTls {
+    fn default() -> Self {
+        Self {
+            cert_pem: String::new(),
+            cert_file: String::new(),
+            key_pem: Secret::default(),
+            key_file: String::new(),
+            client_ca_pem: String::new(),
+            client_ca_file: String::new(),
+            client_auth_type: "NoClientCert".to_owned(),
+            cipher_suites: Vec::new(),
+            curve_preferences: Vec::new(),
+            min_version: String::new(),
+            max_version: String::new(),
+            windows_certificate_filter: None,
+        }
+    }
+}
+
+/// Which certificates of the certificate store of Windows are used. It is refused on every platform, since the program
+/// does not read that store.
+#[derive(Arguments, Clone, Debug, PartialEq)]
+pub struct WindowsCertificateFilter {
+    /// The server's certificate.
+    #[block]
+    pub server: WindowsServerFilter,
+    /// The clients' certificates.
+    #[block]
+    pub client: WindowsClientFilter,
+}
+
+/// Which certificate of the store is the server's.
+#[derive(Arguments, Clone, Debug, PartialEq)]
+pub struct WindowsServerFilter {
+    /// The store.
+    #[arg(default = "")]
+    pub store: String,
+    /// The system store.
+    #[arg(default = "")]
+    pub system_store: String,
+    /// The common names of issuers.
+    #[arg(optional)]
+    pub issuer_common_names: Vec<String>,
+    /// The template.
+    #[arg(default = "")]
+    pub template_id: String,
+    /// How often the store is read.
+    #[arg(default = "5m")]
+    pub refresh_interval: Duration,
+}
+
+/// Which certificates of clients are accepted.
+#[derive(Arguments, Clone, Debug, PartialEq)]
+pub struct WindowsClientFilter {
+    /// The common names of issuers.
+    #[arg(optional)]
+    pub issuer_common_names: Vec<String>,
+    /// A pattern for the subject.
+    #[arg(default = "")]
+    pub subject_regex: String,
+    /// The template.
+    #[arg(default = "")]
+    pub template_id: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -77,32 +158,56 @@ fn suite_name(suite: &SupportedCipherSuite) -> &'static str {
 }
 
 impl ServerTls {
-    /// The rules between arguments, and the values of those that are names.
-    pub fn check(&self) -> Result<(), String> {
-        let client_auth = self.client_auth()?;
-        self.crypto()?;
-        if !self.client_ca_pem.is_empty() && !self.client_ca_file.is_empty() {
-            return Err("cannot specify both client_ca_pem and client_ca_file".to_owned());
-        }
-        if !self.cert_pem.is_empty() && !self.cert_file.is_empty() {
-            return Err("cannot specify both cert_pem and cert_file".to_owned());
-        }
-        if !self.key_pem.is_empty() && !self.key_file.is_empty() {
-            return Err("cannot specify both key_pem and key_file".to_owned());
-        }
-        if self.cert_pem.is_empty() && self.cert_file.is_empty() {
-            return Err("must specify either cert_pem or cert_file".to_owned());
-        }
-        if self.key_pem.is_empty() && self.key_file.is_empty() {
-            return Err("must specify either key_pem or key_file".to_owned());
-        }
+    /// The rules between the arguments, and the values of those that are names.
+    pub(super) fn check(&self) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        let has_cert = !self.cert_pem.is_empty() || !self.cert_file.is_empty();
+        let has_key = !self.key_pem.is_empty() || !self.key_file.is_empty();
         let has_client_ca = !self.client_ca_pem.is_empty() || !self.client_ca_file.is_empty();
-        if has_client_ca && client_auth == ClientAuth::None {
-            return Err(
-                "cannot specify client_ca_pem or client_ca_file when client_auth_type is NoClientCert".to_owned()
+        if self.windows_certificate_filter.is_some() {
+            errors.require(
+                !has_cert && !has_key && !has_client_ca,
+                &["windows_certificate_filter", "cert_pem", "cert_file", "key_pem", "key_file"],
+                "cannot specify any key, certificate or CA when using windows certificate filter",
             );
+            errors.push(
+                &["windows_certificate_filter"],
+                "the Windows Certificate filter is only available on Windows platforms",
+            );
+            return errors.into_result();
         }
-        versions(&self.min_version, &self.max_version).map(|_| ())
+        errors.require(
+            self.client_ca_pem.is_empty() || self.client_ca_file.is_empty(),
+            &["client_ca_pem", "client_ca_file"],
+            "cannot specify both client_ca_pem and client_ca_file",
+        );
+        errors.require(
+            self.cert_pem.is_empty() || self.cert_file.is_empty(),
+            &["cert_pem", "cert_file"],
+            "cannot specify both cert_pem and cert_file",
+        );
+        errors.require(
+            self.key_pem.is_empty() || self.key_file.is_empty(),
+            &["key_pem", "key_file"],
+            "cannot specify both key_pem and key_file",
+        );
+        errors.require(has_cert, &["cert_pem", "cert_file"], "must specify either cert_pem or cert_file");
+        errors.require(has_key, &["key_pem", "key_file"], "must specify either key_pem or key_file");
+        match self.client_auth() {
+            Ok(client_auth) => errors.require(
+                !has_client_ca || client_auth != ClientAuth::None,
+                &["client_ca_pem", "client_ca_file", "client_auth_type"],
+                "cannot specify client_ca_pem or client_ca_file when client_auth_type is NoClientCert",
+            ),
+            Err(text) => errors.push(&["client_auth_type"], text),
+        }
+        if let Err(text) = self.crypto() {
+            errors.push(&["cipher_suites", "curve_preferences"], text);
+        }
+        if let Err(text) = versions(&self.min_version, &self.max_version) {
+            errors.push(&["min_version", "max_version"], text);
+        }
+        errors.into_result()
     }
 
     fn client_auth(&self) -> Result<ClientAuth, String> {
@@ -226,7 +331,7 @@ struct Current {
 impl TlsAcceptor {
     /// Reads and checks everything.
     pub async fn new(tls: ServerTls) -> Result<Self, Error> {
-        tls.check().map_err(Error::config)?;
+        tls.check().map_err(|errors| Error::config(errors.to_string()))?;
         off_thread(move || Self::build(tls)).await?
     }
 
@@ -363,9 +468,9 @@ mod tests {
     type Case = (fn(&mut ServerTls), &'static str);
 
     fn check(change: impl FnOnce(&mut ServerTls)) -> String {
-        let mut tls = ServerTls { cert_pem: "c".into(), key_pem: "k".into(), ..ServerTls::default() };
+        let mut tls = ServerTls { cert_pem: "c".into(), key_pem: Secret::new("k"), ..ServerTls::default() };
         change(&mut tls);
-        tls.check().err().unwrap_or_default()
+        tls.check().err().map(|errors| errors.to_string()).unwrap_or_default()
     }
 
     #[test]
@@ -375,11 +480,14 @@ mod tests {
             (|tls| tls.cert_file = "f".into(), "cannot specify both cert_pem and cert_file"),
             (|tls| tls.key_file = "f".into(), "cannot specify both key_pem and key_file"),
             (
-                |tls| (tls.client_ca_pem, tls.client_ca_file) = ("p".into(), "f".into()),
+                |tls| {
+                    (tls.client_ca_pem, tls.client_ca_file) = ("p".into(), "f".into());
+                    tls.client_auth_type = "RequireAndVerifyClientCert".into();
+                },
                 "cannot specify both client_ca_pem and client_ca_file",
             ),
             (|tls| tls.cert_pem.clear(), "must specify either cert_pem or cert_file"),
-            (|tls| tls.key_pem = "".into(), "must specify either key_pem or key_file"),
+            (|tls| tls.key_pem = Secret::new(""), "must specify either key_pem or key_file"),
             (
                 |tls| tls.client_ca_pem = "p".into(),
                 "cannot specify client_ca_pem or client_ca_file when client_auth_type is NoClientCert",
@@ -406,6 +514,40 @@ mod tests {
         for (change, text) in cases {
             assert_eq!(check(change), text);
         }
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_documentation() {
+        let file = corten_syntax::parse("test", "tls {\ncert_file = \"c\"\nkey_pem = \"k\"\n}").file;
+        let Some(corten_syntax::Stmt::Block(block)) = file.body.first() else { panic!("the test's text is a block") };
+        let minimum = corten_config::schema::Stability::GenerallyAvailable;
+        let context = corten_config::decode::DecodeContext { scope: &(), minimum };
+        let decoded = corten_config::decode::decode::<ServerTls>(block, &context).expect("it decodes").value;
+        let expected = ServerTls { cert_file: "c".into(), key_pem: Secret::new("k"), ..ServerTls::default() };
+        assert_eq!(decoded, expected);
+    }
+
+    #[test]
+    fn the_certificate_store_of_windows_is_refused() {
+        let filter = WindowsCertificateFilter {
+            server: WindowsServerFilter {
+                store: "My".into(),
+                system_store: "LocalMachine".into(),
+                issuer_common_names: Vec::new(),
+                template_id: String::new(),
+                refresh_interval: Duration::from_secs(300),
+            },
+            client: WindowsClientFilter {
+                issuer_common_names: Vec::new(),
+                subject_regex: String::new(),
+                template_id: String::new(),
+            },
+        };
+        let tls = ServerTls { windows_certificate_filter: Some(filter), ..ServerTls::default() };
+        assert_eq!(
+            tls.check().unwrap_err().to_string(),
+            "the Windows Certificate filter is only available on Windows platforms"
+        );
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Activity {
         if self.under_way.load(Ordering::Relaxed) > 0 || self.blocked_since.load(Ordering::Relaxed) != 0 {
             return Verdict::Fine;
         }
-        if longer_than(&self.head_since, Some(limits.header_ms_max)) {
+        if longer_than(&self.head_since, limits.header_ms_max) {
             return Verdict::TooSlow;
         }
         if longer_than(&self.idle_since, limits.idle_ms_max) { Verdict::Idle } else { Verdict::Fine }
@@ -192,7 +192,7 @@ mod tests {
 
     const LIMITS: ServerLimits = ServerLimits {
         connections_max: None,
-        header_ms_max: 30_000,
+        header_ms_max: Some(30_000),
         idle_ms_max: Some(120_000),
         write_stall_ms_max: Some(60_000),
         tls_handshake_ms_max: 10_000,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use corten_net::{Authorization, BasicAuth, Client, ClientConfig, ClientOptions, ErrorKind, OAuth2, full_body};
+use corten_net::{Authorization, BasicAuth, Client, ClientConfig, ClientOptions, ErrorKind, OAuth2, Secret, full_body};
 use http::{HeaderMap, HeaderValue, Response};
 
 use crate::support::{Seen, TestServer, client, fetch, get, status, text};
@@ -17,11 +17,11 @@ async fn sent(config: ClientConfig) -> String {
 
 #[tokio::test]
 async fn each_kind_of_authentication_gives_its_header() {
-    let basic_auth = Some(BasicAuth { username: "user".into(), password: "pass".into(), ..BasicAuth::default() });
+    let basic_auth = Some(BasicAuth { username: "user".into(), password: Secret::new("pass"), ..BasicAuth::default() });
     assert_eq!(sent(ClientConfig { basic_auth, ..ClientConfig::default() }).await, "Basic dXNlcjpwYXNz");
-    assert_eq!(sent(ClientConfig { bearer_token: "t".into(), ..ClientConfig::default() }).await, "Bearer t");
+    assert_eq!(sent(ClientConfig { bearer_token: Secret::new("t"), ..ClientConfig::default() }).await, "Bearer t");
     let with = |kind: &str, credentials: &str| {
-        let (kind, credentials) = (kind.into(), credentials.into());
+        let (kind, credentials) = (kind.into(), Secret::new(credentials));
         Some(Authorization { kind, credentials, ..Authorization::default() })
     };
     assert_eq!(sent(ClientConfig { authorization: with("", "t"), ..ClientConfig::default() }).await, "Bearer t");
@@ -32,7 +32,7 @@ async fn each_kind_of_authentication_gives_its_header() {
 #[tokio::test]
 async fn a_header_of_the_request_or_the_program_wins_over_the_configuration() {
     let server = TestServer::start(|_| text("")).await;
-    let config = ClientConfig { bearer_token: "configured".into(), ..ClientConfig::default() };
+    let config = ClientConfig { bearer_token: Secret::new("configured"), ..ClientConfig::default() };
     let mut request = get(&server.url("/"));
     request.headers_mut().insert("authorization", HeaderValue::from_static("Own 1"));
     fetch(&client(config.clone()).await, request).await.unwrap();
@@ -101,7 +101,7 @@ async fn secret_files_are_read_again_for_every_request() {
 fn oauth2(server: &TestServer) -> OAuth2 {
     OAuth2 {
         client_id: "the client".into(),
-        client_secret: "hunter2&".into(),
+        client_secret: Secret::new("hunter2&"),
         token_url: server.url("/token"),
         ..OAuth2::default()
     }
@@ -169,7 +169,7 @@ async fn a_new_secret_in_the_file_gets_a_new_token() {
     let file = folder.path().join("secret");
     std::fs::write(&file, "one").unwrap();
     let config =
-        OAuth2 { client_secret: "".into(), client_secret_file: file.to_str().unwrap().into(), ..oauth2(&tokens) };
+        OAuth2 { client_secret: Secret::new(""), client_secret_file: file.to_str().unwrap().into(), ..oauth2(&tokens) };
     let client = client(ClientConfig { oauth2: Some(config), ..ClientConfig::default() }).await;
     for (content, token) in [("one", "Bearer token1"), ("two", "Bearer token2"), ("two\n", "Bearer token2")] {
         std::fs::write(&file, content).unwrap();

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use corten_net::{ClientConfig, ErrorKind, Headers, ProxyConfig, TlsConfig};
+use corten_net::{ClientConfig, ErrorKind, Headers, ProxyConfig, ProxyUrl, Secret, TlsConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -42,15 +42,18 @@ async fn connect_proxy(refusal: Option<&'static str>) -> (String, Heads) {
 }
 
 fn through(proxy_url: String) -> ClientConfig {
-    ClientConfig { proxy: ProxyConfig { proxy_url, ..ProxyConfig::default() }, ..ClientConfig::default() }
+    ClientConfig {
+        proxy: ProxyConfig { proxy_url: ProxyUrl::new(&proxy_url).unwrap(), ..ProxyConfig::default() },
+        ..ClientConfig::default()
+    }
 }
 
 #[tokio::test]
 async fn plain_http_goes_through_a_proxy_with_the_whole_url() {
     let proxy = TestServer::start(|_| text("from the proxy")).await;
     let mut config = through(format!("http://user:pass@{}", proxy.address));
-    config.proxy.proxy_connect_header = Headers::from([("X-Connect".to_owned(), vec!["1".into()])]);
-    config.bearer_token = "t".into();
+    config.proxy.proxy_connect_header = Headers::from([("X-Connect".to_owned(), vec![Secret::new("1")])]);
+    config.bearer_token = Secret::new("t");
     let client = client(config).await;
     let (_, body) = fetch(&client, get("http://target.example:8080/x?a=b")).await.unwrap();
     assert_eq!(body, "from the proxy");
@@ -79,7 +82,8 @@ async fn https_goes_through_a_tunnel_that_carries_the_credentials_and_headers_fo
     let server = TestServer::start_tls(authority.issue("localhost").server(), |_| text("secret")).await;
     let (proxy, heads) = connect_proxy(None).await;
     let mut config = through(format!("http://user:pass@{proxy}"));
-    config.proxy.proxy_connect_header = Headers::from([("X-Connect".to_owned(), vec!["1".into(), "2".into()])]);
+    config.proxy.proxy_connect_header =
+        Headers::from([("X-Connect".to_owned(), vec![Secret::new("1"), Secret::new("2")])]);
     config.tls_config.ca_pem = authority.pem();
     let client = client(config).await;
     for _ in 0..2 {
@@ -215,9 +219,9 @@ async fn the_token_server_has_a_proxy_of_its_own() {
     let config = ClientConfig {
         oauth2: Some(corten_net::OAuth2 {
             client_id: "id".into(),
-            client_secret: "secret".into(),
+            client_secret: Secret::new("secret"),
             token_url: "http://tokens.example/token".into(),
-            proxy: ProxyConfig { proxy_url: tokens.url(""), ..ProxyConfig::default() },
+            proxy: ProxyConfig { proxy_url: ProxyUrl::new(&tokens.url("")).unwrap(), ..ProxyConfig::default() },
             ..corten_net::OAuth2::default()
         }),
         ..ClientConfig::default()

@@ -1,6 +1,6 @@
 //! Redirects.
 
-use corten_net::{Body, ClientConfig, ErrorKind, Headers};
+use corten_net::{Body, ClientConfig, ErrorKind, Headers, Secret};
 use http::{Request, Response, header};
 
 use crate::support::{Seen, TestServer, client, fetch, get, post, status, text};
@@ -79,10 +79,10 @@ async fn credentials_do_not_reach_another_host_and_stay_away_on_the_way_back() {
     let away = TestServer::start(move |_| redirect(307, &back)).await;
 
     let config = ClientConfig {
-        bearer_token: "hunter2".into(),
+        bearer_token: Secret::new("hunter2"),
         http_headers: Headers::from([
-            ("X-Scope-OrgID".to_owned(), vec!["tenant".into()]),
-            ("Cookie".to_owned(), vec!["session".into()]),
+            ("X-Scope-OrgID".to_owned(), vec![Secret::new("tenant")]),
+            ("Cookie".to_owned(), vec![Secret::new("session")]),
         ]),
         ..ClientConfig::default()
     };

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use corten_net::{
-    Body, Client, ClientConfig, ClientOptions, Error, Handler, ResponseBody, ServeOptions, ServerBody, ServerTls,
-    TlsAcceptor, TlsSwitch, full_body, read_body_limited, serve,
+    Body, Client, ClientConfig, ClientOptions, Error, Handler, ResponseBody, Secret, ServeOptions, ServerBody,
+    ServerTls, TlsAcceptor, TlsSwitch, full_body, read_body_limited, serve,
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -215,6 +215,6 @@ pub(crate) fn self_signed(host: &str, expired: bool) -> Identity {
 
 impl Identity {
     pub(crate) fn server(&self) -> ServerTls {
-        ServerTls { cert_pem: self.cert.clone(), key_pem: self.key.as_str().into(), ..ServerTls::default() }
+        ServerTls { cert_pem: self.cert.clone(), key_pem: Secret::new(self.key.as_str()), ..ServerTls::default() }
     }
 }

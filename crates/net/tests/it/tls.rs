@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use corten_net::{
-    Client, ClientConfig, ClientOptions, ErrorKind, Peer, ServeOptions, ServerTls, TlsAcceptor, TlsConfig, TlsSwitch,
+    Client, ClientConfig, ClientOptions, ErrorKind, Peer, Secret, ServeOptions, ServerTls, TlsAcceptor, TlsConfig,
+    TlsSwitch,
 };
 use http::Version;
 
@@ -114,7 +115,7 @@ async fn each_kind_of_client_authentication_lets_in_whom_it_should() {
                 let mut config = trusting(&authority);
                 if let Some(identity) = identity {
                     config.tls_config.cert_pem = identity.cert.clone();
-                    config.tls_config.key_pem = identity.key.as_str().into();
+                    config.tls_config.key_pem = Secret::new(identity.key.as_str());
                 }
                 let got = outcome(&server, config).await;
                 assert_eq!(got == "ok", let_in, "{client_auth_type} {version} {}: {got}", identity.is_some());
@@ -243,7 +244,7 @@ async fn files_that_cannot_be_used_are_found_when_client_or_server_is_made() {
     let missing = TlsConfig { ca_file: "/nowhere/ca".into(), ..TlsConfig::default() };
     let error = Client::new(with_tls(missing), ClientOptions::default()).await.unwrap_err();
     assert_eq!(error.to_string(), "unable to read CA cert: unable to read file /nowhere/ca: no such file or directory");
-    let tls = ServerTls { cert_file: "/nowhere/c".into(), key_pem: "k".into(), ..ServerTls::default() };
+    let tls = ServerTls { cert_file: "/nowhere/c".into(), key_pem: Secret::new("k"), ..ServerTls::default() };
     let error = TlsAcceptor::new(tls).await.unwrap_err();
     assert_eq!(
         error.to_string(),

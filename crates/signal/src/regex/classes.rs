@@ -169,8 +169,7 @@ const CATEGORIES: &[(&str, &str)] = &[
 ///
 /// A script is known under its long name only, as in Go; short names and properties are refused.
 pub(super) fn unicode(name: &str) -> Option<ClassUnicode> {
-    let name: String =
-        name.chars().filter(|c| !matches!(c, ' ' | '_' | '-')).map(|c| c.to_ascii_lowercase()).collect();
+    let name: String = name.chars().filter(|c| !matches!(c, ' ' | '_' | '-')).map(|c| c.to_ascii_lowercase()).collect();
     match name.as_str() {
         "any" => return Some(ClassUnicode::new([range('\0', char::MAX)])),
         "ascii" => return Some(ClassUnicode::new([range('\0', '\x7f')])),
@@ -190,7 +189,8 @@ pub(super) fn unicode(name: &str) -> Option<ClassUnicode> {
     }
     // The short names of scripts have four letters, and of the long ones that have four, each is known.
     const FOUR_LETTERS: &[&str] = &["ahom", "cham", "kawi", "lisu", "miao", "modi", "newa", "thai", "toto"];
-    if !name.bytes().all(|byte| byte.is_ascii_lowercase()) || (name.len() == 4 && !FOUR_LETTERS.contains(&name.as_str()))
+    if !name.bytes().all(|byte| byte.is_ascii_lowercase())
+        || (name.len() == 4 && !FOUR_LETTERS.contains(&name.as_str()))
     {
         return None;
     }

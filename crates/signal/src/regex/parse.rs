@@ -233,7 +233,7 @@ impl<'p> Parser<'p> {
                 '(' if self.rest().starts_with("(?") => self.perl_group()?,
                 '(' => {
                     self.at += 1;
-                    self.open_capture(None);
+                    self.open_capture(None)?;
                 }
                 '|' => {
                     self.at += 1;
@@ -298,10 +298,18 @@ impl<'p> Parser<'p> {
         Ok(Parsed { hir: item.hir, names: self.names })
     }
 
-    fn open_capture(&mut self, name: Option<&str>) {
+    fn open(&mut self, capture: Option<u32>) -> Result<(), RegexError> {
+        if self.frames.len() > HEIGHT_MAX {
+            return Err(self.whole(TOO_DEEP));
+        }
+        self.frames.push(Frame { flags: self.flags, capture, ..Frame::default() });
+        Ok(())
+    }
+
+    fn open_capture(&mut self, name: Option<&str>) -> Result<(), RegexError> {
         let index = self.names.len() as u32;
         self.names.push(name.map(Box::from));
-        self.frames.push(Frame { flags: self.flags, capture: Some(index), ..Frame::default() });
+        self.open(Some(index))
     }
 
     /// At `)`.
@@ -337,8 +345,7 @@ impl<'p> Parser<'p> {
             if name.is_empty() || !name.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric()) {
                 return Err(self.error(BAD_NAME, start));
             }
-            self.open_capture(Some(name));
-            return Ok(());
+            return self.open_capture(Some(name));
         }
         self.at += 2;
         let mut flags = self.flags;
@@ -355,7 +362,7 @@ impl<'p> Parser<'p> {
                 }
                 ':' | ')' if on || flag_seen => {
                     if c == ':' {
-                        self.frames.push(Frame { flags: self.flags, ..Frame::default() });
+                        self.open(None)?;
                     }
                     self.flags = flags;
                     return Ok(());

@@ -42,7 +42,7 @@ enum Test {
         groups: usize,
     },
     /// `.*text.*`.
-    Contains(Finder<'static>),
+    Contains(Box<Finder<'static>>),
     /// One of a few texts, sorted.
     OneOf(Box<[Box<str>]>),
 }
@@ -96,7 +96,7 @@ impl Fast {
             && is_any_run(last)
         {
             let finder = Finder::new(&text.0).into_owned();
-            return Some(Fast { test: Test::Contains(finder), complete: true });
+            return Some(Fast { test: Test::Contains(Box::new(finder)), complete: true });
         }
         let mut captures = false;
         let texts = match parts {
@@ -142,9 +142,7 @@ fn is_any_run(kind: &&HirKind) -> bool {
 }
 
 fn is_any_char(hir: &Hir) -> bool {
-    class_of(hir).is_some_and(|class| {
-        matches!(class.ranges(), [all] if all.start() == '\0' && all.end() == char::MAX)
-    })
+    class_of(hir).is_some_and(|class| matches!(class.ranges(), [all] if all.start() == '\0' && all.end() == char::MAX))
 }
 
 fn literal(hir: &Hir) -> Option<&str> {

@@ -95,7 +95,9 @@ impl Template {
         for part in &self.parts {
             match part {
                 Part::Text(text) => out.push_str(text),
-                Part::Groups(indexes) => out.push_str(groups.first_of(indexes).and_then(|range| text.get(range)).unwrap_or("")),
+                Part::Groups(indexes) => {
+                    out.push_str(groups.first_of(indexes).and_then(|range| text.get(range)).unwrap_or(""))
+                }
             }
         }
     }

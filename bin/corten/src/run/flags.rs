@@ -1,0 +1,207 @@
+//! The flags of `corten run`.
+//!
+//! A flag of the reference is accepted when this program does what it asks for, and refused when it asks for what the
+//! program does not have. None is accepted and ignored but those that ask for nothing.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+use corten_config::schema::Stability;
+use corten_syntax::quote;
+
+use crate::cli::{stability, truth};
+use crate::{output, version};
+
+/// What a flag takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FlagKind {
+    Text,
+    Truth,
+    Duration,
+    Count,
+    Bytes,
+    Stability,
+    /// A truth value that nobody asks for any more.
+    NoEffect,
+}
+
+/// A flag.
+#[derive(Debug)]
+pub(crate) struct Flag {
+    pub(crate) name: &'static str,
+    pub(crate) kind: FlagKind,
+    pub(crate) default: &'static str,
+    pub(crate) help: &'static str,
+}
+
+const fn flag(name: &'static str, kind: FlagKind, default: &'static str, help: &'static str) -> Flag {
+    Flag { name, kind, default, help }
+}
+
+/// All flags of `corten run`, sorted by name.
+pub(crate) const FLAGS: &[Flag] = &[
+    flag("cluster.advertise-address", FlagKind::Text, "", "Address by which other nodes reach this one"),
+    flag("cluster.advertise-interfaces", FlagKind::Text, "eth0,en0", "Interfaces whose address is advertised"),
+    flag("cluster.discover-peers", FlagKind::Text, "", "Where to look for peers"),
+    flag("cluster.enable-tls", FlagKind::Truth, "false", "Whether peers talk over TLS"),
+    flag("cluster.enabled", FlagKind::Truth, "false", "Whether to form a cluster; not implemented"),
+    flag("cluster.join-addresses", FlagKind::Text, "", "Peers to join, separated by commas"),
+    flag("cluster.max-join-peers", FlagKind::Count, "5", "How many peers to join at a time"),
+    flag("cluster.name", FlagKind::Text, "", "The name that all nodes of a cluster have"),
+    flag("cluster.node-name", FlagKind::Text, "", "The name of this node; the host's by default"),
+    flag("cluster.rejoin-interval", FlagKind::Duration, "60s", "How often to join again"),
+    flag("cluster.tls-ca-path", FlagKind::Text, "", "The certificate authority of peers"),
+    flag("cluster.tls-cert-path", FlagKind::Text, "", "The certificate shown to peers"),
+    flag("cluster.tls-key-path", FlagKind::Text, "", "The key of the certificate shown to peers"),
+    flag("cluster.tls-server-name", FlagKind::Text, "", "The name that peers' certificates have"),
+    flag("cluster.use-discovery-v1", FlagKind::NoEffect, "false", "No effect"),
+    flag("cluster.wait-for-size", FlagKind::Count, "0", "How many nodes to wait for"),
+    flag("cluster.wait-timeout", FlagKind::Duration, "0", "How long to wait for nodes"),
+    flag("config.bypass-conversion-errors", FlagKind::Truth, "false", "Whether to load what could not be converted whole"),
+    flag("config.extra-args", FlagKind::Text, "", "Arguments of the format that is converted"),
+    flag("config.format", FlagKind::Text, "alloy", "The format of the configuration; only alloy is implemented"),
+    flag("disable-reporting", FlagKind::Truth, "false", "Whether to report no usage; none is ever reported"),
+    flag(
+        "feature.community-components.enabled",
+        FlagKind::Truth,
+        "false",
+        "Whether components of the community may be used; there are none yet",
+    ),
+    flag(
+        "feature.component-shutdown-deadline",
+        FlagKind::Duration,
+        "10m",
+        "How long components may take to end; 0 sets no limit",
+    ),
+    flag(
+        "feature.prometheus.direct-fanout.enabled",
+        FlagKind::Truth,
+        "false",
+        "Whether samples go from component to component without a store of labels, which they always do",
+    ),
+    flag("feature.prometheus.metric-validation-scheme", FlagKind::NoEffect, "false", "No effect"),
+    flag("server.http.disable-support-bundle", FlagKind::Truth, "false", "Whether to make no support bundles; none are made"),
+    flag("server.http.enable-graphql", FlagKind::Truth, "false", "Whether to serve GraphQL; not implemented"),
+    flag(
+        "server.http.enable-graphql-playground",
+        FlagKind::Truth,
+        "false",
+        "Whether to serve a page for GraphQL; not implemented",
+    ),
+    flag(
+        "server.http.enable-pprof",
+        FlagKind::Truth,
+        "true",
+        "Whether to serve profiles in the reference's form; there are none",
+    ),
+    flag("server.http.listen-addr", FlagKind::Text, "127.0.0.1:12345", "Address to listen at for HTTP"),
+    flag(
+        "server.http.memory-addr",
+        FlagKind::Text,
+        "alloy.internal:12345",
+        "Address by which components reach the HTTP server within the process",
+    ),
+    flag("server.http.ui-path-prefix", FlagKind::Text, "/", "Prefix of the paths of the web interface"),
+    flag(
+        "stability.level",
+        FlagKind::Stability,
+        "generally-available",
+        "The least stable features to allow: experimental, public-preview or generally-available",
+    ),
+    flag("storage.path", FlagKind::Text, "data-alloy/", "Folder for data"),
+    flag(
+        "storage.queue.max-bytes",
+        FlagKind::Bytes,
+        "",
+        "The most bytes that the queue of one sink may occupy on disk, as 10GiB; each component's own limit by default",
+    ),
+    flag("windows.priority", FlagKind::Text, "normal", "The priority of the process on Windows"),
+];
+
+/// The flags that need the experimental level when they are on.
+const EXPERIMENTAL: &[&str] = &[
+    "feature.prometheus.direct-fanout.enabled",
+    "server.http.enable-graphql",
+    "server.http.enable-graphql-playground",
+];
+
+/// What `corten run` was asked to do.
+#[derive(Debug)]
+pub(crate) struct RunOptions {
+    pub(crate) path: PathBuf,
+    pub(crate) storage_path: PathBuf,
+    pub(crate) listen_address: String,
+    pub(crate) memory_address: String,
+    pub(crate) ui_path_prefix: String,
+    pub(crate) stability: Stability,
+    pub(crate) shutdown_deadline: Duration,
+    pub(crate) queue_bytes_max: Option<u64>,
+    pub(crate) node_name: String,
+    /// The address by which others reach this node; its port is added where it has none.
+    pub(crate) advertise_address: Option<String>,
+}
+
+/// Reads the flags.
+pub(crate) fn options(matches: &ArgMatches, path: &str) -> Result<RunOptions, String> {
+    for flag in FLAGS.iter().filter(|flag| flag.kind == FlagKind::NoEffect) {
+        if matches.value_source(flag.name) == Some(ValueSource::CommandLine) {
+            output::error(&format!("Flag --{} has been deprecated, it has no effect\n", flag.name));
+        }
+    }
+    let level = stability(matches)?;
+    for name in EXPERIMENTAL {
+        if truth(matches, name) && level > Stability::Experimental {
+            return Err(format!(
+                "'--{name}' can only be used at experimental stability level. Use --stability.level=experimental to enable."
+            ));
+        }
+    }
+    for name in ["cluster.enabled", "server.http.enable-graphql", "server.http.enable-graphql-playground"] {
+        if truth(matches, name) {
+            return Err(format!("--{name} is not implemented"));
+        }
+    }
+    check_config_format(matches)?;
+    let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
+    if text("windows.priority") != "normal" {
+        return Err("--windows.priority is only available on Windows".to_owned());
+    }
+    let (join, discover) = (text("cluster.join-addresses"), text("cluster.discover-peers"));
+    if !join.is_empty() && !discover.is_empty() {
+        let join: Vec<String> = join.split(',').map(quote).collect();
+        return Err(format!(
+            "at most one of join peers and discover peers may be set, got join peers [{}] and discover peers {}",
+            join.join(" "),
+            quote(&discover)
+        ));
+    }
+    let deadline = matches.get_one::<i64>("feature.component-shutdown-deadline").copied().unwrap_or_default();
+    let deadline =
+        u64::try_from(deadline).map_err(|_| "--feature.component-shutdown-deadline must not be negative".to_owned())?;
+    let or = |value: String, default: fn() -> String| if value.is_empty() { default() } else { value };
+    Ok(RunOptions {
+        path: PathBuf::from(path),
+        storage_path: PathBuf::from(text("storage.path")),
+        listen_address: text("server.http.listen-addr"),
+        memory_address: text("server.http.memory-addr"),
+        ui_path_prefix: text("server.http.ui-path-prefix"),
+        stability: level,
+        shutdown_deadline: Duration::from_nanos(deadline),
+        queue_bytes_max: matches.get_one::<u64>("storage.queue.max-bytes").copied(),
+        node_name: or(text("cluster.node-name"), || version::constant("hostname")),
+        advertise_address: Some(text("cluster.advertise-address")).filter(|address| !address.is_empty()),
+    })
+}
+
+/// Refuses formats that cannot be loaded.
+pub(crate) fn check_config_format(matches: &ArgMatches) -> Result<(), String> {
+    match matches.get_one::<String>("config.format").map(String::as_str) {
+        None | Some("alloy") => Ok(()),
+        Some(format @ ("otelcol" | "prometheus" | "promtail" | "static")) => {
+            Err(format!("--config.format={format} is not implemented, only alloy is"))
+        }
+        Some(format) => Err(format!("unrecognized config format {}", quote(format))),
+    }
+}

@@ -1,0 +1,231 @@
+//! The routes of the API.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use corten_component::metrics::Snapshot;
+use corten_component::{HealthState, Logger, Services};
+use corten_net::{BasicAuthFilter, ServerBody, empty_body, full_body, http_error};
+use corten_runtime::Controller;
+use corten_syntax::quote;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use hyper::body::Incoming;
+
+use crate::encoding::{Coding, MetricFormat, compressed};
+use crate::reload::Reloader;
+use crate::server::ServerOptions;
+use crate::{path, web};
+
+/// Where components serve.
+const COMPONENTS: &str = "/api/v0/component/";
+
+/// A process among its peers.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its name, which no other peer has.
+    pub name: String,
+    /// The address by which others reach it.
+    pub address: String,
+}
+
+/// Answers the requests of the API.
+pub(crate) struct Api {
+    controller: Arc<Controller>,
+    auth: Arc<ArcSwapOption<BasicAuthFilter>>,
+    gather: Arc<dyn Fn() -> Snapshot + Send + Sync>,
+    reloader: Reloader,
+    /// What the paths of the web API begin with.
+    web: String,
+    peer: Peer,
+    logger: Logger,
+}
+
+type Answer = Response<ServerBody>;
+
+impl Api {
+    pub(crate) fn new(
+        controller: Arc<Controller>,
+        services: &Services,
+        reloader: Reloader,
+        options: ServerOptions,
+    ) -> Self {
+        Api {
+            controller,
+            auth: Arc::clone(&services.server.auth),
+            gather: Arc::clone(&services.gather),
+            reloader,
+            web: format!("{}/api/v0/web/", path::normal_prefix(&options.ui_path_prefix)),
+            peer: options.peer,
+            logger: options.logger,
+        }
+    }
+
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let (parts, _) = request.into_parts();
+        let request = Request::from_parts(parts, ());
+        // The same text decides about authentication and about the route, so that no spelling of a path passes one and
+        // means another to the other.
+        let Some(path) = path::decode(request.uri().path()) else {
+            return http_error(StatusCode::BAD_REQUEST, "400 Bad Request");
+        };
+        if let Some(filter) = self.auth.load_full()
+            && let Err(refusal) = filter.check(&path, request.headers())
+        {
+            self.logger.info("failed to authenticate request", &[("path", (&path).into()), ("err", "unauthorized".into())]);
+            return *refusal;
+        }
+        match path.as_str() {
+            "/-/ready" => self.ready(),
+            "/-/healthy" => self.healthy(),
+            "/-/reload" if matches!(*request.method(), Method::GET | Method::POST) => self.reload().await,
+            "/metrics" => self.metrics(request.headers()),
+            path => {
+                if let Some(rest) = path.strip_prefix(COMPONENTS) {
+                    return self.component(path, rest, request).await;
+                }
+                match path.strip_prefix(&*self.web) {
+                    Some(rest) => self.web(rest, request.headers()).await,
+                    None => not_found(),
+                }
+            }
+        }
+    }
+
+    fn ready(&self) -> Answer {
+        match self.controller.is_loaded() {
+            true => text(StatusCode::OK, "Alloy is ready.\n"),
+            false => text(StatusCode::SERVICE_UNAVAILABLE, "Alloy is not ready.\n"),
+        }
+    }
+
+    fn healthy(&self) -> Answer {
+        let unhealthy = |state| state == HealthState::Unhealthy;
+        let nodes = self.controller.components();
+        let nodes = nodes.iter().filter(|node| unhealthy(node.host.health.current().state));
+        let names: Vec<&str> = nodes.map(|node| node.definition.name).collect();
+        if names.is_empty() {
+            return text(StatusCode::OK, "All Alloy components are healthy.\n");
+        }
+        http_error(StatusCode::INTERNAL_SERVER_ERROR, &format!("unhealthy components: {}", names.join(", ")))
+    }
+
+    async fn reload(&self) -> Answer {
+        self.logger.info("reload requested via /-/reload endpoint", &[]);
+        match self.reloader.reload().await {
+            Ok(()) => text(StatusCode::OK, "config reloaded\n"),
+            Err(error) => http_error(StatusCode::BAD_REQUEST, &error),
+        }
+    }
+
+    fn metrics(&self, headers: &HeaderMap) -> Answer {
+        let format = MetricFormat::accepted(headers);
+        let snapshot = (self.gather)();
+        let body = match format {
+            MetricFormat::Text => snapshot.to_text(),
+            MetricFormat::OpenMetrics(_) => snapshot.to_open_metrics(),
+        };
+        // Scrapers know this one coding.
+        let coding = Coding::accepted(headers).filter(|coding| *coding == Coding::Gzip);
+        whole(body, format.content_type(), coding)
+    }
+
+    /// Hands a request to the component whose id its path begins with.
+    async fn component(&self, path: &str, rest: &str, mut request: Request<()>) -> Answer {
+        let Some((node, below)) = self.controller.component_at(rest.trim_start_matches('/')) else {
+            let body = format!("failed to parse URL path {}: invalid path\n", quote(path));
+            return text(StatusCode::BAD_REQUEST, body);
+        };
+        let handler = node.host.handler.lock().clone();
+        let Some(handler) = handler else {
+            let mut response = Response::new(empty_body());
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            return response;
+        };
+        let Some(uri) = below_uri(below, request.uri().query()) else {
+            return http_error(StatusCode::BAD_REQUEST, "400 Bad Request");
+        };
+        *request.uri_mut() = uri;
+        handler.handle(request).await.map(full_body)
+    }
+
+    async fn web(&self, rest: &str, headers: &HeaderMap) -> Answer {
+        let json = match rest {
+            "components" => web::list(&self.controller),
+            "peers" => web::peers(&self.peer),
+            _ => {
+                if let Some(id) = rest.strip_prefix("components/") {
+                    match web::details(&self.controller, id).await {
+                        Some(json) => json,
+                        None => return not_found(),
+                    }
+                } else if rest.strip_prefix("modules/").and_then(|rest| rest.strip_suffix("/components")).is_some() {
+                    // There are no modules.
+                    return http_error(StatusCode::INTERNAL_SERVER_ERROR, "module not found");
+                } else {
+                    return not_found();
+                }
+            }
+        };
+        whole(json, HeaderValue::from_static("application/json"), Coding::accepted(headers))
+    }
+}
+
+/// The path and query that a component sees.
+fn below_uri(below: &str, query: Option<&str>) -> Option<Uri> {
+    let mut text = path::encode(if below.is_empty() { "/" } else { below });
+    if let Some(query) = query {
+        text.push('?');
+        text.push_str(query);
+    }
+    PathAndQuery::try_from(text).ok().map(Uri::from)
+}
+
+fn not_found() -> Answer {
+    http_error(StatusCode::NOT_FOUND, "404 page not found")
+}
+
+/// A response of plain text.
+fn text(status: StatusCode, body: impl Into<String>) -> Answer {
+    let mut response = Response::new(full_body(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// A response with a body that is compressed if that is accepted and worth it.
+fn whole(body: String, content_type: HeaderValue, coding: Option<Coding>) -> Answer {
+    let (body, coding) = compressed(body.into_bytes(), coding);
+    let mut response = Response::new(full_body(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, content_type);
+    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    if let Some(coding) = coding {
+        headers.insert(header::CONTENT_ENCODING, coding.name());
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_component_sees_what_follows_its_id() {
+        let uri = |below, query| below_uri(below, query).map(|uri| uri.to_string());
+        assert_eq!(uri("", None).as_deref(), Some("/"));
+        assert_eq!(uri("/metrics", Some("a=b%20c")).as_deref(), Some("/metrics?a=b%20c"));
+        assert_eq!(uri("/a b/é?#", None).as_deref(), Some("/a%20b/%C3%A9%3F%23"));
+    }
+
+    proptest! {
+        #[test]
+        fn every_decoded_path_can_be_handed_on(below in any::<String>()) {
+            let below = format!("/{below}");
+            let uri = below_uri(&below, None).unwrap();
+            prop_assert_eq!(path::decode(uri.path()), Some(below));
+        }
+    }
+}

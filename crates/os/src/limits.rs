@@ -1,0 +1,43 @@
+//! What the process may use.
+
+/// The most worker threads that the process starts unless it is told otherwise.
+const WORKER_THREADS_MAX: usize = 4;
+
+/// How many threads run tasks: as many as there are cores that the process may use, and four at most. More of them
+/// cost memory and wake each other up, while what takes long runs elsewhere.
+pub fn worker_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(WORKER_THREADS_MAX)
+}
+
+/// Raises the limit on open files to the highest value that the process may set itself, as every server does that keeps
+/// a connection a target. A limit that cannot be raised stays as it is.
+pub fn raise_open_files_limit() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Nofile);
+        if limit.current != limit.maximum {
+            limit.current = limit.maximum;
+            // Some systems refuse the value that they report: then what is there must do.
+            let _ = setrlimit(Resource::Nofile, limit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_one_to_four_worker_threads() {
+        assert!((1..=WORKER_THREADS_MAX).contains(&worker_threads()));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_limit_on_open_files_is_raised_to_the_highest() {
+        raise_open_files_limit();
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
+    }
+}

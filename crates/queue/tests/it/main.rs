@@ -1,0 +1,3 @@
+//! What a queue keeps when its process is killed.
+
+mod kill;

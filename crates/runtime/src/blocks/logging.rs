@@ -1,0 +1,163 @@
+//! The `logging` block.
+
+use corten_component::log::{Format, Level};
+use corten_component::{Component, Context, Error};
+use corten_config::{Arguments, StringEnum};
+use corten_syntax::quote;
+
+/// Configures the program's own log, which goes to standard error. Without the block its defaults apply.
+///
+/// Lines that are written before the block was evaluated are kept and filtered by its level; its format applies from the
+/// first line on.
+#[derive(Arguments, Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The level below which lines are left out.
+    #[arg(default = "info")]
+    level: LevelName,
+    /// How lines are written.
+    #[arg(default = "logfmt")]
+    format: FormatName,
+    /// Where lines go.
+    #[arg(default = "stderr")]
+    destination: Destination,
+}
+
+/// How much a line matters. An empty text stands for the default.
+#[derive(StringEnum, Clone, Copy, Debug, PartialEq, Eq)]
+#[string_enum(refusal = unknown_level)]
+pub enum LevelName {
+    /// The default, `info`.
+    #[value(name = "")]
+    Default,
+    /// Everything.
+    Debug,
+    /// What happened.
+    Info,
+    /// What somebody should look at.
+    Warn,
+    /// What failed.
+    Error,
+}
+
+/// How lines are written. An empty text stands for the default.
+#[derive(StringEnum, Clone, Copy, Debug, PartialEq, Eq)]
+#[string_enum(refusal = unknown_format)]
+pub enum FormatName {
+    /// The default, `logfmt`.
+    #[value(name = "")]
+    Default,
+    /// Pairs of keys and values, `level=info msg="…"`.
+    Logfmt,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where lines go. An empty text stands for the default.
+#[derive(StringEnum, Clone, Copy, Debug, PartialEq, Eq)]
+#[string_enum(refusal = unknown_destination)]
+pub enum Destination {
+    /// The default, `stderr`.
+    #[value(name = "")]
+    Default,
+    /// Standard error.
+    Stderr,
+}
+
+fn unknown_level(text: &str) -> String {
+    format!("unrecognized log level {}", quote(text))
+}
+
+fn unknown_format(text: &str) -> String {
+    format!("unrecognized log format {}", quote(text))
+}
+
+fn unknown_destination(text: &str) -> String {
+    match text {
+        "windows_event_log" => "log destination \"windows_event_log\" is only available on Windows".to_owned(),
+        _ => format!("unrecognized log destination {}", quote(text)),
+    }
+}
+
+/// The block in place.
+#[derive(Debug)]
+pub struct Logging;
+
+impl Component for Logging {
+    const NAME: &'static str = "logging";
+    type Arguments = Config;
+    type Exports = ();
+    type Prepared = (Level, Format);
+
+    async fn prepare(
+        arguments: Config,
+        _: &Context<Self>,
+        _: Option<&Self>,
+    ) -> Result<(Self::Prepared, ()), Error> {
+        let level = match arguments.level {
+            LevelName::Debug => Level::Debug,
+            LevelName::Default | LevelName::Info => Level::Info,
+            LevelName::Warn => Level::Warn,
+            LevelName::Error => Level::Error,
+        };
+        let format = match arguments.format {
+            FormatName::Default | FormatName::Logfmt => Format::Logfmt,
+            FormatName::Json => Format::Json,
+        };
+        Ok(((level, format), ()))
+    }
+
+    fn commit(_: Option<Self>, (level, format): (Level, Format), cx: &Context<Self>) -> Self {
+        cx.logger().sink().configure(level, format);
+        Logging
+    }
+
+    async fn drain(self, cx: &Context<Self>) {
+        cx.logger().sink().configure(Level::Info, Format::default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use corten_config::arguments::Record as _;
+    use corten_config::decode::{DecodeContext, decode};
+    use corten_config::schema::Stability;
+    use corten_syntax::Stmt;
+
+    use super::*;
+
+    fn decoded(body: &str) -> Result<Config, Vec<String>> {
+        let parsed = corten_syntax::parse("t", &format!("logging {{\n{body}\n}}"));
+        let Some(Stmt::Block(block)) = parsed.file.body.first() else { panic!("{}", parsed.diagnostics) };
+        let cx = DecodeContext { scope: &(), minimum: Stability::GenerallyAvailable };
+        let errors = |e: corten_config::decode::DecodeErrors| e.into_diagnostics().iter().map(|d| d.message.clone()).collect();
+        decode::<Config>(block, &cx).map(|decoded| decoded.value).map_err(errors)
+    }
+
+    #[test]
+    fn the_table_of_the_block_is_in_order() {
+        assert_eq!(Config::SCHEMA.defects(), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_not_written_or_empty_has_its_default() {
+        let defaults = Config { level: LevelName::Info, format: FormatName::Logfmt, destination: Destination::Stderr };
+        assert_eq!(decoded(""), Ok(defaults));
+        let empty = decoded("level = \"\"\nformat = \"\"\ndestination = null").map(|config| config.level);
+        assert_eq!(empty, Ok(LevelName::Default));
+    }
+
+    #[test]
+    fn other_words_are_refused_as_the_reference_refuses_them() {
+        let body = "level = \"loud\"\nformat = \"xml\"\ndestination = \"tape\"";
+        assert_eq!(
+            decoded(body),
+            Err(vec![
+                "\"loud\" unrecognized log level \"loud\"".to_owned(),
+                "\"xml\" unrecognized log format \"xml\"".to_owned(),
+                "\"tape\" unrecognized log destination \"tape\"".to_owned(),
+            ])
+        );
+        let windows = decoded("destination = \"windows_event_log\"").unwrap_err();
+        assert!(windows[0].ends_with("is only available on Windows"), "{windows:?}");
+    }
+}

@@ -1,0 +1,8 @@
+//! The blocks that configure the program itself.
+
+use corten_component::Definition;
+
+pub mod logging;
+
+/// The configuration blocks that every program has, sorted by name.
+pub const BLOCKS: &[Definition] = &[Definition::of::<logging::Logging>()];
