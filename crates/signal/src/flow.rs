@@ -1,5 +1,6 @@
 //! How batches are handed from component to component.
 
+use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,6 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use corten_config::decode::CapsuleType;
+use corten_config::schema::CapsuleInfo;
+use corten_config::value::Capsule;
 use tokio::sync::Notify;
 
 /// A kind of telemetry.
@@ -15,6 +19,8 @@ pub trait Signal: Send + Sync + Sized + 'static {
     type Batch: Clone + Send + Sync + fmt::Debug + 'static;
     /// The signal's name, in lower case.
     const NAME: &'static str;
+    /// How a receiver of the signal is named in diagnostics and on reference pages.
+    const RECEIVER: &'static CapsuleInfo;
     /// How many items a batch holds.
     fn items(batch: &Self::Batch) -> usize;
 }
@@ -89,7 +95,7 @@ impl<S: Signal> Inlet<S> {
 
     /// The handle to give to others. All handles of an inlet are equal, and outlive reloads.
     pub fn receiver(&self) -> Receiver<S> {
-        Receiver(Arc::clone(&self.0))
+        Receiver(Some(Arc::clone(&self.0)))
     }
 
     /// Puts a stage in place. Batches in flight finish where they entered.
@@ -108,12 +114,23 @@ impl<S: Signal> Inlet<S> {
 
 /// A handle to a component's entrance. Its identity is the component's: two handles are equal when they lead to the
 /// same inlet.
-pub struct Receiver<S: Signal>(Arc<Core<S>>);
+///
+/// A receiver can lead nowhere: that is what `null` is in a configuration, and what a component exports that was not
+/// evaluated yet. It takes everything and does nothing with it.
+pub struct Receiver<S: Signal>(Option<Arc<Core<S>>>);
 
 impl<S: Signal> Receiver<S> {
-    /// The component that takes the batches.
+    /// The receiver that leads nowhere.
+    pub const NOWHERE: Self = Receiver(None);
+
+    /// Whether it leads somewhere.
+    pub fn leads_somewhere(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// The component that takes the batches; empty where there is none.
     pub fn component(&self) -> &str {
-        &self.0.component
+        self.0.as_ref().map_or("", |core| &core.component)
     }
 
     /// Hands a batch to the component. Before the component has its first stage the caller waits, up to ten seconds.
@@ -122,29 +139,31 @@ impl<S: Signal> Receiver<S> {
     ///
     /// What the component answers; [`ConsumeError::Exited`] when it is gone.
     pub async fn consume(&self, batch: S::Batch) -> Result<(), ConsumeError> {
-        if let Some(stage) = self.0.stage.load_full() {
+        let Some(core) = &self.0 else { return Ok(()) };
+        if let Some(stage) = core.stage.load_full() {
             return stage.0.consume(batch).await;
         }
-        let stage = tokio::time::timeout(FIRST_ATTACH_WAIT_MAX, self.wait_for_stage()).await;
-        match stage {
+        match tokio::time::timeout(FIRST_ATTACH_WAIT_MAX, core.wait_for_stage()).await {
             Ok(Some(stage)) => stage.0.consume(batch).await,
-            Ok(None) => Err(ConsumeError::Exited { component: self.0.component.to_string() }),
+            Ok(None) => Err(ConsumeError::Exited { component: core.component.to_string() }),
             Err(_) => Err(ConsumeError::Retry {
                 after: None,
-                reason: format!("{} does not take anything yet", self.0.component),
+                reason: format!("{} does not take anything yet", core.component),
             }),
         }
     }
+}
 
+impl<S: Signal> Core<S> {
     async fn wait_for_stage(&self) -> Option<Arc<Stage<S>>> {
         loop {
-            let changed = self.0.changed.notified();
+            let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if let Some(stage) = self.0.stage.load_full() {
+            if let Some(stage) = self.stage.load_full() {
                 return Some(stage);
             }
-            if self.0.closed.load(Ordering::Acquire) {
+            if self.closed.load(Ordering::Acquire) {
                 return None;
             }
             changed.await;
@@ -154,13 +173,17 @@ impl<S: Signal> Receiver<S> {
 
 impl<S: Signal> Clone for Receiver<S> {
     fn clone(&self) -> Self {
-        Receiver(Arc::clone(&self.0))
+        Receiver(self.0.clone())
     }
 }
 
 impl<S: Signal> PartialEq for Receiver<S> {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        match (&self.0, &other.0) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        }
     }
 }
 
@@ -168,7 +191,29 @@ impl<S: Signal> Eq for Receiver<S> {}
 
 impl<S: Signal> fmt::Debug for Receiver<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Receiver<{}>({})", S::NAME, self.0.component)
+        write!(f, "Receiver<{}>({})", S::NAME, self.component())
+    }
+}
+
+impl<S: Signal> Capsule for Receiver<S> {
+    fn type_name(&self) -> &'static str {
+        S::RECEIVER.type_name
+    }
+
+    fn equals(&self, other: &dyn Capsule) -> bool {
+        other.as_any().downcast_ref::<Self>() == Some(self)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl<S: Signal> CapsuleType for Receiver<S> {
+    const INFO: &'static CapsuleInfo = S::RECEIVER;
+
+    fn null() -> Option<Self> {
+        Some(Receiver::NOWHERE)
     }
 }
 
@@ -179,9 +224,9 @@ pub struct Fanout<S: Signal> {
 }
 
 impl<S: Signal> Fanout<S> {
-    /// Hands batches to all of these, in order.
+    /// Hands batches to all of these that lead somewhere, in order.
     pub fn new(receivers: Vec<Receiver<S>>) -> Self {
-        Fanout { receivers }
+        Fanout { receivers: receivers.into_iter().filter(Receiver::leads_somewhere).collect() }
     }
 
     /// Hands a batch to every receiver, also when one refuses it.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use corten_config::schema::CapsuleInfo;
+
 use crate::flow::Signal;
 use crate::series::SeriesBlock;
 
@@ -27,6 +29,8 @@ pub enum Metrics {}
 impl Signal for Metrics {
     type Batch = Arc<MetricsBatch>;
     const NAME: &'static str = "metrics";
+    const RECEIVER: &'static CapsuleInfo =
+        &CapsuleInfo { type_name: "storage.Appendable", shown: "MetricsReceiver", object_like: false, from: &[] };
 
     fn items(batch: &Self::Batch) -> usize {
         batch.items()
