@@ -4,14 +4,21 @@
 //! scrape, a keyed hash of the text of each series and where its label set lies, and predicts the next line from that: a
 //! steady line costs one hash and one comparison, and nobody looks at its labels. The text itself is not kept.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use corten_signal::labels::METRIC_NAME;
-use corten_signal::metrics::{MetricType, STALE_NAN};
+use corten_signal::metrics::{
+    Exemplar, Histogram, HistogramCounts, HistogramSample, Metadata, MetricType, ResetHint, STALE_NAN, SeriesMetadata,
+};
 use corten_signal::{BlockBuilder, Labels, LabelsBuilder, Sample, SeriesBlock, SeriesPart};
-use corten_wire::text::{ParseError, TextSink, read_series};
+use corten_wire::exposition::{
+    ParseError, TextSink, exemplar_fits, is_legacy_label_name, is_legacy_metric_name, read_exemplar_labels, read_series,
+    type_name, unescape, unescape_help,
+};
+use corten_wire::histogram::{limit_buckets, limit_schema, schema_for_factor};
 use hashbrown::HashTable;
-use xxhash_rust::xxh3::xxh3_128_with_seed;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
 /// How the labels of a target and those that it exposes are joined, and what is accepted of them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,6 +39,16 @@ pub(crate) struct SeriesRules {
     pub(crate) label_value_length_limit: u64,
     /// Whether names may be any UTF-8 text.
     pub(crate) utf8_names: bool,
+    /// The most buckets of a native histogram; 0 is no limit.
+    pub(crate) bucket_limit: u64,
+    /// The smallest growth from one bucket of a native histogram to the next; 0 is no limit.
+    pub(crate) min_bucket_factor: f64,
+    /// Whether what is known of families is handed on.
+    pub(crate) metadata: bool,
+    /// Whether type and unit are added as labels.
+    pub(crate) type_and_unit_labels: bool,
+    /// Whether the start of a series makes a sample of value zero.
+    pub(crate) start_timestamp_zeros: bool,
 }
 
 /// Why what a target exposes was refused as a whole.
@@ -41,6 +58,8 @@ pub(crate) enum ExpositionError {
     Parse(ParseError),
     /// A series is not acceptable.
     Series(String),
+    /// A native histogram has more buckets than the limit, and cannot have fewer.
+    BucketLimit(String),
     /// More samples than the limit.
     SampleLimit,
 }
@@ -55,7 +74,7 @@ impl std::fmt::Display for ExpositionError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             ExpositionError::Parse(error) => error.fmt(f),
-            ExpositionError::Series(message) => f.write_str(message),
+            ExpositionError::Series(message) | ExpositionError::BucketLimit(message) => f.write_str(message),
             ExpositionError::SampleLimit => f.write_str("sample limit exceeded"),
         }
     }
@@ -70,7 +89,7 @@ struct Entry {
 }
 
 /// Where a series lies: (block, index within the block).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Place {
     block: u16,
     index: u16,
@@ -82,8 +101,41 @@ struct Table {
     block: Arc<SeriesBlock>,
     seen: Vec<u32>,
     dead: u32,
-    samples: Vec<Sample>,
+    taken: Taken,
     samples_before: usize,
+}
+
+/// What the scrape under way brought for the series of a table.
+#[derive(Default)]
+struct Taken {
+    samples: Vec<Sample>,
+    histograms: Vec<HistogramSample>,
+    exemplars: Vec<Exemplar>,
+    metadata: Vec<SeriesMetadata>,
+}
+
+impl Taken {
+    fn is_empty(&self) -> bool {
+        self.samples.is_empty() && self.histograms.is_empty() && self.exemplars.is_empty() && self.metadata.is_empty()
+    }
+}
+
+/// The exemplar of a series that was handed on last.
+#[derive(Clone, Copy, PartialEq)]
+struct LastExemplar {
+    timestamp_ms: i64,
+    fingerprint: u64,
+}
+
+/// What is known of the families of a target.
+#[derive(Default)]
+struct Families {
+    by_name: HashMap<Box<str>, Arc<Metadata>>,
+    /// The families of which something else was said than in the scrape before.
+    changed: Vec<Box<str>>,
+    /// The unit of the family that was named last.
+    unit: String,
+    unit_of: String,
 }
 
 /// The series of one target.
@@ -103,6 +155,10 @@ pub(crate) struct SeriesCache {
     order_is_live: bool,
     scrape: Scrape,
     scratch: LabelsBuilder,
+    exemplars: HashMap<Place, LastExemplar>,
+    families: Families,
+    /// The time of the last scrape that succeeded.
+    committed_ms: i64,
 }
 
 /// The state of the scrape that is under way.
@@ -117,7 +173,7 @@ struct Scrape {
     current: Option<Current>,
     building: BlockBuilder,
     building_seen: Vec<u32>,
-    building_samples: Vec<Sample>,
+    building_taken: Taken,
     /// How many tables there were before this scrape.
     tables_before: usize,
     /// The entries that this scrape made.
@@ -131,6 +187,11 @@ struct Scrape {
     latest_accepted_ms: i64,
     /// Samples whose own time lies too far from the scrape's for an offset.
     far: Vec<(Place, i64, f64)>,
+    /// The series whose exemplars come now, and those exemplars.
+    exemplars_of: Option<(Place, bool)>,
+    exemplars: Vec<Exemplar>,
+    start_ms: Option<i64>,
+    bad_exemplars: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -154,6 +215,8 @@ pub(crate) struct Scraped {
     pub(crate) duplicates: u64,
     /// How many samples were dropped because their time lies too far ahead.
     pub(crate) out_of_bounds: u64,
+    /// How many exemplars were dropped because they are older than the one before.
+    pub(crate) old_exemplars: u64,
 }
 
 /// How far ahead of the scrape the time of a sample may lie, in milliseconds.
@@ -183,6 +246,9 @@ impl SeriesCache {
             order_is_live: false,
             scrape: Scrape::default(),
             scratch: LabelsBuilder::new(),
+            exemplars: HashMap::new(),
+            families: Families::default(),
+            committed_ms: i64::MIN,
         }
     }
 
@@ -198,12 +264,13 @@ impl SeriesCache {
             ..Scrape::default()
         };
         for table in &mut self.tables {
-            table.samples = Vec::with_capacity(table.samples_before);
+            table.taken.samples = Vec::with_capacity(table.samples_before);
         }
     }
 
     /// Ends a scrape that succeeded: its samples, and staleness markers for the series that are gone.
     pub(crate) fn succeed(&mut self) -> Scraped {
+        self.flush_exemplars();
         self.seal_building();
         let unchanged = self.scrape.new_order.is_none() && self.scrape.cursor == self.order.len();
         if !unchanged {
@@ -215,6 +282,8 @@ impl SeriesCache {
             self.forget_missing(&before);
         }
         self.order_is_live = true;
+        self.push_changed_metadata();
+        self.committed_ms = self.scrape.base_ms;
         let scraped = self.take_scraped();
         self.rebuild_when_wasteful();
         scraped
@@ -231,9 +300,13 @@ impl SeriesCache {
         self.tables.truncate(tables_before);
         self.scrape.building = BlockBuilder::new();
         for table in &mut self.tables {
-            table.samples.clear();
+            table.taken = Taken::default();
         }
+        self.scrape.building_taken = Taken::default();
         self.scrape.far.clear();
+        self.exemplars.retain(|place, _| usize::from(place.block) < tables_before);
+        // What was said of families in this scrape was not handed on: it counts as said anew.
+        self.families = Families::default();
         let mut scraped = Scraped { scraped: self.scrape.scraped, ..Scraped::default() };
         scraped.parts = self.end_all();
         scraped
@@ -275,6 +348,7 @@ impl SeriesCache {
             added: scrape.added,
             duplicates: scrape.duplicates,
             out_of_bounds: scrape.out_of_bounds,
+            old_exemplars: scrape.bad_exemplars,
             parts: self.take_parts(),
         }
     }
@@ -283,12 +357,18 @@ impl SeriesCache {
         let base_ms = self.scrape.base_ms;
         let mut parts = Vec::new();
         for table in &mut self.tables {
-            table.samples_before = table.samples.len();
-            if !table.samples.is_empty() {
-                let samples = std::mem::take(&mut table.samples);
-                parts.push(SeriesPart::of_samples(Arc::clone(&table.block), base_ms, samples));
+            table.samples_before = table.taken.samples.len();
+            let taken = std::mem::take(&mut table.taken);
+            if !taken.is_empty() {
+                parts.push(SeriesPart {
+                    block: Arc::clone(&table.block),
+                    base_ms,
+                    samples: taken.samples,
+                    histograms: taken.histograms,
+                    exemplars: taken.exemplars,
+                    metadata: taken.metadata,
+                });
             }
-            table.samples = Vec::new();
         }
         for (place, time_ms, value) in std::mem::take(&mut self.scrape.far) {
             let block = Arc::clone(&self.tables[usize::from(place.block)].block);
@@ -322,6 +402,7 @@ impl SeriesCache {
             if let Ok(found) = self.by_labels.find_entry(hash, |p| *p == place) {
                 found.remove();
             }
+            self.exemplars.remove(&place);
             if self.order_is_live {
                 self.push_stale(place);
             }
@@ -334,7 +415,7 @@ impl SeriesCache {
         let has_time = *seen & 1 == 1;
         let mark = u32::MAX;
         if *seen != mark && (!has_time || self.rules.track_timestamps_staleness) {
-            table.samples.push(Sample { value: STALE_NAN, index: u32::from(place.index), offset_ms: 0 });
+            table.taken.samples.push(Sample { value: STALE_NAN, index: u32::from(place.index), offset_ms: 0 });
         }
         // Whatever text refers to the series as well: it is marked once.
         *seen = mark;
@@ -385,6 +466,12 @@ impl SeriesCache {
         for table in &mut self.tables {
             table.samples_before = table.block.len();
         }
+        let exemplars = std::mem::take(&mut self.exemplars);
+        self.exemplars = exemplars
+            .into_iter()
+            .map(|(place, last)| (moved[usize::from(place.block)][usize::from(place.index)], last))
+            .filter(|(place, _)| *place != NOWHERE)
+            .collect();
     }
 
     fn building_place(&self) -> Place {
@@ -409,17 +496,22 @@ impl SeriesCache {
             block: building.finish(true),
             seen: std::mem::take(&mut self.scrape.building_seen),
             dead: 0,
-            samples: std::mem::take(&mut self.scrape.building_samples),
+            taken: std::mem::take(&mut self.scrape.building_taken),
             samples_before: 0,
         });
     }
 
     fn hash(&self, text: &[u8], metric_type: MetricType) -> [u64; 2] {
         // The type decides how some labels are written, so that one text is two series under two types.
-        let salt = match metric_type {
-            MetricType::Histogram => 1,
-            MetricType::Summary => 2,
-            _ => 0,
+        let salt = if self.rules.type_and_unit_labels {
+            // Type and unit are labels then.
+            metric_type as u64 | xxh3_64(self.families.unit.as_bytes()) << 8
+        } else {
+            match metric_type {
+                MetricType::Histogram => 1,
+                MetricType::Summary => 2,
+                _ => 0,
+            }
         };
         let hash = xxh3_128_with_seed(text, self.seed ^ salt);
         [hash as u64, (hash >> 64) as u64]
@@ -460,6 +552,12 @@ impl SeriesCache {
         let place = self.building_place();
         self.index_labels(place);
         self.scrape.added += 1;
+        if self.rules.metadata
+            && let Some(metadata) = self.families.of_series(text)
+        {
+            let index = u32::from(place.index);
+            self.scrape.building_taken.metadata.push(SeriesMetadata { index, metadata });
+        }
         Ok(place)
     }
 
@@ -470,6 +568,16 @@ impl SeriesCache {
         labels: &mut LabelsBuilder,
     ) -> Result<(), ExpositionError> {
         read_series(text, metric_type, labels)?;
+        if self.rules.type_and_unit_labels {
+            labels.retain(|name, _| name != TYPE_LABEL && name != UNIT_LABEL);
+            if metric_type != MetricType::Unknown {
+                labels.push(TYPE_LABEL, type_name(metric_type));
+            }
+            let metric = labels.get(METRIC_NAME).unwrap_or_default();
+            if !self.families.unit.is_empty() && metric.starts_with(&self.families.unit_of) {
+                labels.push(UNIT_LABEL, &self.families.unit);
+            }
+        }
         join_target_labels(labels, &self.target, self.rules.honor_labels);
         if labels.get(METRIC_NAME).is_none_or(str::is_empty) {
             return Err(ExpositionError::Series("missing metric name (__name__ label)".to_owned()));
@@ -554,6 +662,9 @@ impl IdSet {
     }
 }
 
+const TYPE_LABEL: &str = "__type__";
+const UNIT_LABEL: &str = "__unit__";
+
 const NOWHERE: Place = Place { block: u16::MAX, index: u16::MAX };
 
 fn labels_at<'a>(tables: &'a [Table], building: &'a BlockBuilder, place: Place) -> Labels<'a> {
@@ -607,49 +718,285 @@ impl TextSink for SeriesCache {
 
     #[inline]
     fn sample(&mut self, value: f64, timestamp_ms: Option<i64>) -> Result<(), ExpositionError> {
+        let Some((place, timestamp_ms)) = self.admit(timestamp_ms)? else { return Ok(()) };
+        if let Some(start_ms) = self.scrape.start_ms.take() {
+            self.push_start(place, start_ms, timestamp_ms.unwrap_or(self.scrape.base_ms));
+        }
+        let index = u32::from(place.index);
+        match timestamp_ms.map(|time| i32::try_from(time - self.scrape.base_ms)) {
+            None => self.taken(place).samples.push(Sample { value, index, offset_ms: 0 }),
+            Some(Ok(offset_ms)) => self.taken(place).samples.push(Sample { value, index, offset_ms }),
+            Some(Err(_)) => self.scrape.far.push((place, timestamp_ms.unwrap_or_default(), value)),
+        }
+        Ok(())
+    }
+
+    fn start_timestamp(&mut self, start_ms: i64) -> Result<(), ExpositionError> {
+        self.scrape.start_ms = Some(start_ms).filter(|_| self.rules.start_timestamp_zeros);
+        Ok(())
+    }
+
+    fn histogram(&mut self, mut histogram: Histogram, timestamp_ms: Option<i64>) -> Result<(), ExpositionError> {
+        let Some((place, timestamp_ms)) = self.admit(timestamp_ms)? else { return Ok(()) };
+        let too_many = |error: &dyn std::fmt::Display| ExpositionError::BucketLimit(error.to_string());
+        if self.rules.min_bucket_factor > 1.0 {
+            limit_schema(&mut histogram, schema_for_factor(self.rules.min_bucket_factor)).map_err(|e| too_many(&e))?;
+        }
+        if self.rules.bucket_limit > 0 {
+            let limit = usize::try_from(self.rules.bucket_limit).unwrap_or(usize::MAX);
+            limit_buckets(&mut histogram, limit).map_err(|e| too_many(&e))?;
+        }
+        let timestamp_ms = timestamp_ms.unwrap_or(self.scrape.base_ms);
+        let index = u32::from(place.index);
+        if let Some(start_ms) = self.scrape.start_ms.take()
+            && self.starts_now(place, start_ms, timestamp_ms)
+        {
+            let empty = Arc::new(empty_like(&histogram));
+            self.taken(place).histograms.push(HistogramSample { index, timestamp_ms: start_ms, histogram: empty });
+        }
+        let histogram = Arc::new(histogram);
+        self.taken(place).histograms.push(HistogramSample { index, timestamp_ms, histogram });
+        if let Some((_, of_histogram)) = &mut self.scrape.exemplars_of {
+            *of_histogram = true;
+        }
+        Ok(())
+    }
+
+    fn exemplar(&mut self, labels: &[u8], value: f64, timestamp_ms: Option<i64>) -> Result<(), ExpositionError> {
+        let Some((place, of_histogram)) = self.scrape.exemplars_of else { return Ok(()) };
+        // Without a time of its own an exemplar of a native histogram cannot be told from the one before.
+        if of_histogram && timestamp_ms.is_none() {
+            return Ok(());
+        }
+        let labels = read_exemplar_labels(labels)?;
+        if !exemplar_fits(labels.iter().map(|(name, value)| (&**name, &**value))) {
+            return Ok(());
+        }
+        let timestamp_ms = timestamp_ms.unwrap_or(self.scrape.base_ms);
+        self.scrape.exemplars.push(Exemplar { index: u32::from(place.index), timestamp_ms, value, labels });
+        Ok(())
+    }
+
+    fn family_type(&mut self, name: &[u8], metric_type: MetricType) {
+        if self.rules.metadata || self.rules.type_and_unit_labels {
+            self.families.say(name, |metadata| metadata.metric_type = metric_type);
+        }
+    }
+
+    fn family_help(&mut self, name: &[u8], help: &[u8]) {
+        if self.rules.metadata {
+            let help = unescape_help(&String::from_utf8_lossy(help)).into_owned();
+            self.families.say(name, |metadata| metadata.help = help);
+        }
+    }
+
+    fn family_unit(&mut self, name: &[u8], unit: &[u8]) {
+        if self.rules.metadata || self.rules.type_and_unit_labels {
+            let unit = String::from_utf8_lossy(unit).into_owned();
+            self.families.unit.clone_from(&unit);
+            self.families.say(name, |metadata| metadata.unit = unit);
+        }
+    }
+}
+
+/// A histogram without observations that can stand before another.
+fn empty_like(histogram: &Histogram) -> Histogram {
+    let counts = match histogram.counts {
+        HistogramCounts::Int { .. } => {
+            HistogramCounts::Int { count: 0, zero_count: 0, positive_deltas: Vec::new(), negative_deltas: Vec::new() }
+        }
+        HistogramCounts::Float { .. } => HistogramCounts::Float {
+            count: 0.0,
+            zero_count: 0.0,
+            positive_counts: Vec::new(),
+            negative_counts: Vec::new(),
+        },
+    };
+    Histogram {
+        schema: histogram.schema,
+        zero_threshold: histogram.zero_threshold,
+        sum: 0.0,
+        reset_hint: ResetHint::Yes,
+        positive_spans: Vec::new(),
+        negative_spans: Vec::new(),
+        counts,
+        custom_values: histogram.custom_values.clone(),
+    }
+}
+
+impl Families {
+    /// Notes something of a family.
+    fn say(&mut self, name: &[u8], note: impl FnOnce(&mut Metadata)) {
+        let name = String::from_utf8_lossy(name);
+        let name = unescape(&name);
+        if self.unit_of != *name {
+            // The family before has ended, and with it its unit.
+            if self.by_name.get(&*name).is_none_or(|metadata| metadata.unit != self.unit) {
+                self.unit.clear();
+            }
+            self.unit_of = name.clone().into_owned();
+        }
+        let known = self.by_name.get(&*name);
+        let mut metadata = known.map_or_else(|| Metadata { family: name.to_string(), ..Metadata::default() }, |m| (**m).clone());
+        note(&mut metadata);
+        if known.is_none_or(|known| **known != metadata) {
+            if known.is_some() && !self.changed.contains(&Box::from(&*name)) {
+                self.changed.push(Box::from(&*name));
+            }
+            self.by_name.insert(Box::from(&*name), Arc::new(metadata));
+        }
+    }
+
+    /// What is known of the family of a series, whose text this is.
+    fn of_series(&self, text: &[u8]) -> Option<Arc<Metadata>> {
+        let text = std::str::from_utf8(text).ok()?;
+        let mut labels = LabelsBuilder::new();
+        let name = match text.find(['{', ' ', '\t']) {
+            Some(0) => {
+                read_series(text.as_bytes(), MetricType::Unknown, &mut labels).ok()?;
+                labels.get(METRIC_NAME)?
+            }
+            Some(end) => &text[..end],
+            None => text,
+        };
+        self.of_metric(name)
+    }
+
+    /// What is known of the family of a metric of this name.
+    fn of_metric(&self, name: &str) -> Option<Arc<Metadata>> {
+        if let Some(metadata) = self.by_name.get(name) {
+            return Some(Arc::clone(metadata));
+        }
+        let (stem, suffix) = name.rsplit_once('_')?;
+        let metadata = self.by_name.get(stem)?;
+        let belongs = match metadata.metric_type {
+            MetricType::Counter => suffix == "total",
+            MetricType::Histogram => matches!(suffix, "bucket" | "sum" | "count"),
+            MetricType::GaugeHistogram => matches!(suffix, "bucket" | "gsum" | "gcount"),
+            MetricType::Summary => matches!(suffix, "sum" | "count"),
+            MetricType::Info => suffix == "info",
+            _ => false,
+        };
+        belongs.then(|| Arc::clone(metadata))
+    }
+}
+
+impl SeriesCache {
+    /// Counts a sample or histogram of the current series and decides whether it is kept: then its place, and the time
+    /// that it brought.
+    #[inline]
+    fn admit(&mut self, timestamp_ms: Option<i64>) -> Result<Option<(Place, Option<i64>)>, ExpositionError> {
         let Some(current) = self.scrape.current.take() else {
             return Err(ExpositionError::Series("a sample without a series".to_owned()));
         };
+        if !self.scrape.exemplars.is_empty() {
+            self.flush_exemplars();
+        }
+        self.scrape.exemplars_of = None;
         self.scrape.scraped += 1;
         if self.rules.sample_limit > 0 && self.scrape.scraped > self.rules.sample_limit {
             self.scrape.over_limit = true;
-            return Ok(());
+            return Ok(None);
         }
-        let timestamp_ms = timestamp_ms.filter(|_| self.rules.honor_timestamps);
         self.advance(current);
+        let timestamp_ms = timestamp_ms.filter(|_| self.rules.honor_timestamps);
         let place = self.entries[current.entry as usize].at;
         let number = self.scrape.number;
-        let (seen, samples) = match self.tables.get_mut(usize::from(place.block)) {
-            Some(table) => (&mut table.seen[usize::from(place.index)], &mut table.samples),
-            None => (&mut self.scrape.building_seen[usize::from(place.index)], &mut self.scrape.building_samples),
+        let seen = match self.tables.get_mut(usize::from(place.block)) {
+            Some(table) => &mut table.seen[usize::from(place.index)],
+            None => &mut self.scrape.building_seen[usize::from(place.index)],
         };
-        let offset_ms = match timestamp_ms {
-            None => {
-                if *seen >> 1 == number {
-                    self.scrape.duplicates += 1;
-                    return Ok(());
-                }
-                0
+        match timestamp_ms {
+            None if *seen >> 1 == number => {
+                self.scrape.duplicates += 1;
+                return Ok(None);
             }
             Some(time) if time > self.scrape.latest_accepted_ms => {
                 self.scrape.out_of_bounds += 1;
-                return Ok(());
+                return Ok(None);
             }
-            Some(time) => match i32::try_from(time - self.scrape.base_ms) {
-                Ok(offset) => offset,
-                Err(_) => {
-                    *seen = number << 1 | 1;
-                    self.scrape.far.push((place, time, value));
-                    self.scrape.kept += 1;
-                    return Ok(());
-                }
-            },
-        };
+            _ => {}
+        }
         *seen = number << 1 | u32::from(timestamp_ms.is_some());
-        samples.push(Sample { value, index: u32::from(place.index), offset_ms });
+        self.scrape.exemplars_of = Some((place, false));
         self.scrape.kept += 1;
-        Ok(())
+        Ok(Some((place, timestamp_ms)))
     }
+
+    #[inline]
+    fn taken(&mut self, place: Place) -> &mut Taken {
+        match self.tables.get_mut(usize::from(place.block)) {
+            Some(table) => &mut table.taken,
+            None => &mut self.scrape.building_taken,
+        }
+    }
+
+    /// Whether a series that says when it began to count began after what was handed on of it, and before this sample.
+    fn starts_now(&self, place: Place, start_ms: i64, timestamp_ms: i64) -> bool {
+        let is_new = usize::from(place.block) >= self.scrape.tables_before;
+        start_ms < timestamp_ms && (is_new || start_ms > self.committed_ms)
+    }
+
+    fn push_start(&mut self, place: Place, start_ms: i64, timestamp_ms: i64) {
+        if self.starts_now(place, start_ms, timestamp_ms) {
+            self.scrape.far.push((place, start_ms, 0.0));
+        }
+    }
+
+    /// Hands on the exemplars of a series, oldest first: those that are not older than the last one, and not the same.
+    fn flush_exemplars(&mut self) {
+        let mut exemplars = std::mem::take(&mut self.scrape.exemplars);
+        let Some((place, _)) = self.scrape.exemplars_of else { return };
+        exemplars.sort_by(|a, b| {
+            let order = a.timestamp_ms.cmp(&b.timestamp_ms).then_with(|| a.value.total_cmp(&b.value));
+            order.then_with(|| a.labels.cmp(&b.labels))
+        });
+        for exemplar in exemplars {
+            let last = LastExemplar { timestamp_ms: exemplar.timestamp_ms, fingerprint: fingerprint(&exemplar) };
+            match self.exemplars.get(&place) {
+                Some(before) if *before == last => continue,
+                Some(before) if last.timestamp_ms < before.timestamp_ms => {
+                    self.scrape.bad_exemplars += 1;
+                    continue;
+                }
+                _ => {}
+            }
+            self.exemplars.insert(place, last);
+            self.taken(place).exemplars.push(exemplar);
+        }
+    }
+
+    /// Hands on what is known of the series of families of which something else is said now.
+    fn push_changed_metadata(&mut self) {
+        let changed = std::mem::take(&mut self.families.changed);
+        if changed.is_empty() || !self.rules.metadata {
+            return;
+        }
+        let order = std::mem::take(&mut self.order);
+        for id in &order {
+            let place = self.entries[*id as usize].at;
+            // Series of this scrape were given theirs when they were made, and may be given it again.
+            let table = &mut self.tables[usize::from(place.block)];
+            let name = table.block.labels(u32::from(place.index)).get(METRIC_NAME).unwrap_or_default();
+            if let Some(metadata) = self.families.of_metric(name)
+                && changed.iter().any(|family| **family == *metadata.family)
+            {
+                table.taken.metadata.push(SeriesMetadata { index: u32::from(place.index), metadata });
+            }
+        }
+        self.order = order;
+    }
+}
+
+fn fingerprint(exemplar: &Exemplar) -> u64 {
+    let mut bytes = exemplar.value.to_bits().to_le_bytes().to_vec();
+    for (name, value) in &exemplar.labels {
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.push(0xff);
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.push(0xff);
+    }
+    xxh3_64(&bytes)
 }
 
 impl SeriesCache {
@@ -691,16 +1038,6 @@ fn join_target_labels(labels: &mut LabelsBuilder, target: &LabelsBuilder, honor_
         }
         labels.push(&exported, &value);
     }
-}
-
-fn is_legacy_metric_name(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_' || b == b':')
-        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b':')
-}
-
-fn is_legacy_label_name(name: &str) -> bool {
-    !name.contains(':') && is_legacy_metric_name(name)
 }
 
 #[cfg(test)]
