@@ -3,10 +3,11 @@
 //! A component has a registry of its own; whoever gathers adds the component's labels and merges families of one name.
 //! The registry forgets nothing by itself: it goes with the component.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -19,6 +20,8 @@ pub enum Kind {
     Gauge,
     /// Counts observations in buckets.
     Histogram,
+    /// Quantiles of observations.
+    Summary,
 }
 
 /// A number that only grows.
@@ -116,6 +119,54 @@ impl Histogram {
     }
 }
 
+/// Quantiles of the observations of the last minutes, with the count and sum of all.
+#[derive(Clone, Debug)]
+pub struct Summary(Arc<Mutex<SummaryState>>);
+
+#[derive(Debug)]
+struct SummaryState {
+    quantiles: &'static [f64],
+    recent: VecDeque<(Instant, f64)>,
+    sum: f64,
+    count: u64,
+}
+
+/// How long an observation counts for the quantiles of a summary, and how many do at most.
+const SUMMARY_AGE_MAX: Duration = Duration::from_secs(600);
+const SUMMARY_RECENT_MAX: usize = 1024;
+
+impl Summary {
+    fn new(quantiles: &'static [f64]) -> Self {
+        Summary(Arc::new(Mutex::new(SummaryState { quantiles, recent: VecDeque::new(), sum: 0.0, count: 0 })))
+    }
+
+    /// Takes an observation.
+    pub fn observe(&self, value: f64) {
+        let mut state = self.0.lock();
+        state.sum += value;
+        state.count += 1;
+        if state.recent.len() == SUMMARY_RECENT_MAX {
+            state.recent.pop_front();
+        }
+        state.recent.push_back((Instant::now(), value));
+    }
+
+    fn snapshot(&self) -> Value {
+        let mut state = self.0.lock();
+        while state.recent.front().is_some_and(|(at, _)| at.elapsed() > SUMMARY_AGE_MAX) {
+            state.recent.pop_front();
+        }
+        let mut recent: Vec<f64> = state.recent.iter().map(|(_, value)| *value).collect();
+        recent.sort_by(f64::total_cmp);
+        let at = |quantile: f64| match recent.len() {
+            0 => f64::NAN,
+            len => recent[((quantile * len as f64).ceil() as usize).clamp(1, len) - 1],
+        };
+        let quantiles = state.quantiles.iter().map(|quantile| (*quantile, at(*quantile))).collect();
+        Value::Summary { quantiles, sum: state.sum, count: state.count }
+    }
+}
+
 /// A metric that a family has one of for each set of label values.
 pub trait Cell: Clone + Send + 'static {
     #[doc(hidden)]
@@ -128,6 +179,7 @@ pub enum AnyCell {
     Counter(Counter),
     Gauge(Gauge),
     Histogram(Histogram),
+    Summary(Summary),
     Read(Arc<dyn Fn() -> f64 + Send + Sync>),
 }
 
@@ -149,12 +201,19 @@ impl Cell for Histogram {
     }
 }
 
+impl Cell for Summary {
+    fn wrap(self) -> AnyCell {
+        AnyCell::Summary(self)
+    }
+}
+
 impl AnyCell {
     fn value(&self) -> Value {
         match self {
             AnyCell::Counter(counter) => Value::Number(counter.get() as f64),
             AnyCell::Gauge(gauge) => Value::Number(gauge.get()),
             AnyCell::Histogram(histogram) => histogram.snapshot(),
+            AnyCell::Summary(summary) => summary.snapshot(),
             AnyCell::Read(read) => Value::Number(read()),
         }
     }
@@ -274,6 +333,22 @@ impl Registry {
         Vector { family, make: Arc::new(|| Histogram::new(bounds)), unwrap }
     }
 
+    /// Summaries by label values.
+    pub fn summaries(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &'static [&'static str],
+        quantiles: &'static [f64],
+    ) -> Vector<Summary> {
+        let family = self.family(name, help, Kind::Summary, labels);
+        let unwrap = |cell: &AnyCell| match cell {
+            AnyCell::Summary(summary) => Some(summary.clone()),
+            _ => None,
+        };
+        Vector { family, make: Arc::new(move || Summary::new(quantiles)), unwrap }
+    }
+
     /// A metric whose value is read when somebody gathers.
     pub fn read(
         &self,
@@ -347,6 +422,15 @@ pub enum Value {
         /// How many there were.
         count: u64,
     },
+    /// Of a summary.
+    Summary {
+        /// Quantile and its value.
+        quantiles: Vec<(f64, f64)>,
+        /// The sum of all observations.
+        sum: f64,
+        /// How many there were.
+        count: u64,
+    },
 }
 
 /// A family as it was gathered.
@@ -404,6 +488,7 @@ impl Snapshot {
                 Kind::Counter => "counter",
                 Kind::Gauge => "gauge",
                 Kind::Histogram => "histogram",
+                Kind::Summary => "summary",
             };
             // OpenMetrics names a counter's family without the suffix of its samples.
             let stem = if open_metrics && family.kind == Kind::Counter {
@@ -423,9 +508,17 @@ impl Snapshot {
                         let whole = open_metrics && family.kind == Kind::Gauge;
                         push_line(&mut out, stem, sample_suffix, labels, None, *number, whole);
                     }
+                    Value::Summary { quantiles, sum, count } => {
+                        for (quantile, value) in quantiles {
+                            let quantile = Some(("quantile", *quantile, open_metrics));
+                            push_line(&mut out, stem, "", labels, quantile, *value, open_metrics);
+                        }
+                        push_line(&mut out, stem, "_sum", labels, None, *sum, open_metrics);
+                        push_line(&mut out, stem, "_count", labels, None, *count as f64, false);
+                    }
                     Value::Histogram { buckets, sum, count } => {
                         for (bound, cumulative) in buckets {
-                            let bound = Some((*bound, open_metrics));
+                            let bound = Some(("le", *bound, open_metrics));
                             push_line(&mut out, stem, "_bucket", labels, bound, *cumulative as f64, false);
                         }
                         push_line(&mut out, stem, "_sum", labels, None, *sum, open_metrics);
@@ -443,7 +536,7 @@ fn push_line(
     stem: &str,
     suffix: &str,
     labels: &[(String, String)],
-    bound: Option<(f64, bool)>,
+    bound: Option<(&str, f64, bool)>,
     value: f64,
     as_float: bool,
 ) {
@@ -456,9 +549,9 @@ fn push_line(
             let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
             let _ = write!(out, "{comma}{name}=\"{value}\"");
         }
-        if let Some((bound, as_float)) = bound {
+        if let Some((name, bound, as_float)) = bound {
             let comma = if labels.is_empty() { "" } else { "," };
-            let _ = write!(out, "{comma}le=\"");
+            let _ = write!(out, "{comma}{name}=\"");
             push_number(out, bound, as_float);
             out.push('"');
         }

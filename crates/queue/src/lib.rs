@@ -3,7 +3,12 @@
 //! A queue is one stream of records in a directory: batches that are already encoded and compressed. It knows bytes,
 //! counts, partitions and times; it knows no signal, no protocol and no encoding. Writing is one system call for all
 //! records that wait; each endpoint reads with a cursor of its own and gets runs of records to send as one request.
-//! [`mod@format`] specifies the files.
+//! The files are specified at the top of `format.rs`.
+//!
+//! What is promised: a record whose append was answered with `Ok` survives the end of the process at once and that of
+//! the machine after [`Options::sync_every`]. Each reader gets each record in the order of its partition; after a
+//! crash at most the run that was out comes again in each partition. Whatever a reader does not get is counted, by
+//! reason and by kind: appended = delivered + dropped + pending.
 
 mod cursor;
 mod format;

@@ -250,7 +250,8 @@ impl fmt::Debug for Queue {
 
 impl Queue {
     /// Opens the queue in `dir`, which is created if need be, and locks it. Of its segments only the footers are read,
-    /// and the whole of those that were not closed. Two threads are started.
+    /// and the whole of those that were not closed. Two threads are started. It waits for the disk: within a runtime
+    /// it belongs on a thread that may block.
     ///
     /// # Errors
     ///
@@ -567,14 +568,23 @@ fn open_segment(dir: &Path, storage: &dyn Storage, id: u64, state: &mut State) -
         file => file?,
     };
     let file_len = file.metadata()?.len();
-    let footer = match file_len.checked_sub(FOOTER_LEN as u64) {
-        Some(at) => format::decode_footer(&storage.read(&file, at, FOOTER_LEN)?, id, file_len),
-        None => None,
-    };
+    let footer_at = file_len.checked_sub(FOOTER_LEN as u64);
+    let footer = footer_at.and_then(|at| storage.read(&file, at, FOOTER_LEN).ok());
+    let footer = footer.and_then(|footer| format::decode_footer(&footer, id, file_len));
     let (end, summary, file_len) = match footer {
         Some((end, summary)) => (end, summary, file_len),
         None => {
-            let (end, summary) = scan_segment(storage, &file, id, file_len)?;
+            let Ok((end, summary)) = scan_segment(storage, &file, id, file_len) else {
+                // A bad medium: what is on it stays, for somebody who can save more of it.
+                state.read_errors += 1;
+                return Ok(());
+            };
+            if summary.totals.records == 0 {
+                let header = storage.read(&file, 0, SEGMENT_HEADER_LEN as usize)?;
+                if format::is_foreign_segment(&header) {
+                    return Ok(());
+                }
+            }
             if file_len > u64::from(end) {
                 state.torn_tails += 1;
                 state.damaged_bytes += file_len - u64::from(end);

@@ -98,6 +98,22 @@ fn a_run_ends_at_each_limit_and_at_each_change() {
 }
 
 #[test]
+fn a_record_may_be_larger_than_what_is_read_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    run(async {
+        for partitions in [1, 3] {
+            let queue = Queue::open(&dir.path().join(partitions.to_string()), options()).unwrap();
+            let chunk = crate::reader::CHUNK_BYTES;
+            let lens = [10, chunk - 100, chunk, 3 * chunk, 20, 7 * chunk / 2, 30];
+            for (number, len) in (0..).zip(lens) {
+                queue.append(vec![numbered(number, 0, partitions, len)]).await.unwrap();
+            }
+            assert_eq!(drain(&queue.reader("r", eager())).await, [0, 1, 2, 3, 4, 5, 6]);
+        }
+    });
+}
+
+#[test]
 fn a_run_that_is_not_full_waits_until_it_is() {
     let dir = tempfile::tempdir().unwrap();
     run(async {
@@ -246,6 +262,7 @@ fn a_dropped_run_comes_again_and_a_released_one_after_reopening() {
         let run = reader.next().await.unwrap();
         assert_eq!(numbers(&run), [0, 1, 2]);
         reader.release(run);
+        assert_eq!((reader.stats().memory_bytes, reader.lag().in_flight.records), (0, 0));
         append(&queue, 3..5).await;
         reader.flush();
         assert!(reader.next().await.is_none(), "a partition whose run was released hands out nothing");

@@ -1,8 +1,9 @@
 //! The caps in bytes and age.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{append, drain, dropped, eager, options, run, simple, until};
+use super::{Faulty, append, drain, dropped, eager, options, run, simple, until};
 use crate::{AppendError, NewRecord, Options, Outcome, Queue, ReaderOptions, keeper, reason};
 
 fn small() -> Options {
@@ -65,6 +66,11 @@ fn a_queue_that_may_not_drop_refuses_until_something_is_settled() {
         };
         assert!(matches!(refused, AppendError::Overflow), "{refused}");
         assert!(appended > 50, "{appended}");
+        tokio::select! {
+            biased;
+            () = queue.space() => panic!("nothing was settled"),
+            () = tokio::task::yield_now() => {}
+        }
         let waiting = tokio::spawn({
             let queue = queue.clone();
             async move {
@@ -123,6 +129,29 @@ fn what_is_not_settled_in_time_is_dropped_and_counted_on_disk_and_in_memory() {
 }
 
 #[test]
+fn what_goes_while_it_is_read_is_lost_and_not_handed_out_too() {
+    let dir = tempfile::tempdir().unwrap();
+    run(async {
+        let disk = Faulty::new();
+        let options = Options { segment_bytes_max: 4096, ..options() };
+        let queue = Queue::open_with(dir.path(), options, disk.clone()).unwrap();
+        append(&queue, 0..30).await;
+        let reader = queue.reader("r", eager());
+        disk.gate.store(true, Ordering::SeqCst);
+        let reading = tokio::spawn(async move { (drain(&reader).await, reader) });
+        // Each read takes one from the number of bad ones to come.
+        until(|| disk.bad_reads.load(Ordering::SeqCst) < 0).await;
+        queue.shared().advance_clock(Duration::from_secs(9 * 3600));
+        keeper::expire(queue.shared());
+        append(&queue, [30]).await;
+        disk.gate.store(false, Ordering::SeqCst);
+        let (all, reader) = reading.await.unwrap();
+        assert_eq!(all, [30]);
+        assert_eq!((dropped(&reader, reason::EXPIRED).samples, reader.stats().delivered.samples), (30, 1));
+    });
+}
+
+#[test]
 fn an_old_segment_is_closed_so_that_it_can_go() {
     let dir = tempfile::tempdir().unwrap();
     run(async {
@@ -152,7 +181,13 @@ fn a_reader_skips_what_is_too_old_for_it() {
         let reader = queue.reader("r", choosy);
         assert_eq!(drain(&reader).await, [0, 2, 4]);
         assert_eq!(dropped(&reader, reason::TOO_OLD).samples, 2);
-        assert_eq!(drain(&queue.reader("all", eager())).await, [0, 1, 2, 3, 4]);
+        queue.append(vec![at(5, 1000)]).await.unwrap();
+        assert_eq!(drain(&reader).await, [0; 0]);
+        assert_eq!(dropped(&reader, reason::TOO_OLD).samples, 3);
+        assert_eq!(drain(&queue.reader("all", eager())).await, [0, 1, 2, 3, 4, 5]);
+        queue.close().await;
+        let queue = Queue::open(dir.path(), options()).unwrap();
+        assert_eq!(queue.reader("r", eager()).lag().pending.records, 0, "what was skipped is not looked at again");
     });
 }
 

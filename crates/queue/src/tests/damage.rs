@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
-use super::{append, drain, dropped, eager, numbers, options, run, simple};
+use super::{Faulty, append, drain, dropped, eager, numbered, numbers, options, run, simple};
 use crate::cursor::CursorFile;
 use crate::format::{CURSOR_NAME_LEN, CURSOR_SLOT_LEN};
 use crate::{Options, Outcome, Queue, ReaderOptions, Start, reason};
@@ -112,6 +113,30 @@ fn two_readers_count_one_damage_once_and_each_what_it_loses() {
 }
 
 #[test]
+fn damage_to_what_was_settled_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    run(async {
+        let queue = Queue::open(dir.path(), options()).unwrap();
+        let reader = queue.reader("r", eager());
+        queue.append(vec![numbered(0, 0, 2, 100), numbered(1, 1, 2, 100), numbered(2, 1, 2, 100)]).await.unwrap();
+        let first = reader.next().await.unwrap();
+        let second = reader.next().await.unwrap();
+        assert_eq!((numbers(&first), numbers(&second)), (vec![0], vec![1, 2]));
+        reader.settle(second, Outcome::Delivered);
+        queue.abandon();
+        let path = segments(dir.path()).remove(0);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[64 + 172 + 100] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let queue = Queue::open(dir.path(), options()).unwrap();
+        let reader = queue.reader("r", eager());
+        assert_eq!(drain(&reader).await, [0]);
+        assert!(reader.stats().dropped.is_empty());
+        assert_eq!(queue.stats().damaged_records, 1);
+    });
+}
+
+#[test]
 fn a_segment_that_vanished_is_skipped_and_counted() {
     let dir = tempfile::tempdir().unwrap();
     run(async {
@@ -129,20 +154,41 @@ fn a_segment_that_vanished_is_skipped_and_counted() {
 }
 
 #[test]
-fn a_segment_of_another_version_is_passed_over() {
+fn a_segment_of_another_version_is_passed_over_and_kept_if_nothing_of_it_is_understood() {
+    run(async {
+        for understood in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = made(dir.path(), true).await;
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[8] = 2;
+            let checksum = crc32c::crc32c(&bytes[..60]).to_le_bytes();
+            bytes[60..64].copy_from_slice(&checksum);
+            if !understood {
+                bytes[64..].fill(b'?');
+            }
+            fs::write(&path, &bytes).unwrap();
+            let queue = Queue::open(dir.path(), options()).unwrap();
+            let reader = queue.reader("r", eager());
+            append(&queue, [RECORDS]).await;
+            assert_eq!(drain(&reader).await, [RECORDS]);
+            assert_eq!(dropped(&reader, reason::DAMAGED).samples, if understood { RECORDS } else { 0 });
+            assert_eq!(fs::read(&path).unwrap(), bytes);
+        }
+    });
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_does_not_stop_the_queue() {
     let dir = tempfile::tempdir().unwrap();
     run(async {
         let path = made(dir.path(), true).await;
-        let mut bytes = fs::read(&path).unwrap();
-        bytes[8] = 2;
-        let checksum = crc32c::crc32c(&bytes[..60]).to_le_bytes();
-        bytes[60..64].copy_from_slice(&checksum);
-        fs::write(&path, bytes).unwrap();
-        let queue = Queue::open(dir.path(), options()).unwrap();
-        let reader = queue.reader("r", eager());
+        let disk = Faulty::new();
+        disk.bad_reads.store(2, Ordering::SeqCst);
+        let queue = Queue::open_with(dir.path(), options(), disk).unwrap();
         append(&queue, [RECORDS]).await;
-        assert_eq!(drain(&reader).await, [RECORDS]);
-        assert_eq!(dropped(&reader, reason::DAMAGED).samples, RECORDS);
+        assert_eq!(drain(&queue.reader("r", eager())).await, [RECORDS]);
+        assert_eq!(queue.stats().read_errors, 1);
+        assert!(path.exists());
     });
 }
 

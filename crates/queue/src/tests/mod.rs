@@ -4,13 +4,14 @@ mod basics;
 mod caps;
 mod damage;
 mod disk;
+mod ledger;
 mod model;
 
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -103,6 +104,8 @@ struct Faulty {
     read_bytes: AtomicU64,
     /// Reads to let fail.
     bad_reads: AtomicI64,
+    /// Reads wait while it is shut.
+    gate: AtomicBool,
 }
 
 impl Faulty {
@@ -145,6 +148,9 @@ impl Storage for Faulty {
             return Err(io::Error::other("bad sector"));
         }
         let bytes = Disk.read(file, at, len)?;
+        while self.gate.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         self.reads.fetch_add(1, Ordering::SeqCst);
         self.read_bytes.fetch_add(bytes.len() as u64, Ordering::SeqCst);
         Ok(bytes)
