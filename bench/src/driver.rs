@@ -78,21 +78,13 @@ impl Settings {
         let build = peers::build_dir()?;
         let peers_dir = args.text("--peers-dir")?.map_or_else(|| build.join("peers"), PathBuf::from);
 
-        let kind = match args.text("--ours-mode")?.as_deref() {
-            None | Some("run") => subject::Kind::CortenRun,
-            Some("thin") => subject::Kind::CortenThin,
-            Some(other) => return Err(Error::new(format!("option --ours-mode: {other:?} is neither run nor thin"))),
-        };
-        if kind == subject::Kind::CortenThin && scenario.kind == Kind::Start {
-            return Err(Error::new("thin mode does not say when it is ready; use --ours-mode run"));
-        }
         let extra = args.texts("--ours-arg")?;
         let mut subjects = Vec::new();
         for (index, path) in args.texts("--ours")?.into_iter().enumerate() {
             // Subjects are started in a directory of their own.
             let binary = fs::canonicalize(&path).context(format!("option --ours: {path}"))?;
             let name = if index == 0 { "corten".to_owned() } else { format!("corten{}", index + 1) };
-            subjects.push(Subject { name, kind, binary, extra: extra.clone(), version: None });
+            subjects.push(Subject { name, kind: subject::Kind::CortenRun, binary, extra: extra.clone(), version: None });
         }
         let wanted = args.text("--peers")?.unwrap_or_else(|| "vmagent,prometheus".to_owned());
         for name in wanted.split(',').filter(|name| !name.is_empty() && *name != "none") {
@@ -611,7 +603,6 @@ mod tests {
         assert!(error("s1 --peers alloy").contains("there is no peer \"alloy\""));
         assert!(error("s1 --peers vmagent --peers-dir /nonexistent").starts_with("not run: vmagent"));
         assert!(error("s1 --peers none --ours /nonexistent/corten").starts_with("option --ours"));
-        assert!(error("start --ours-mode thin").contains("thin mode"));
         assert!(error("s1 --peers none --ours /bin/sh --pairs 0").contains("must not be zero"));
         let settings = take("s1 --peers none --ours /bin/sh --ours /bin/sh --window 60s --pin").unwrap();
         let names: Vec<_> = settings.subjects.iter().map(|subject| subject.name.as_str()).collect();

@@ -37,7 +37,6 @@ use crate::{
 const HELP: &str = "\
 corten-bench run <scenario>    measure Corten and its peers side by side
     --ours <path>              the corten binary; given twice, two builds are compared
-    --ours-mode run|thin       how it is started (run)
     --ours-arg <arg>           a further argument for it; may be repeated
     --peers <a,b>              vmagent, prometheus, or none (vmagent,prometheus)
     --pairs <n>                rounds, each of which runs every subject once (5)

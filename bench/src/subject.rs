@@ -18,8 +18,6 @@ use crate::{
 pub(crate) enum Kind {
     /// `corten run` with a configuration.
     CortenRun,
-    /// `corten thin` with a list of targets: the data path without the runtime.
-    CortenThin,
     /// Prometheus in agent mode.
     Prometheus,
     /// vmagent of VictoriaMetrics.
@@ -93,19 +91,6 @@ impl Subject {
                     format!("--server.http.listen-addr={http}"),
                 ];
                 (args, Some(http))
-            }
-            Kind::CortenThin => {
-                if job.relabel {
-                    return Err(Error::new("thin mode has no relabel rules; use --ours-mode run"));
-                }
-                let targets = match job.targets {
-                    Some(targets) => utf8(targets.list)?,
-                    None => write("targets.txt", String::new())?,
-                };
-                let interval = format!("{}ms", job.interval.as_millis());
-                let args = ["thin", "--targets", &targets, "--interval", &interval, "--url", &url, "--storage.path"];
-                let args = args.into_iter().map(str::to_owned).chain([data]).collect();
-                (args, None)
             }
             Kind::Prometheus => {
                 let config = write("prometheus.yml", scrape_config(job)? + &remote_write_config(job, &url))?;
@@ -254,15 +239,6 @@ mod tests {
     }
 
     #[test]
-    fn the_thin_thread_takes_a_list_of_targets() {
-        let (args, _, ready) = prepare(Kind::CortenThin, true, false);
-        let expected = "thin --targets DIR/list --interval 5000ms --url http://127.0.0.1:9/api/v1/write \
-                        --storage.path DIR/data --more";
-        assert_eq!(args.join(" "), expected);
-        assert_eq!(ready, None);
-    }
-
-    #[test]
     fn relabel_rules_are_the_same_for_all() {
         for kind in [Kind::CortenRun, Kind::Prometheus, Kind::Vmagent] {
             let (_, config, _) = prepare(kind, true, true);
@@ -277,6 +253,5 @@ mod tests {
         assert_eq!(prepare(Kind::Prometheus, false, false).1, "scrape_configs: []\n");
         assert_eq!(prepare(Kind::Vmagent, false, false).1, "scrape_configs: []\n");
         assert_eq!(prepare(Kind::CortenRun, false, false).1, "// Nothing to do.\n");
-        assert_eq!(prepare(Kind::CortenThin, false, false).1, "");
     }
 }

@@ -58,7 +58,9 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> Result<(), Stri
         "schema" => schema::main(),
         "completion" => {
             let shell = only_argument(matches)?;
-            let shell = shell.parse().map_err(|_| format!("invalid shell {}, must be one of {}", quote(shell), SHELLS.join(", ")))?;
+            let shell = shell
+                .parse()
+                .map_err(|_| format!("invalid shell {}, must be one of {}", quote(shell), SHELLS.join(", ")))?;
             complete(shell);
             Ok(())
         }
@@ -167,9 +169,7 @@ fn value_parser_of(kind: FlagKind) -> ValueParser {
         FlagKind::Duration => (|text: &str| duration::parse(text).map_err(|error| error.to_string())).into(),
         FlagKind::Count => value_parser!(u32).into(),
         FlagKind::Bytes => parse_bytes.into(),
-        FlagKind::Stability => {
-            (|text: &str| text.parse::<Stability>().map_err(|error| error.to_string())).into()
-        }
+        FlagKind::Stability => (|text: &str| text.parse::<Stability>().map_err(|error| error.to_string())).into(),
         FlagKind::Text | FlagKind::Truth | FlagKind::NoEffect => ValueParser::string(),
     }
 }
@@ -245,7 +245,9 @@ fn message(error: &clap::Error) -> String {
                 false => format!("unknown command {} for \"corten\"", quote(command)),
             }
         }
-        ErrorKind::InvalidValue if context(ContextKind::InvalidValue).is_empty() => format!("flag needs an argument: {name}"),
+        ErrorKind::InvalidValue if context(ContextKind::InvalidValue).is_empty() => {
+            format!("flag needs an argument: {name}")
+        }
         ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
             let why = std::error::Error::source(error).map_or_else(|| "invalid value".to_owned(), ToString::to_string);
             format!("invalid argument {} for {} flag: {why}", quote(context(ContextKind::InvalidValue)), quote(name))
@@ -255,5 +257,55 @@ fn message(error: &clap::Error) -> String {
             let text = error.to_string();
             text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_are_in_order() {
+        command().debug_assert();
+        assert!(FLAGS.is_sorted_by(|a, b| a.name < b.name));
+    }
+
+    #[test]
+    fn bytes_are_read_with_their_unit() {
+        for (text, bytes) in
+            [("1", Ok(1)), ("512B", Ok(512)), ("3KiB", Ok(3072)), ("10GiB", Ok(10 << 30)), ("1TiB", Ok(1 << 40))]
+        {
+            assert_eq!(parse_bytes(text), bytes, "{text}");
+        }
+        for (text, error) in [
+            ("0", "\"0\" is out of range"),
+            ("99999999TiB", "\"99999999TiB\" is out of range"),
+            ("-1", "\"-1\" is no number of bytes"),
+            ("GiB", "\"GiB\" is no number of bytes"),
+            ("", "\"\" is no number of bytes"),
+            ("1GB", "unknown unit \"GB\", must be one of B, KiB, MiB, GiB, TiB"),
+        ] {
+            assert_eq!(parse_bytes(text), Err(error.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn flags_are_read_as_pflag_reads_them() {
+        let run = |arguments: &[&str]| {
+            let all = ["corten", "run"].iter().chain(arguments).copied();
+            let matches = command().try_get_matches_from(all).map_err(|error| message(&error))?;
+            let (_, matches) = matches.subcommand().ok_or("no command")?;
+            crate::run::flags::options(matches, only_argument(matches)?)
+        };
+        let options = run(&["--storage.path", "-odd-", "path", "--cluster.enabled=F", "--storage.path=last"]).unwrap();
+        assert_eq!((options.path.to_str(), options.storage_path.to_str()), (Some("path"), Some("last")));
+        assert_eq!(options.listen_address, "127.0.0.1:12345");
+        assert_eq!(options.shutdown_deadline, std::time::Duration::from_secs(600));
+        assert_eq!(options.queue_bytes_max, None);
+        // A bare flag of a truth value takes no argument: what follows is the path.
+        assert!(run(&["--disable-reporting", "true"]).is_ok_and(|options| options.path.to_str() == Some("true")));
+        assert_eq!(run(&["a", "--", "--b"]).unwrap_err(), "accepts 1 arg(s), received 2");
+        let negative = run(&["a", "--feature.component-shutdown-deadline=-1s"]).unwrap_err();
+        assert_eq!(negative, "--feature.component-shutdown-deadline must not be negative");
     }
 }

@@ -13,7 +13,7 @@ pub(crate) fn main() -> Result<(), String> {
         let wanted = catalog.iter().filter(|(kind, _)| wanted(*kind));
         wanted.map(|(_, definition)| (definition.name.to_owned(), entry(definition))).collect()
     };
-    let functions: Map<String, Value> = stdlib::FUNCTIONS
+    let mut functions: Map<String, Value> = stdlib::FUNCTIONS
         .iter()
         .map(|function| {
             let about = json!({
@@ -24,6 +24,12 @@ pub(crate) fn main() -> Result<(), String> {
             (function.name.to_owned(), about)
         })
         .collect();
+    let aliases = stdlib::ALIASES.iter();
+    functions.extend(
+        aliases.map(|(alias, name)| {
+            ((*alias).to_owned(), json!({ "deprecated_alias_of": name, "stability": "deprecated" }))
+        }),
+    );
     let constants: Vec<&str> = stdlib::CONSTANTS.iter().map(|(name, _)| *name).collect();
     let schema = json!({
         "components": of_kind(|kind| kind == NodeKind::Component),

@@ -13,7 +13,8 @@ const LOCK: &str = "corten.lock";
 /// the same queues would damage them.
 pub(crate) fn take(path: &Path) -> Result<File, String> {
     let shown = quote(&path.display().to_string());
-    let failed = |what: &str, error: &std::io::Error| format!("failed to {what} storage path {shown}: {}", io_error_text(error));
+    let failed =
+        |what: &str, error: &std::io::Error| format!("failed to {what} storage path {shown}: {}", io_error_text(error));
     std::fs::create_dir_all(path).map_err(|error| failed("create", &error))?;
     let options = || File::options().create(true).truncate(false).write(true).open(path.join(LOCK));
     let file = options().map_err(|error| failed("lock", &error))?;
@@ -34,7 +35,10 @@ mod tests {
         let path = dir.path().join("a/b");
         let lock = take(&path).unwrap();
         let refused = take(&path).unwrap_err();
-        assert_eq!(refused, format!("storage path {} is in use by another process", quote(&path.display().to_string())));
+        assert_eq!(
+            refused,
+            format!("storage path {} is in use by another process", quote(&path.display().to_string()))
+        );
         drop(lock);
         assert!(take(&path).is_ok());
     }
@@ -45,6 +49,9 @@ mod tests {
         let file = dir.path().join("file");
         std::fs::write(&file, "").unwrap();
         let refused = take(&file.join("below")).unwrap_err();
-        assert!(refused.starts_with("failed to create storage path ") && refused.ends_with(": not a directory"), "{refused}");
+        assert!(
+            refused.starts_with("failed to create storage path ") && refused.ends_with(": not a directory"),
+            "{refused}"
+        );
     }
 }

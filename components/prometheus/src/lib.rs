@@ -1,4 +1,18 @@
 //! The components whose names begin with `prometheus.`, but for the exporters.
 
+pub mod echo;
+mod forward;
+pub mod relabel;
 pub mod remote_write;
 pub mod scrape;
+mod size;
+
+use corten_component::Definition;
+
+/// The components of the family.
+pub const COMPONENTS: &[Definition] = &[
+    Definition::of::<echo::Echo>(),
+    Definition::of::<relabel::Relabel>(),
+    Definition::of::<remote_write::RemoteWrite>(),
+    Definition::of::<scrape::Scrape>(),
+];

@@ -1,53 +1,911 @@
 //! `prometheus.remote_write`.
 
 mod lane;
+mod sender;
+mod transform;
 
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use corten_queue::{Outcome, Reader, Run};
-use corten_wire::snappy;
-use http_body_util::{BodyExt as _, Full};
+use corten_component::metrics::{Counter, DEFAULT_BUCKETS, Gauge, Histogram, Refresh, Vector};
+use corten_component::{Component, Context, DebugInfo, Error, Field, Health, Task};
+use corten_config::encode::Item;
+use corten_config::{Arguments, CheckErrors, Exports, StringEnum, Value};
+use corten_net::{Client, ClientConfig, ClientOptions};
+use corten_queue::{Options, Queue, Reader, ReaderOptions, Start, default_bytes_max};
+use corten_signal::flow::BoxFuture;
+use corten_signal::relabel::{NameScheme, Rule, Rules};
+use corten_signal::{Consume, ConsumeError, Inlet, Metrics, MetricsBatch, Receiver};
+use http::header::{HeaderName, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Uri};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use xxhash_rust::xxh3::xxh3_64;
 
-pub use lane::Lane;
+use lane::{Kinds, Lane};
+use sender::{SendMetrics, SendSettings, SendState, Sender};
+use transform::Transform;
 
-type HttpClient = hyper_util::client::legacy::Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>;
+/// Sends samples to remote write endpoints, through a queue on disk.
+#[derive(Arguments, Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Labels to add to series that do not have them.
+    #[arg(optional)]
+    external_labels: BTreeMap<String, String>,
+    /// Where to send samples.
+    #[block(name = "endpoint")]
+    endpoints: Vec<Endpoint>,
+    /// How long samples are kept on disk.
+    #[block(default)]
+    wal: Wal,
+}
 
-/// Sends what a queue holds to an endpoint, until the queue is closed.
-pub async fn send_all(reader: Arc<Reader>, client: HttpClient, uri: http::Uri) {
-    while let Some(run) = reader.next().await {
-        let reader = Arc::clone(&reader);
-        let client = client.clone();
-        let uri = uri.clone();
-        tokio::spawn(async move { send(&reader, &client, &uri, run).await });
+/// Where to send samples.
+#[derive(Arguments, Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    /// The name of the endpoint in metrics. Also names its place in the queue: an endpoint that keeps its name keeps what
+    /// waits for it, whatever else changes.
+    #[arg(default = "")]
+    name: String,
+    /// The URL to send to.
+    url: String,
+    /// How long a request may take.
+    #[arg(default = "30s")]
+    remote_timeout: Duration,
+    /// Headers of every request. They win over headers of the same name.
+    #[arg(optional)]
+    headers: BTreeMap<String, String>,
+    /// Whether to send exemplars.
+    #[arg(default = true)]
+    send_exemplars: bool,
+    /// Whether to send native histograms. Those with bounds of their own cannot be sent by version 1 of the protocol.
+    #[arg(default = false)]
+    send_native_histograms: bool,
+    /// The version of the protocol, by the name of its message.
+    #[arg(default = "prometheus.WriteRequest")]
+    protobuf_message: ProtobufMessage,
+    /// Whether each new connection takes one of the host's addresses by chance.
+    #[arg(default = false)]
+    round_robin_dns: bool,
+    #[flatten(defaults(enable_http2 = false))]
+    client: ClientConfig,
+    /// How requests are made of samples.
+    #[block(default)]
+    queue_config: QueueConfig,
+    /// Rules for the labels of series before they are sent.
+    #[block(name = "write_relabel_config")]
+    write_relabel_configs: Vec<Rule>,
+}
+
+/// A version of the protocol.
+#[derive(StringEnum, Clone, Copy, Debug, PartialEq, Eq)]
+#[string_enum(refusal = refuse_message)]
+pub(crate) enum ProtobufMessage {
+    /// Remote write 1.
+    #[value(name = "prometheus.WriteRequest")]
+    V1,
+}
+
+fn refuse_message(text: &str) -> String {
+    if text == "io.prometheus.write.v2.Request" {
+        return "remote write 2 is not implemented yet; use \"prometheus.WriteRequest\"".to_owned();
+    }
+    format!("unknown type for remote write protobuf message {text}, supported: prometheus.WriteRequest")
+}
+
+/// How requests are made of samples.
+#[derive(Arguments, Clone, Debug, PartialEq)]
+pub struct QueueConfig {
+    /// How many samples a request under way may have waiting in memory behind it while the disk takes nothing.
+    #[arg(default = 10000)]
+    capacity: u32,
+    /// The most requests under way at a time. Series are shared out among them, so that the samples of one stay in order.
+    #[arg(default = 50)]
+    max_shards: u16,
+    /// The fewest requests that may be under way at a time.
+    #[arg(default = 1)]
+    min_shards: u16,
+    /// The most samples in a request.
+    #[arg(default = 2000)]
+    max_samples_per_send: u32,
+    /// How long samples wait until a request is full.
+    #[arg(default = "5s")]
+    batch_send_deadline: Duration,
+    /// The first wait after a request that failed. Each further wait is twice as long.
+    #[arg(default = "30ms")]
+    min_backoff: Duration,
+    /// The longest wait after a request that failed.
+    #[arg(default = "5s")]
+    max_backoff: Duration,
+    /// Whether a request that is answered with the status 429 is sent again.
+    #[arg(default = true)]
+    retry_on_http_429: bool,
+    /// Samples that are older are not sent. 0 sends all.
+    #[arg(default = "0s")]
+    sample_age_limit: Duration,
+}
+
+/// How long samples are kept on disk.
+#[derive(Arguments, Clone, Debug, PartialEq)]
+pub struct Wal {
+    /// How often what is no longer needed is deleted.
+    #[arg(default = "2h")]
+    truncate_frequency: Duration,
+    /// How long samples are kept at least, also when they were sent.
+    #[arg(default = "5m")]
+    min_keepalive_time: Duration,
+    /// How long samples are kept at most, also when they were not sent.
+    #[arg(default = "8h")]
+    max_keepalive_time: Duration,
+    /// The most bytes on disk; the oldest go first, sent or not. By default what the flag `--storage.queue.max-bytes`
+    /// says.
+    max_bytes: Option<crate::size::ByteSize>,
+}
+
+impl Config {
+    fn check(&self) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        for (at, endpoint) in self.endpoints.iter().enumerate() {
+            let identity = endpoint.identity();
+            if self.endpoints[..at].iter().any(|other| other.identity() == identity) {
+                let text = if endpoint.name.is_empty() {
+                    "duplicate remote write configs: endpoints of one URL need names".to_owned()
+                } else {
+                    format!("duplicate remote write configs: two endpoints have the name {:?}", endpoint.name)
+                };
+                errors.push(&["endpoint"], text);
+            }
+        }
+        errors.into_result()
     }
 }
 
-async fn send(reader: &Reader, client: &HttpClient, uri: &http::Uri, run: Run) {
-    let raw_len = run.records.iter().map(|r| u64::from(r.raw_len)).sum();
-    let body = Bytes::from(snappy::join(raw_len, run.records.iter().map(|r| r.body.as_ref())));
-    let mut wait = Duration::from_millis(30);
-    loop {
-        let request = http::Request::post(uri)
-            .header("content-encoding", "snappy")
-            .header("content-type", "application/x-protobuf")
-            .header("x-prometheus-remote-write-version", "0.1.0")
-            .body(Full::new(body.clone()));
-        let Ok(request) = request else { return };
-        if let Ok(response) = client.request(request).await {
-            let status = response.status();
-            let _ = response.into_body().collect().await;
-            if status.is_success() {
-                reader.settle(run, Outcome::Delivered);
-                return;
-            }
-            if status.is_client_error() && status != http::StatusCode::TOO_MANY_REQUESTS {
-                reader.settle(run, Outcome::Dropped("refused"));
-                return;
+impl Endpoint {
+    fn check(&self) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        match self.url.parse::<Uri>() {
+            Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() => {}
+            _ => {
+                let url = corten_net::redact_url(&self.url);
+                errors.push(&["url"], format!("cannot parse remote_write url {url:?}: want http:// or https:// with a host"));
             }
         }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(Duration::from_secs(5));
+        for (name, value) in &self.headers {
+            if HeaderName::try_from(name.as_str()).is_err() || HeaderValue::try_from(value.as_str()).is_err() {
+                errors.push(&["headers"], format!("{name:?} is not a header, or its value is none"));
+            }
+        }
+        errors.into_result()
+    }
+
+    /// What names the endpoint's place in the queue: never credentials, never tuning.
+    fn identity(&self) -> String {
+        if !self.name.is_empty() {
+            return format!("name:{}", self.name);
+        }
+        let Ok(uri) = self.url.parse::<Uri>() else { return String::new() };
+        let scheme = uri.scheme_str().unwrap_or("http");
+        let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+        format!("{scheme}://{}:{port}{}", uri.host().unwrap_or_default(), uri.path())
+    }
+
+    /// The name of the endpoint in metrics.
+    fn remote_name(&self) -> String {
+        if self.name.is_empty() { format!("{:06x}", xxh3_64(self.identity().as_bytes()) >> 40) } else { self.name.clone() }
+    }
+
+    fn shown_url(&self) -> String {
+        corten_net::redact_url(&self.url)
+    }
+}
+
+impl QueueConfig {
+    fn check(&self) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        errors.require(self.min_shards > 0, &["min_shards"], "min_shards must be greater than 0");
+        errors.require(
+            self.max_shards >= self.min_shards,
+            &["max_shards", "min_shards"],
+            "max_shards must not be less than min_shards",
+        );
+        errors.require(
+            self.max_shards <= corten_queue::PARTITIONS_MAX,
+            &["max_shards"],
+            "max_shards must not be greater than 1024",
+        );
+        errors.require(
+            self.max_samples_per_send > 0,
+            &["max_samples_per_send"],
+            "max_samples_per_send must be greater than 0",
+        );
+        errors.require(
+            self.max_backoff >= self.min_backoff,
+            &["max_backoff", "min_backoff"],
+            "max_backoff must not be less than min_backoff",
+        );
+        errors.into_result()
+    }
+}
+
+impl Wal {
+    fn check(&self) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        errors.require(!self.truncate_frequency.is_zero(), &["truncate_frequency"], "truncate_frequency must not be 0");
+        errors.require(
+            self.max_keepalive_time > self.min_keepalive_time,
+            &["max_keepalive_time", "min_keepalive_time"],
+            "min_keepalive_time must be smaller than max_keepalive_time",
+        );
+        errors.into_result()
+    }
+}
+
+/// What others refer to.
+#[derive(Exports, Clone, Debug, PartialEq)]
+pub struct Exported {
+    /// Takes the samples that are to be sent.
+    receiver: Receiver<Metrics>,
+}
+
+/// The component.
+pub struct RemoteWrite {
+    inlet: Inlet<Metrics>,
+    lanes: HashMap<u64, Arc<Lane>>,
+    endpoints: HashMap<(u64, String), RunningEndpoint>,
+    shared: Arc<SharedMetrics>,
+    keeper: Task,
+}
+
+/// An endpoint that is sent to.
+struct RunningEndpoint {
+    info: Arc<EndpointInfo>,
+    settings: watch::Sender<Arc<SendSettings>>,
+    ending: watch::Sender<bool>,
+    handle: JoinHandle<()>,
+}
+
+/// What is known of an endpoint by those who only look.
+struct EndpointInfo {
+    remote_name: String,
+    url: String,
+    lane: Arc<Lane>,
+    reader: Reader,
+    state: Arc<SendState>,
+    queue_config: Mutex<QueueConfig>,
+    rates: Mutex<Rates>,
+    desired_shards: Mutex<f64>,
+}
+
+/// What was prepared.
+pub struct Prepared {
+    lanes: Vec<(u64, PreparedLane)>,
+    endpoints: Vec<PreparedEndpoint>,
+}
+
+/// A lane that is to be.
+enum PreparedLane {
+    /// One that runs already.
+    Kept(Arc<Lane>),
+    /// One whose queue was opened.
+    New(Queue, Transform, Kinds, u64),
+}
+
+struct PreparedEndpoint {
+    lane: u64,
+    config: Endpoint,
+    settings: SendSettings,
+    queue_options: Options,
+}
+
+impl Component for RemoteWrite {
+    const NAME: &'static str = "prometheus.remote_write";
+    type Arguments = Config;
+    type Exports = Exported;
+    type Prepared = (Prepared, Option<Inlet<Metrics>>);
+
+    async fn prepare(
+        config: Config,
+        cx: &Context<Self>,
+        current: Option<&Self>,
+    ) -> Result<(Self::Prepared, Exported), Error> {
+        let services = cx.services();
+        let root = cx.data_dir().join("queue");
+        let bytes_max = config.wal.max_bytes.map(|size| size.bytes()).or(services.queue_bytes_max);
+        let external: Vec<(String, String)> =
+            config.external_labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        let mut prepared = Prepared { lanes: Vec::new(), endpoints: Vec::new() };
+        for endpoint in &config.endpoints {
+            let rules = Rules::new(&endpoint.write_relabel_configs, NameScheme::Legacy)
+                .map_err(|(at, error)| Error::new(format!("write_relabel_config {}: {error}", at + 1)))?;
+            let kinds = Kinds { histograms: endpoint.send_native_histograms, exemplars: endpoint.send_exemplars };
+            let key = lane_key(&external, &endpoint.write_relabel_configs, kinds);
+            let dir = root.join(format!("{key:016x}"));
+            let queue_options = queue_options(&config.wal, &endpoint.queue_config, bytes_max, &dir);
+            if !prepared.lanes.iter().any(|(have, _)| *have == key) {
+                let running = current.and_then(|current| current.lanes.get(&key));
+                let lane = match running {
+                    Some(lane) => PreparedLane::Kept(Arc::clone(lane)),
+                    None => {
+                        let queue = open_queue(dir, queue_options.clone()).await?;
+                        let samples_max = u64::from(endpoint.queue_config.max_samples_per_send);
+                        PreparedLane::New(queue, Transform::new(external.clone(), rules), kinds, samples_max)
+                    }
+                };
+                prepared.lanes.push((key, lane));
+            }
+            let settings = send_settings(endpoint, services).await?;
+            prepared.endpoints.push(PreparedEndpoint { lane: key, config: endpoint.clone(), settings, queue_options });
+        }
+        let inlet = current.is_none().then(|| Inlet::new(cx.id()));
+        let receiver = match (&inlet, current) {
+            (Some(inlet), _) => inlet.receiver(),
+            (None, Some(current)) => current.inlet.receiver(),
+            (None, None) => Receiver::NOWHERE,
+        };
+        Ok(((prepared, inlet), Exported { receiver }))
+    }
+
+    fn commit(current: Option<Self>, (prepared, inlet): Self::Prepared, cx: &Context<Self>) -> Self {
+        let mut component = match (current, inlet) {
+            (Some(current), _) => current,
+            (None, inlet) => Self::start(inlet.unwrap_or_else(|| Inlet::new(cx.id())), cx),
+        };
+        let mut lanes = HashMap::new();
+        for (key, lane) in prepared.lanes {
+            let lane = match lane {
+                PreparedLane::Kept(lane) => lane,
+                PreparedLane::New(queue, transform, kinds, samples_max) => {
+                    Arc::new(Lane::new(Arc::from(cx.id()), queue, transform, kinds, samples_max))
+                }
+            };
+            lanes.insert(key, lane);
+        }
+        let mut endpoints = HashMap::new();
+        for endpoint in prepared.endpoints {
+            let place = (endpoint.lane, endpoint.config.identity());
+            let lane = &lanes[&endpoint.lane];
+            lane.queue().set_options(endpoint.queue_options.clone());
+            lane.set_samples_max(u64::from(endpoint.config.queue_config.max_samples_per_send));
+            let running = match component.endpoints.remove(&place) {
+                Some(running) => running.change(endpoint),
+                None => component.shared.start_endpoint(endpoint, lane, &place.1, cx),
+            };
+            endpoints.insert(place, running);
+        }
+        let gone = std::mem::replace(&mut component.endpoints, endpoints);
+        let lanes_before = std::mem::replace(&mut component.lanes, lanes);
+        *component.shared.endpoints.lock() = component.endpoints.values().map(|e| Arc::clone(&e.info)).collect();
+        component.inlet.attach(Arc::new(Stage(component.lanes.values().cloned().collect())));
+        let unused: Vec<Arc<Lane>> =
+            lanes_before.into_iter().filter(|(key, _)| !component.lanes.contains_key(key)).map(|(_, lane)| lane).collect();
+        let shared = Arc::clone(&component.shared);
+        tokio::spawn(async move { retire(gone, unused, &shared).await });
+        component
+    }
+
+    async fn drain(self, _: &Context<Self>) {
+        self.inlet.close();
+        self.keeper.stop().await;
+        for lane in self.lanes.values() {
+            lane.close().await;
+        }
+        for running in self.endpoints.values() {
+            running.info.reader.flush();
+        }
+        let deadline = tokio::time::Instant::now() + FLUSH_WAIT_MAX;
+        for running in self.endpoints.into_values() {
+            running.end(deadline).await;
+        }
+        for lane in self.lanes.into_values() {
+            lane.queue().clone().close().await;
+        }
+    }
+}
+
+/// How long what waits is still sent when the program ends or an endpoint goes, as long as the peer takes it.
+const FLUSH_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Hands batches to all lanes.
+struct Stage(Vec<Arc<Lane>>);
+
+impl Consume<Metrics> for Stage {
+    fn consume(&self, batch: Arc<MetricsBatch>) -> BoxFuture<'_, Result<(), ConsumeError>> {
+        Box::pin(async move {
+            let mut result = Ok(());
+            for lane in &self.0 {
+                let taken = lane.take(&batch).await;
+                result = result.and(taken);
+            }
+            result
+        })
+    }
+}
+
+/// What decides the bytes of a lane.
+fn lane_key(external: &[(String, String)], rules: &[Rule], kinds: Kinds) -> u64 {
+    xxh3_64(format!("v1 {external:?} {rules:?} {kinds:?}").as_bytes())
+}
+
+/// What a sample takes in a record, about, in bytes.
+const SAMPLE_BYTES: usize = 32;
+
+fn queue_options(wal: &Wal, queue: &QueueConfig, bytes_max: Option<u64>, dir: &std::path::Path) -> Options {
+    Options {
+        memory_bytes_max: queue.capacity as usize * usize::from(queue.max_shards) * SAMPLE_BYTES,
+        bytes_max: bytes_max.unwrap_or_else(|| default_bytes_max(dir)),
+        age_max: wal.max_keepalive_time,
+        keep_settled_min: wal.min_keepalive_time,
+        truncate_every: wal.truncate_frequency,
+        ..Options::default()
+    }
+}
+
+async fn open_queue(dir: PathBuf, options: Options) -> Result<Queue, Error> {
+    let shown = dir.display().to_string();
+    let opened = tokio::task::spawn_blocking(move || Queue::open(&dir, options)).await;
+    let opened = opened.map_err(|error| Error::new(format!("opening the queue {shown}: {error}")))?;
+    opened.map_err(|error| Error::new(format!("opening the queue {shown}: {error}")))
+}
+
+async fn send_settings(endpoint: &Endpoint, services: &corten_component::Services) -> Result<SendSettings, Error> {
+    let invalid = |error: &dyn std::fmt::Display| Error::new(error.to_string());
+    let mut headers = HeaderMap::new();
+    for (name, value) in &endpoint.headers {
+        let name = HeaderName::try_from(name.as_str()).map_err(|e| invalid(&e))?;
+        headers.insert(name, HeaderValue::try_from(value.as_str()).map_err(|e| invalid(&e))?);
+    }
+    let user_agent = HeaderValue::from_str(&services.user_agent).map_err(|e| invalid(&e))?;
+    let user_agent = headers.remove(USER_AGENT).unwrap_or(user_agent);
+    let options = ClientOptions {
+        user_agent,
+        dialer: Some(Arc::clone(&services.dialer)),
+        headers,
+        random_address: endpoint.round_robin_dns,
+        ..ClientOptions::default()
+    };
+    let client = Client::new(endpoint.client.clone(), options).await.map_err(|e| invalid(&e))?;
+    let queue = &endpoint.queue_config;
+    Ok(SendSettings {
+        client,
+        uri: endpoint.url.parse().map_err(|e| invalid(&e))?,
+        timeout: endpoint.remote_timeout,
+        backoff_min: queue.min_backoff,
+        backoff_max: queue.max_backoff,
+        retry_on_429: queue.retry_on_http_429,
+        installation_id: HeaderValue::from_str(&services.installation_id).map_err(|e| invalid(&e))?,
+    })
+}
+
+fn reader_options(queue: &QueueConfig) -> ReaderOptions {
+    ReaderOptions {
+        items_max: queue.max_samples_per_send,
+        wait_max: queue.batch_send_deadline,
+        age_max: (!queue.sample_age_limit.is_zero()).then_some(queue.sample_age_limit),
+        start: Start::Newest,
+        ..ReaderOptions::default()
+    }
+}
+
+/// Ends endpoints that are gone from the configuration: what waits for them is still sent for a while. Then lanes that
+/// nobody uses any more.
+async fn retire(gone: HashMap<(u64, String), RunningEndpoint>, unused: Vec<Arc<Lane>>, shared: &SharedMetrics) {
+    for lane in &unused {
+        lane.close().await;
+    }
+    let deadline = tokio::time::Instant::now() + FLUSH_WAIT_MAX;
+    for running in gone.values() {
+        running.info.reader.flush();
+    }
+    for ((_, identity), running) in gone {
+        let info = Arc::clone(&running.info);
+        running.end(deadline).await;
+        info.lane.queue().remove_reader(&identity);
+        shared.forget(&info);
+    }
+    for lane in unused {
+        lane.queue().clone().close().await;
+    }
+}
+
+impl RunningEndpoint {
+    /// Takes other settings; connections and place in the queue stay.
+    fn change(self, endpoint: PreparedEndpoint) -> Self {
+        self.info.reader.set_options(reader_options(&endpoint.config.queue_config));
+        *self.info.queue_config.lock() = endpoint.config.queue_config;
+        self.settings.send_replace(Arc::new(endpoint.settings));
+        self
+    }
+
+    /// Waits until all is sent, or nothing can be.
+    async fn end(mut self, deadline: tokio::time::Instant) {
+        if self.info.state.failing.load(Ordering::Relaxed) {
+            self.ending.send_replace(true);
+        }
+        if tokio::time::timeout_at(deadline, &mut self.handle).await.is_err() {
+            self.ending.send_replace(true);
+            self.handle.abort();
+        }
+    }
+}
+
+/// The metrics of all endpoints.
+struct SharedMetrics {
+    endpoints: Mutex<Vec<Arc<EndpointInfo>>>,
+    samples: Vector<Counter>,
+    failed: Vector<Counter>,
+    retried: Vector<Counter>,
+    bytes: Vector<Counter>,
+    duration: Vector<Histogram>,
+    dropped: Vector<Gauge>,
+    pending: Vector<Gauge>,
+    shards: Vector<Gauge>,
+    shards_min: Vector<Gauge>,
+    shards_max: Vector<Gauge>,
+    shards_desired: Vector<Gauge>,
+    max_samples_per_send: Vector<Gauge>,
+    highest_received: Gauge,
+    queue_highest: Vector<Gauge>,
+    queue_highest_sent: Vector<Gauge>,
+    samples_in: Gauge,
+    wal_bytes: Gauge,
+    wal_segment: Gauge,
+    wal_corruptions: Gauge,
+    wal_samples: Gauge,
+}
+
+const ENDPOINT_LABELS: &[&str] = &["remote_name", "url"];
+
+impl SharedMetrics {
+    fn new(registry: &corten_component::metrics::Registry) -> Arc<Self> {
+        let shared = Arc::new(SharedMetrics {
+            endpoints: Mutex::default(),
+            samples: registry.counters(
+                "prometheus_remote_storage_samples_total",
+                "Total number of samples sent to remote storage.",
+                ENDPOINT_LABELS,
+            ),
+            failed: registry.counters(
+                "prometheus_remote_storage_samples_failed_total",
+                "Total number of samples which failed on send to remote storage, non-recoverable errors.",
+                ENDPOINT_LABELS,
+            ),
+            retried: registry.counters(
+                "prometheus_remote_storage_samples_retried_total",
+                "Total number of samples which failed on send to remote storage but were retried because the send error \
+                 was recoverable.",
+                ENDPOINT_LABELS,
+            ),
+            bytes: registry.counters(
+                "prometheus_remote_storage_bytes_total",
+                "The total number of bytes of data (not metadata) sent by the queue after compression. Note that when \
+                 exemplars over remote write is enabled the exemplars included in a remote write request count towards \
+                 this metric.",
+                ENDPOINT_LABELS,
+            ),
+            duration: registry.histograms(
+                "prometheus_remote_storage_sent_batch_duration_seconds",
+                "Duration of send calls to the remote storage.",
+                ENDPOINT_LABELS,
+                DEFAULT_BUCKETS,
+            ),
+            dropped: registry.gauges(
+                "prometheus_remote_storage_samples_dropped_total",
+                "Total number of samples which were dropped after being read from the WAL before being sent via remote \
+                 write, either via relabelling, due to being too old or unintentionally because of an unknown reference \
+                 ID.",
+                &["remote_name", "url", "reason"],
+            ),
+            pending: registry.gauges(
+                "prometheus_remote_storage_samples_pending",
+                "The number of samples pending in the queues shards to be sent to the remote storage.",
+                ENDPOINT_LABELS,
+            ),
+            shards: registry.gauges(
+                "prometheus_remote_storage_shards",
+                "The number of shards used for parallel sending to the remote storage.",
+                ENDPOINT_LABELS,
+            ),
+            shards_min: registry.gauges(
+                "prometheus_remote_storage_shards_min",
+                "The minimum number of shards that the queue is allowed to run.",
+                ENDPOINT_LABELS,
+            ),
+            shards_max: registry.gauges(
+                "prometheus_remote_storage_shards_max",
+                "The maximum number of shards that the queue is allowed to run.",
+                ENDPOINT_LABELS,
+            ),
+            shards_desired: registry.gauges(
+                "prometheus_remote_storage_shards_desired",
+                "The number of shards that the queues shard calculation wants to run based on the rate of samples in vs. \
+                 samples out.",
+                ENDPOINT_LABELS,
+            ),
+            max_samples_per_send: registry.gauges(
+                "prometheus_remote_storage_max_samples_per_send",
+                "The maximum number of samples to be sent, in a single request, to the remote storage. Note that, when \
+                 sending of exemplars over remote write is enabled, exemplars count towards this limt.",
+                ENDPOINT_LABELS,
+            ),
+            highest_received: registry.gauge(
+                "prometheus_remote_storage_highest_timestamp_in_seconds",
+                "Highest timestamp that has come into the remote storage via the Appender interface, in seconds since \
+                 epoch. Initialized to 0 when no data has been received yet.",
+            ),
+            queue_highest: registry.gauges(
+                "prometheus_remote_storage_queue_highest_timestamp_seconds",
+                "Highest timestamp that was enqueued, in seconds since epoch.",
+                ENDPOINT_LABELS,
+            ),
+            queue_highest_sent: registry.gauges(
+                "prometheus_remote_storage_queue_highest_sent_timestamp_seconds",
+                "Timestamp from a WAL sample, the highest timestamp successfully sent by this queue, in seconds since \
+                 epoch.",
+                ENDPOINT_LABELS,
+            ),
+            samples_in: registry.gauge(
+                "prometheus_remote_storage_samples_in_total",
+                "Samples in to remote storage, compare to samples out for queue managers.",
+            ),
+            wal_bytes: registry.gauge(
+                "prometheus_tsdb_wal_storage_size_bytes",
+                "Size of the write log directory.",
+            ),
+            wal_segment: registry.gauge(
+                "prometheus_tsdb_wal_segment_current",
+                "Write log segment index that TSDB is currently writing to.",
+            ),
+            wal_corruptions: registry.gauge(
+                "prometheus_remote_write_wal_corruptions_total",
+                "Total number of WAL corruptions.",
+            ),
+            wal_samples: registry.gauge(
+                "prometheus_remote_write_wal_samples_appended_total",
+                "Total number of samples appended to the WAL",
+            ),
+        });
+        let weak = Arc::downgrade(&shared);
+        registry.before_gathering(weak);
+        shared
+    }
+
+    fn start_endpoint(
+        self: &Arc<Self>,
+        endpoint: PreparedEndpoint,
+        lane: &Arc<Lane>,
+        identity: &str,
+        cx: &Context<RemoteWrite>,
+    ) -> RunningEndpoint {
+        let remote_name = endpoint.config.remote_name();
+        let url = endpoint.config.shown_url();
+        let labels = [remote_name.as_str(), url.as_str()];
+        let metrics = SendMetrics {
+            samples: self.samples.with(&labels),
+            failed: self.failed.with(&labels),
+            retried: self.retried.with(&labels),
+            bytes: self.bytes.with(&labels),
+            duration: self.duration.with(&labels),
+        };
+        let reader = lane.queue().reader(identity, reader_options(&endpoint.config.queue_config));
+        let state = Arc::new(SendState::default());
+        let (settings, settings_of_sender) = watch::channel(Arc::new(endpoint.settings));
+        let (ending, ending_of_sender) = watch::channel(false);
+        let context = cx.clone();
+        let sender = Sender {
+            reader: reader.clone(),
+            settings: settings_of_sender,
+            metrics,
+            state: Arc::clone(&state),
+            logger: cx.logger().clone(),
+            ending: ending_of_sender,
+            report: Arc::new(move |health: Option<Health>| context.report_health(health)),
+        };
+        let info = Arc::new(EndpointInfo {
+            remote_name,
+            url,
+            lane: Arc::clone(lane),
+            reader,
+            state,
+            queue_config: Mutex::new(endpoint.config.queue_config),
+            rates: Mutex::default(),
+            desired_shards: Mutex::new(1.0),
+        });
+        RunningEndpoint { info, settings, ending, handle: tokio::spawn(sender.run()) }
+    }
+
+    fn forget(&self, info: &EndpointInfo) {
+        let labels = [info.remote_name.as_str(), info.url.as_str()];
+        for counters in [&self.samples, &self.failed, &self.retried, &self.bytes] {
+            counters.remove(&labels);
+        }
+        self.duration.remove(&labels);
+        for gauges in [
+            &self.pending,
+            &self.shards,
+            &self.shards_min,
+            &self.shards_max,
+            &self.shards_desired,
+            &self.max_samples_per_send,
+            &self.queue_highest,
+            &self.queue_highest_sent,
+        ] {
+            gauges.remove(&labels);
+        }
+        for reason in ["dropped_series", "too_old", "expired", "overflow", "memory_overflow", "damaged", "missing_segment"] {
+            self.dropped.remove(&[&info.remote_name, &info.url, reason]);
+        }
+    }
+}
+
+impl Refresh for SharedMetrics {
+    fn refresh(&self) {
+        let endpoints = self.endpoints.lock().clone();
+        let mut lanes: Vec<&Arc<Lane>> = Vec::new();
+        for info in &endpoints {
+            if !lanes.iter().any(|lane| Arc::ptr_eq(lane, &info.lane)) {
+                lanes.push(&info.lane);
+            }
+            let labels = [info.remote_name.as_str(), info.url.as_str()];
+            let (lag, stats) = (info.reader.lag(), info.reader.stats());
+            let config = info.queue_config.lock().clone();
+            self.pending.with(&labels).set((lag.pending.samples + lag.in_flight.samples) as f64);
+            self.shards.with(&labels).set(f64::from(info.lane.partitions()));
+            self.shards_min.with(&labels).set(f64::from(config.min_shards));
+            self.shards_max.with(&labels).set(f64::from(config.max_shards));
+            self.shards_desired.with(&labels).set(*info.desired_shards.lock());
+            self.max_samples_per_send.with(&labels).set(f64::from(config.max_samples_per_send));
+            self.queue_highest.with(&labels).set(seconds(lag.highest_appended_ms.unwrap_or_default()));
+            let sent = info.state.highest_sent_ms.load(Ordering::Relaxed) as i64;
+            self.queue_highest_sent.with(&labels).set(seconds(sent));
+            self.dropped.with(&[labels[0], labels[1], "dropped_series"]).set(info.lane.dropped() as f64);
+            for (reason, totals) in &stats.dropped {
+                if *reason != "refused" {
+                    self.dropped.with(&[labels[0], labels[1], reason]).set(totals.samples as f64);
+                }
+            }
+        }
+        let (mut bytes, mut segment, mut damaged, mut samples, mut highest) = (0, 0, 0, 0, i64::MIN);
+        for lane in lanes {
+            let stats = lane.queue().stats();
+            bytes += stats.disk_bytes;
+            segment = segment.max(stats.segment_current);
+            damaged += stats.damaged_records + stats.torn_tails;
+            samples += lane.taken();
+            highest = highest.max(stats.highest_ms.unwrap_or(i64::MIN));
+        }
+        self.wal_bytes.set(bytes as f64);
+        self.wal_segment.set(segment as f64);
+        self.wal_corruptions.set(damaged as f64);
+        self.wal_samples.set(samples as f64);
+        self.samples_in.set(samples as f64);
+        self.highest_received.set(if highest == i64::MIN { 0.0 } else { seconds(highest) });
+    }
+}
+
+fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1000.0
+}
+
+impl DebugInfo for SharedMetrics {
+    fn debug_info(&self) -> Vec<Item> {
+        let endpoints = self.endpoints.lock().clone();
+        endpoints.iter().map(|info| info.debug_info()).collect()
+    }
+}
+
+impl EndpointInfo {
+    fn debug_info(&self) -> Item {
+        let attr = |name: &str, value: Value| Item::Attr { name: name.to_owned(), value };
+        let lag = self.reader.lag();
+        let mut body = vec![
+            attr("name", Value::from(self.remote_name.as_str())),
+            attr("url", Value::from(self.url.as_str())),
+            attr("samples_pending", Value::from(lag.pending.samples + lag.in_flight.samples)),
+            attr("shards", Value::from(u64::from(self.lane.partitions()))),
+        ];
+        if let Some((at, error)) = &*self.state.last_error.lock() {
+            body.push(attr("last_error", Value::from(error.as_str())));
+            body.push(attr("last_error_at", Value::from(corten_component::log::rfc3339(*at))));
+        }
+        Item::Block { name: "endpoint".to_owned(), label: None, body }
+    }
+}
+
+/// How often the number of partitions is chosen anew.
+const RESHARD_EVERY: Duration = Duration::from_secs(10);
+
+/// The weight of the newest measurement in a rate.
+const RATE_WEIGHT: f64 = 0.2;
+
+/// Measurements of an endpoint, smoothed, a second.
+#[derive(Default)]
+struct Rates {
+    measured: Option<(Instant, u64, u64, u64)>,
+    taken: f64,
+    sent: f64,
+    sending: f64,
+    smooth: bool,
+}
+
+impl RemoteWrite {
+    fn start(inlet: Inlet<Metrics>, cx: &Context<Self>) -> Self {
+        let shared = SharedMetrics::new(cx.metrics());
+        cx.show_debug_info(Arc::clone(&shared) as Arc<dyn DebugInfo>);
+        let context = cx.clone();
+        let watched = Arc::clone(&shared);
+        let keeper = cx.spawn("shard keeper", move |mut stop| {
+            let (context, shared) = (context.clone(), Arc::clone(&watched));
+            async move {
+                while stop.sleep(RESHARD_EVERY).await {
+                    let endpoints = shared.endpoints.lock().clone();
+                    choose_partitions(&endpoints, &context);
+                }
+                Ok(())
+            }
+        });
+        RemoteWrite { inlet, lanes: HashMap::new(), endpoints: HashMap::new(), shared, keeper }
+    }
+}
+
+/// Chooses for each lane among how many partitions its series are shared out: as many requests as it takes to send what
+/// comes in, and a twentieth of what waits each second.
+fn choose_partitions(endpoints: &[Arc<EndpointInfo>], cx: &Context<RemoteWrite>) {
+    for info in endpoints {
+        info.measure();
+    }
+    for info in endpoints {
+        let of_lane = || endpoints.iter().filter(|other| Arc::ptr_eq(&other.lane, &info.lane));
+        if !of_lane().next().is_some_and(|first| Arc::ptr_eq(first, info)) {
+            continue;
+        }
+        let wanted = of_lane().map(|info| info.wanted_shards()).max().unwrap_or(1);
+        let now = info.lane.partitions();
+        if wanted != now {
+            let fields = [("from", Field::from(now)), ("to", Field::from(wanted))];
+            cx.logger().info("Remote storage resharding", &fields);
+            info.lane.set_partitions(wanted);
+        }
+    }
+}
+
+impl EndpointInfo {
+    fn measure(&self) {
+        let taken = self.lane.taken();
+        let sent = self.state.sent.load(Ordering::Relaxed);
+        let sending = self.state.sending_nanos.load(Ordering::Relaxed);
+        let mut rates = self.rates.lock();
+        if let Some((at, taken_before, sent_before, sending_before)) = rates.measured.replace((Instant::now(), taken, sent, sending)) {
+            let seconds = at.elapsed().as_secs_f64().max(0.001);
+            let weight = if std::mem::replace(&mut rates.smooth, true) { RATE_WEIGHT } else { 1.0 };
+            let step = |rate: &mut f64, delta: f64| *rate += weight * (delta / seconds - *rate);
+            step(&mut rates.taken, taken.saturating_sub(taken_before) as f64);
+            step(&mut rates.sent, sent.saturating_sub(sent_before) as f64);
+            step(&mut rates.sending, sending.saturating_sub(sending_before) as f64 / 1e9);
+        }
+    }
+
+    fn wanted_shards(&self) -> u16 {
+        let config = self.queue_config.lock().clone();
+        let clamp = |shards: u16| shards.clamp(config.min_shards, config.max_shards);
+        let now = clamp(self.lane.partitions());
+        let rates = self.rates.lock();
+        if rates.sent <= 0.0 || self.state.failing.load(Ordering::Relaxed) {
+            // Nothing is known of how fast the endpoint is, or it takes nothing: more requests would not help it.
+            return now;
+        }
+        let lag = self.reader.lag();
+        let waiting = (lag.pending.samples + lag.in_flight.samples) as f64;
+        let backlog = (waiting - rates.taken * config.batch_send_deadline.as_secs_f64()).max(0.0);
+        let desired = rates.sending / rates.sent * (rates.taken + 0.05 * backlog);
+        *self.desired_shards.lock() = desired;
+        let current = f64::from(now);
+        if desired > current * 0.7 && desired < current * 1.3 {
+            return now;
+        }
+        clamp(desired.ceil().clamp(1.0, f64::from(u16::MAX)) as u16)
     }
 }

@@ -8,9 +8,11 @@ pub mod health;
 pub mod log;
 pub mod metrics;
 pub mod task;
+pub mod turn;
 
 pub use context::{Context, DebugInfo, Host, HttpHandler, Ownership, ServerSettings, Services};
 pub use definition::{Component, Definition, Driver, Error};
 pub use health::{Health, HealthBoard, HealthState};
 pub use log::{Field, Logger};
 pub use task::{Stop, Task};
+pub use turn::Turn;

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -268,11 +268,23 @@ struct Family {
 
 /// The metrics of one component or service.
 #[derive(Clone, Default)]
-pub struct Registry(Arc<Mutex<Vec<Arc<Family>>>>);
+pub struct Registry(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    families: Mutex<Vec<Arc<Family>>>,
+    refresh: Mutex<Vec<Weak<dyn Refresh>>>,
+}
+
+/// Sets gauges that are only worth setting when somebody looks.
+pub trait Refresh: Send + Sync + 'static {
+    /// Sets them. Called before metrics are gathered.
+    fn refresh(&self);
+}
 
 impl std::fmt::Debug for Registry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.lock().iter().map(|family| family.name)).finish()
+        f.debug_list().entries(self.0.families.lock().iter().map(|family| family.name)).finish()
     }
 }
 
@@ -359,7 +371,7 @@ impl Registry {
         read: impl Fn() -> f64 + Send + Sync + 'static,
     ) {
         let names: Vec<&'static str> = labels.iter().map(|(name, _)| *name).collect();
-        let mut families = self.0.lock();
+        let mut families = self.0.families.lock();
         let family = match families.iter().find(|f| f.name == name) {
             Some(family) => Arc::clone(family),
             None => {
@@ -375,6 +387,11 @@ impl Registry {
         cells.push((values, AnyCell::Read(Arc::new(read))));
     }
 
+    /// Calls this before metrics are gathered, as long as it lives.
+    pub fn before_gathering(&self, refresh: Weak<dyn Refresh>) {
+        self.0.refresh.lock().push(refresh);
+    }
+
     fn family(
         &self,
         name: &'static str,
@@ -382,7 +399,7 @@ impl Registry {
         kind: Kind,
         labels: &'static [&'static str],
     ) -> Arc<Family> {
-        let mut families = self.0.lock();
+        let mut families = self.0.families.lock();
         if let Some(family) = families.iter().find(|f| f.name == name) {
             debug_assert!(family.kind == kind && family.labels == labels, "{name} is registered as another metric");
             return Arc::clone(family);
@@ -394,7 +411,15 @@ impl Registry {
 
     /// Adds what the registry holds to a snapshot, with further labels.
     pub fn gather(&self, extra: &[(&str, &str)], into: &mut Snapshot) {
-        let families: Vec<Arc<Family>> = self.0.lock().clone();
+        let refresh: Vec<Weak<dyn Refresh>> = {
+            let mut refresh = self.0.refresh.lock();
+            refresh.retain(|refresh| refresh.strong_count() > 0);
+            refresh.clone()
+        };
+        for refresh in refresh.iter().filter_map(Weak::upgrade) {
+            refresh.refresh();
+        }
+        let families: Vec<Arc<Family>> = self.0.families.lock().clone();
         for family in families {
             let cells = family.cells.lock().clone();
             for (values, cell) in cells {

@@ -118,9 +118,9 @@ mod tests {
         let parsed = corten_syntax::parse("t", &format!("http {{\n{body}\n}}"));
         let Some(Stmt::Block(block)) = parsed.file.body.first() else { panic!("{}", parsed.diagnostics) };
         let cx = DecodeContext { scope: &(), minimum: Stability::GenerallyAvailable };
-        decode::<Config>(block, &cx)
-            .map(|decoded| decoded.value)
-            .map_err(|errors| errors.into_diagnostics().iter().map(|d| d.message.as_str()).collect::<Vec<_>>().join("; "))
+        decode::<Config>(block, &cx).map(|decoded| decoded.value).map_err(|errors| {
+            errors.into_diagnostics().iter().map(|d| d.message.as_str()).collect::<Vec<_>>().join("; ")
+        })
     }
 
     #[test]
@@ -136,7 +136,10 @@ mod tests {
             ("cert_pem = \"c\"", "must specify either key_pem or key_file"),
             (&*format!("{pair}cert_file = \"c\""), "cannot specify both cert_pem and cert_file"),
             (&format!("{pair}key_file = \"c\""), "cannot specify both key_pem and key_file"),
-            (&format!("{pair}client_ca_file = \"c\"\nclient_ca_pem = \"c\""), "cannot specify both client_ca_pem and client_ca_file"),
+            (
+                &format!("{pair}client_ca_file = \"c\"\nclient_ca_pem = \"c\""),
+                "cannot specify both client_ca_pem and client_ca_file",
+            ),
             (
                 &format!("{pair}client_ca_file = \"c\""),
                 "cannot specify client_ca_pem or client_ca_file when client_auth_type is NoClientCert",

@@ -26,7 +26,8 @@ impl Coding {
                 "deflate" => Coding::Deflate,
                 _ => continue,
             };
-            let better = |(other, chosen): (f32, Coding)| quality > other || (quality == other && chosen == Coding::Deflate);
+            let better =
+                |(other, chosen): (f32, Coding)| quality > other || (quality == other && chosen == Coding::Deflate);
             if quality > 0.0 && best.is_none_or(better) {
                 best = Some((quality, coding));
             }

@@ -26,7 +26,10 @@ pub(crate) fn edges(nodes: &[Arc<Node>]) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// The component that the first names stand for, and the name of its export that follows.
-fn resolve<'a>(names: &'a [Arc<str>], by_id: &BTreeMap<&str, &'a Arc<Node>>) -> Option<(&'a Arc<Node>, Option<&'a str>)> {
+fn resolve<'a>(
+    names: &'a [Arc<str>],
+    by_id: &BTreeMap<&str, &'a Arc<Node>>,
+) -> Option<(&'a Arc<Node>, Option<&'a str>)> {
     let mut id = String::new();
     for (at, name) in names.iter().enumerate() {
         if at > 0 {

@@ -2,7 +2,7 @@
 //!
 //! It knows the controller of the runtime and no component. It never changes what runs but through a reload.
 
-mod block;
+pub mod block;
 mod encoding;
 mod flow;
 mod metrics;

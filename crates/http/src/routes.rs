@@ -72,7 +72,8 @@ impl Api {
         if let Some(filter) = self.auth.load_full()
             && let Err(refusal) = filter.check(&path, request.headers())
         {
-            self.logger.info("failed to authenticate request", &[("path", (&path).into()), ("err", "unauthorized".into())]);
+            self.logger
+                .info("failed to authenticate request", &[("path", (&path).into()), ("err", "unauthorized".into())]);
             return *refusal;
         }
         match path.as_str() {

@@ -65,7 +65,12 @@ pub async fn bind(address: &str) -> io::Result<Bound> {
     let candidates: Vec<SocketAddr> = match address.strip_prefix(':').map(str::parse) {
         // Without a host all addresses are meant, of both families where the system has them.
         Some(Ok(port)) => vec![(Ipv6Addr::UNSPECIFIED, port).into(), ([0, 0, 0, 0], port).into()],
-        _ => lookup_host(address).await?.collect(),
+        _ => {
+            let mut found: Vec<SocketAddr> = lookup_host(address).await?.collect();
+            // A name that has addresses of both families means that of IPv4, as in the reference.
+            found.sort_by_key(SocketAddr::is_ipv6);
+            found
+        }
     };
     let mut failure = io::Error::new(io::ErrorKind::InvalidInput, "no address found");
     for candidate in candidates {
@@ -122,7 +127,8 @@ impl Server {
             tls: services.server.tls.clone(),
             on_error: Some(Arc::new(move |peer: Option<corten_net::Peer>, error: &corten_net::Error| {
                 let peer = peer.map_or_else(String::new, |peer| peer.to_string());
-                failures.warn("http connection failed", &[("remote_addr", peer.into()), ("err", error.to_string().into())]);
+                failures
+                    .warn("http connection failed", &[("remote_addr", peer.into()), ("err", error.to_string().into())]);
             })),
         };
         // Within the process there is nobody to be slow or numerous on purpose.

@@ -47,15 +47,12 @@ struct Bodies {
 fn exports(node: &Node) -> Vec<Item> {
     let values = node.exports();
     let fields = node.definition.exports.fields.iter();
-    fields.filter_map(|field| Some(Item::Attr { name: field.name.to_owned(), value: values.field(field.name)? })).collect()
+    fields
+        .filter_map(|field| Some(Item::Attr { name: field.name.to_owned(), value: values.field(field.name)? }))
+        .collect()
 }
 
-fn component(
-    node: &Node,
-    nodes: &[Arc<Node>],
-    edges: &BTreeMap<String, BTreeSet<String>>,
-    bodies: &Bodies,
-) -> String {
+fn component(node: &Node, nodes: &[Arc<Node>], edges: &BTreeMap<String, BTreeSet<String>>, bodies: &Bodies) -> String {
     // What configures the program may refer to components, too, but is none.
     let components = |ids: Vec<Arc<str>>| -> BTreeSet<String> {
         let known = |id: &Arc<str>| nodes.iter().any(|node| *node.id == **id);
@@ -104,9 +101,6 @@ mod tests {
     #[test]
     fn the_only_peer_is_this_process() {
         let peer = Peer { name: "a\"b".to_owned(), address: "127.0.0.1:12345".to_owned() };
-        assert_eq!(
-            peers(&peer),
-            r#"[{"name":"a\"b","addr":"127.0.0.1:12345","isSelf":true,"state":"participant"}]"#
-        );
+        assert_eq!(peers(&peer), r#"[{"name":"a\"b","addr":"127.0.0.1:12345","isSelf":true,"state":"participant"}]"#);
     }
 }

@@ -319,6 +319,7 @@ impl Controller {
         self.metrics.evaluating.set(0.0);
         self.options.logger.info("finished complete graph evaluation", &[("duration", started.elapsed().into())]);
         result.map_err(LoadError::Invalid)?;
+        self.options.logger.info("scheduling loaded components and services", &[]);
         self.metrics.config_hash.clear();
         self.metrics.config_hash.with(&[&source.sha256, ""]).set(1.0);
         *self.loaded.lock() = Some(Loaded { source });

@@ -52,7 +52,7 @@ impl MetricsBatch {
 }
 
 /// Samples of series of one block.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SeriesPart {
     /// The label sets.
     pub block: Arc<SeriesBlock>,

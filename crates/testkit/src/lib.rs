@@ -1,1 +1,19 @@
-//! To be written.
+//! What tests of components need: the world around a component with everything faked that can be, a runtime that is
+//! driven by text, waiting for conditions, and a server that remembers what it was asked.
+//!
+//! - [`Unit`] is one component in a [`World`]: `let unit = Unit::start(world, definition, "filename = ...").await?`.
+//! - [`load`] runs a whole configuration with a real controller: `let pipeline = load(text, &[COMPONENTS]).await?`.
+//! - [`until`] waits for a condition, never for time.
+//! - [`Server`] answers HTTP on loopback.
+//!
+//! A mistake in a test ends it: everything here panics rather than return what only a test's author can put right.
+
+mod pipeline;
+mod server;
+mod wait;
+mod world;
+
+pub use pipeline::{Pipeline, load, load_in};
+pub use server::{Seen, Server, answer};
+pub use wait::{stays, until, until_some};
+pub use world::{Metrics, Unit, World, host, labels};

@@ -133,6 +133,17 @@ pub fn push_go_float(out: &mut String, value: f64) {
     }
 }
 
+/// A float as Go's `%v` shows it.
+pub(crate) fn go_float(value: f64) -> String {
+    let mut out = String::new();
+    if value.is_finite() {
+        push_go_float(&mut out, value);
+    } else {
+        push_open_metrics_float(&mut out, value);
+    }
+    out
+}
+
 /// A text of a few characters, so that numbers are written without an allocation.
 struct Digits {
     bytes: [u8; 32],

@@ -6,7 +6,7 @@ use std::fmt;
 
 use corten_signal::metrics::{CUSTOM_BUCKETS_SCHEMA, Histogram, HistogramCounts, Span};
 
-use crate::float::push_go_float;
+use crate::float::go_float;
 
 /// The highest resolution that is used.
 pub const SCHEMA_MAX: i32 = 8;
@@ -134,23 +134,6 @@ impl fmt::Display for Side {
     }
 }
 
-/// A float as Go's `%v` shows it.
-fn go(value: f64) -> String {
-    let mut out = String::new();
-    if value.is_finite() {
-        push_go_float(&mut out, value);
-    } else {
-        out.push_str(if value.is_nan() {
-            "NaN"
-        } else if value > 0.0 {
-            "+Inf"
-        } else {
-            "-Inf"
-        });
-    }
-    out
-}
-
 impl fmt::Display for HistogramError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -172,15 +155,15 @@ impl fmt::Display for HistogramError {
                 f,
                 "{side}: bucket number {bucket} has observation count of {}: histogram has a bucket whose observation \
                  count is negative",
-                go(*count)
+                go_float(*count)
             ),
             HistogramError::NegativeZeroCount(count) => write!(
                 f,
                 "zero bucket has observation count of {}: histogram has a bucket whose observation count is negative",
-                go(*count)
+                go_float(*count)
             ),
             HistogramError::NegativeCount(count) => {
-                write!(f, "observation count is  {}: histogram's observation count is negative", go(*count))
+                write!(f, "observation count is  {}: histogram's observation count is negative", go_float(*count))
             }
             HistogramError::CountMismatch { buckets, count } => write!(
                 f,
@@ -453,8 +436,7 @@ pub fn compact(histogram: &mut Histogram, empty_max: u32) {
     let h = histogram;
     match &mut h.counts {
         HistogramCounts::Int { positive_deltas, negative_deltas, .. } => {
-            for (spans, deltas) in
-                [(&mut h.positive_spans, positive_deltas), (&mut h.negative_spans, negative_deltas)]
+            for (spans, deltas) in [(&mut h.positive_spans, positive_deltas), (&mut h.negative_spans, negative_deltas)]
             {
                 let mut count = 0i64;
                 let has_empty = deltas.iter().any(|delta| {
@@ -469,8 +451,7 @@ pub fn compact(histogram: &mut Histogram, empty_max: u32) {
             }
         }
         HistogramCounts::Float { positive_counts, negative_counts, .. } => {
-            for (spans, counts) in
-                [(&mut h.positive_spans, positive_counts), (&mut h.negative_spans, negative_counts)]
+            for (spans, counts) in [(&mut h.positive_spans, positive_counts), (&mut h.negative_spans, negative_counts)]
             {
                 if counts.contains(&0.0) || !spans_are_compact(spans, empty_max) {
                     compact_side(spans, counts, empty_max);
@@ -673,12 +654,8 @@ pub(crate) mod testing {
 
     /// Valid histograms with exponential buckets, whole and float.
     pub(crate) fn exponential() -> impl Strategy<Value = Histogram> {
-        let hint = prop_oneof![
-            Just(ResetHint::Unknown),
-            Just(ResetHint::Yes),
-            Just(ResetHint::No),
-            Just(ResetHint::Gauge)
-        ];
+        let hint =
+            prop_oneof![Just(ResetHint::Unknown), Just(ResetHint::Yes), Just(ResetHint::No), Just(ResetHint::Gauge)];
         let scalars = (SCHEMA_MIN..=SCHEMA_MAX, 0u32..5, -1e3..1e3, 0.0..1.0, any::<bool>(), hint);
         (scalars, side(), side()).prop_map(|(scalars, positive, negative)| {
             let (schema, zero_count, sum, zero_threshold, is_float, reset_hint) = scalars;
@@ -754,7 +731,11 @@ mod tests {
             (0, int(0, &[(-2, 0), (2, 0), (1, 1), (3, 0)], &[5]), (vec![(1, 1)], vec![5])),
             (0, int(0, &[(-2, 0), (2, 0)], &[]), (vec![], vec![])),
             // Empty buckets at the start, in the middle and at the end.
-            (0, int(0, &[(-4, 6), (3, 4)], &[0, 1, -1, 0, 0, 3, -3, 0, 1, 0]), (vec![(-3, 1), (3, 1), (5, 2)], vec![1, 2, -2, 0])),
+            (
+                0,
+                int(0, &[(-4, 6), (3, 4)], &[0, 1, -1, 0, 0, 3, -3, 0, 1, 0]),
+                (vec![(-3, 1), (3, 1), (5, 2)], vec![1, 2, -2, 0]),
+            ),
             (0, int(0, &[(1, 3)], &[0, 0, 0]), (vec![], vec![])),
             // Few empty buckets are written out.
             (2, int(0, &[(0, 1), (2, 1), (3, 1)], &[1, 1, 1]), (vec![(0, 4), (3, 1)], vec![1, -1, 0, 2, 1])),
@@ -772,8 +753,37 @@ mod tests {
     }
 
     #[test]
+    fn histograms_become_what_the_reference_makes_of_them() {
+        let read = |schema: i32, text: &str| {
+            let (spans, deltas) = text.split_once(';').unwrap();
+            let numbers = |list: &'static str| list.split(',').filter(|n| !n.is_empty());
+            let spans: Vec<(i32, u32)> = numbers(Box::leak(spans.into()))
+                .map(|s| s.split_once('+').map(|(o, l)| (o.parse().unwrap(), l.parse().unwrap())).unwrap())
+                .collect();
+            let deltas: Vec<i64> = numbers(Box::leak(deltas.into())).map(|d| d.parse().unwrap()).collect();
+            int(schema, &spans, &deltas)
+        };
+        for line in include_str!("../tests/data/histograms.txt").lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            let before = read(words[0].parse().unwrap(), words[1]);
+            for pair in words[2..].chunks(2) {
+                let mut after = before.clone();
+                if let Some(empty_max) = pair[0].strip_prefix("compact") {
+                    compact(&mut after, empty_max.parse().unwrap());
+                } else {
+                    reduce_resolution(&mut after, pair[0].strip_prefix("reduce").unwrap().parse().unwrap()).unwrap();
+                }
+                let want = read(after.schema, pair[1]);
+                assert_eq!((spans(&after), deltas(&after)), (spans(&want), deltas(&want)), "{line}: {}", pair[0]);
+            }
+        }
+    }
+
+    #[test]
     fn spans_that_do_not_fit_are_left_alone() {
-        for before in [int(0, &[(0, 3)], &[1, 0]), int(0, &[(0, 1)], &[0, 0]), int(0, &[(0, u32::MAX), (0, u32::MAX)], &[0])] {
+        for before in
+            [int(0, &[(0, 3)], &[1, 0]), int(0, &[(0, 1)], &[0, 0]), int(0, &[(0, u32::MAX), (0, u32::MAX)], &[0])]
+        {
             let mut after = before.clone();
             compact(&mut after, 0);
             assert_eq!(after, before);
@@ -793,7 +803,7 @@ mod tests {
             (int(0, &[(0, 4), (1, 2)], &[1, 0, 0, 0, 0, 0]), -1, (vec![(0, 4)], vec![1, 1, -1, 1])),
             (int(0, &[(-2, 3), (4, 1)], &[2, 1, 1, 0]), -1, (vec![(-1, 2), (2, 1)], vec![2, 5, -3])),
             (int(3, &[(-7, 1)], &[3]), -4, (vec![(0, 1)], vec![3])),
-            (int(0, &[(5, 1), (0, 1), (100, 1)], &[1, 0, 0]), -4, (vec![(1, 1), (6, 1)], vec![2, -1])),
+            (int(0, &[(5, 1), (0, 1), (100, 1)], &[1, 0, 0]), -4, (vec![(1, 1), (5, 1)], vec![2, -1])),
         ] {
             let mut after = before.clone();
             reduce_resolution(&mut after, schema).unwrap();
@@ -826,7 +836,9 @@ mod tests {
     fn a_histogram_is_brought_within_a_bucket_limit() {
         // Eight buckets beside each other: 8 at schema 0, 5 at -1, 3 at -2, 2 at -3, 2 at -4.
         let wide = int(0, &[(0, 8)], &[1, 0, 0, 0, 0, 0, 0, 0]);
-        for (limit, want) in [(8, Ok(0)), (7, Ok(-1)), (5, Ok(-1)), (4, Ok(-2)), (2, Ok(-3)), (1, Err(HistogramError::BucketLimit))] {
+        for (limit, want) in
+            [(8, Ok(0)), (7, Ok(-1)), (5, Ok(-1)), (4, Ok(-2)), (2, Ok(-3)), (1, Err(HistogramError::BucketLimit))]
+        {
             let mut h = wide.clone();
             assert_eq!(limit_buckets(&mut h, limit).map(|()| h.schema), want, "{limit}");
         }
@@ -891,11 +903,15 @@ mod tests {
             (Histogram { sum: f64::NAN, ..with_count(int(0, &[(0, 1)], &[1]), 5) }, Ok(())),
             (
                 int(9, &[], &[]),
-                Err("histogram has an invalid schema, which must be between -4 and 8 for exponential buckets, or -53 for custom buckets, got schema 9"),
+                Err(
+                    "histogram has an invalid schema, which must be between -4 and 8 for exponential buckets, or -53 for custom buckets, got schema 9",
+                ),
             ),
             (
                 int(-5, &[], &[]),
-                Err("histogram has an invalid schema, which must be between -4 and 8 for exponential buckets, or -53 for custom buckets, got schema -5"),
+                Err(
+                    "histogram has an invalid schema, which must be between -4 and 8 for exponential buckets, or -53 for custom buckets, got schema -5",
+                ),
             ),
             (
                 int(0, &[(0, 1), (-1, 1)], &[1, 1]),
@@ -903,19 +919,27 @@ mod tests {
             ),
             (
                 int(0, &[(0, 2)], &[1]),
-                Err("positive side: spans need 2 buckets, have 1 buckets: histogram spans specify different number of buckets than provided"),
+                Err(
+                    "positive side: spans need 2 buckets, have 1 buckets: histogram spans specify different number of buckets than provided",
+                ),
             ),
             (
                 negative_side(int(0, &[], &[])),
-                Err("negative side: spans need 1 buckets, have 0 buckets: histogram spans specify different number of buckets than provided"),
+                Err(
+                    "negative side: spans need 1 buckets, have 0 buckets: histogram spans specify different number of buckets than provided",
+                ),
             ),
             (
                 int(0, &[(0, 2)], &[1, -2]),
-                Err("positive side: bucket number 2 has observation count of -1: histogram has a bucket whose observation count is negative"),
+                Err(
+                    "positive side: bucket number 2 has observation count of -1: histogram has a bucket whose observation count is negative",
+                ),
             ),
             (
                 float(0, &[(0, 2)], &[1.0, -0.5]),
-                Err("positive side: bucket number 2 has observation count of -0.5: histogram has a bucket whose observation count is negative"),
+                Err(
+                    "positive side: bucket number 2 has observation count of -0.5: histogram has a bucket whose observation count is negative",
+                ),
             ),
             (
                 float(0, &[(0, 1)], &[-1.5]),
@@ -923,11 +947,15 @@ mod tests {
             ),
             (
                 with_count(int(0, &[(0, 1)], &[2]), 1),
-                Err("2 observations found in buckets, but the Count field is 1: histogram's observation count should equal the number of observations found in the buckets (in absence of NaN)"),
+                Err(
+                    "2 observations found in buckets, but the Count field is 1: histogram's observation count should equal the number of observations found in the buckets (in absence of NaN)",
+                ),
             ),
             (
                 Histogram { sum: f64::NAN, ..with_count(int(0, &[(0, 1)], &[2]), 1) },
-                Err("2 observations found in buckets, but the Count field is 1: histogram's observation count should be at least the number of observations found in the buckets"),
+                Err(
+                    "2 observations found in buckets, but the Count field is 1: histogram's observation count should be at least the number of observations found in the buckets",
+                ),
             ),
             (
                 Histogram { custom_values: vec![1.0], ..int(0, &[], &[]) },
@@ -936,11 +964,15 @@ mod tests {
             (custom(&[f64::NAN], &[], &[]), Err("custom buckets: histogram custom bounds must not be NaN")),
             (
                 custom(&[1.0, 1.0], &[], &[]),
-                Err("custom buckets: previous bound is 1.000000 and current is 1.000000: histogram custom bounds must be in strictly increasing order"),
+                Err(
+                    "custom buckets: previous bound is 1.000000 and current is 1.000000: histogram custom bounds must be in strictly increasing order",
+                ),
             ),
             (
                 custom(&[1.0, f64::INFINITY], &[], &[]),
-                Err("custom buckets: last +Inf bound must not be explicitly defined: histogram custom bounds must be finite"),
+                Err(
+                    "custom buckets: last +Inf bound must not be explicitly defined: histogram custom bounds must be finite",
+                ),
             ),
             (
                 custom(&[1.0], &[(-1, 1)], &[1]),
@@ -948,7 +980,9 @@ mod tests {
             ),
             (
                 custom(&[1.0], &[(1, 2)], &[1, 0]),
-                Err("custom buckets: only 1 custom bounds defined which is insufficient to cover total span length of 3: histogram custom bounds are too few"),
+                Err(
+                    "custom buckets: only 1 custom bounds defined which is insufficient to cover total span length of 3: histogram custom bounds are too few",
+                ),
             ),
             (
                 Histogram { zero_threshold: 0.1, ..custom(&[1.0], &[], &[]) },

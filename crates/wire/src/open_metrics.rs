@@ -35,6 +35,7 @@ impl OpenMetricsParser {
             ended: false,
             start_timestamps,
             held: Held::default(),
+            start: None,
             help: Vec::new(),
         };
         OpenMetricsParser { lines: Lines::default(), syntax, empty: true }
@@ -84,6 +85,8 @@ struct OpenMetricsSyntax {
     ended: bool,
     start_timestamps: bool,
     held: Held,
+    /// The start time that came last, and the group that it is of: it holds for what follows, too.
+    start: Option<(u64, i64)>,
     help: Vec<u8>,
 }
 
@@ -114,7 +117,7 @@ impl Syntax for OpenMetricsSyntax {
             return Err(self.error("unexpected data after # EOF").into());
         }
         if line.first() == Some(&b'#') {
-            self.release(None, sink)?;
+            self.release(sink)?;
             self.line = number;
             return self.comment(line, sink).map_err(S::Error::from);
         }
@@ -209,11 +212,12 @@ impl OpenMetricsSyntax {
         let (group, is_created) = self.group(&line[..len]).map_err(|e| ParseError { line: self.line, ..e })?;
         if is_created {
             let point = read_point(&line[len..]).map_err(|message| self.error_at(&message, line))?;
-            return self.release(Some((group, seconds_to_ms(point.value))), sink);
+            self.start = Some((group, seconds_to_ms(point.value)));
+            return self.release(sink);
         }
         if self.held.text.len() + line.len() > HELD_BYTES_MAX {
             let number = self.line;
-            self.release(None, sink)?;
+            self.release(sink)?;
             self.line = number;
         }
         self.held.text.extend_from_slice(line);
@@ -248,8 +252,8 @@ impl OpenMetricsSyntax {
         Ok((hasher.digest(), is_created))
     }
 
-    /// Parses the lines that wait. Those of the group get the start time.
-    fn release<S: TextSink>(&mut self, start: Option<(u64, i64)>, sink: &mut S) -> Result<(), S::Error> {
+    /// Parses the lines that wait. Those of the group of the last start time get it.
+    fn release<S: TextSink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
         if self.held.lines.is_empty() {
             return Ok(());
         }
@@ -257,7 +261,7 @@ impl OpenMetricsSyntax {
         let mut from = 0;
         for line in &held.lines {
             self.line = line.number;
-            let start_ms = start.filter(|(group, _)| *group == line.group).map(|(_, start_ms)| start_ms);
+            let start_ms = self.start.filter(|(group, _)| *group == line.group).map(|(_, start_ms)| start_ms);
             self.sample(&held.text[from..line.end], start_ms, sink)?;
             from = line.end;
         }
@@ -353,7 +357,13 @@ fn read_time<'a>(text: &'a [u8], what: &str) -> Result<(Option<i64>, &'a [u8]), 
     };
     let seconds = seconds?;
     if !seconds.is_finite() {
-        let shown = if seconds.is_nan() { "NaN" } else if seconds > 0.0 { "+Inf" } else { "-Inf" };
+        let shown = if seconds.is_nan() {
+            "NaN"
+        } else if seconds > 0.0 {
+            "+Inf"
+        } else {
+            "-Inf"
+        };
         return Err(format!("invalid {what} {shown}"));
     }
     Ok((Some(seconds_to_ms(seconds)), rest))
@@ -549,9 +559,18 @@ mod tests {
             ("a 1_0\n", r#"line 1: parsing "1_0": invalid syntax while parsing: "a 1_0""#),
             ("a 1 #\n", r##"line 1: parsing "#": invalid syntax while parsing: "a 1 #""##),
             ("a 1 # {a=\"b\"}\n", r##"line 1: expected value after exemplar labels while parsing: "a 1 # {a=\"b\"}""##),
-            ("a 1 # {a=\"b\"} 1 NaN\n", r##"line 1: invalid exemplar timestamp NaN while parsing: "a 1 # {a=\"b\"} 1 NaN""##),
-            ("a 1 # {a=\"b\"} 1 +Inf\n", r##"line 1: invalid exemplar timestamp +Inf while parsing: "a 1 # {a=\"b\"} 1 +Inf""##),
-            ("a 1 # {a=\"b\"} 1 2 3\n", r##"line 1: expected next entry after exemplar timestamp while parsing: "a 1 # {a=\"b\"} 1 2 3""##),
+            (
+                "a 1 # {a=\"b\"} 1 NaN\n",
+                r##"line 1: invalid exemplar timestamp NaN while parsing: "a 1 # {a=\"b\"} 1 NaN""##,
+            ),
+            (
+                "a 1 # {a=\"b\"} 1 +Inf\n",
+                r##"line 1: invalid exemplar timestamp +Inf while parsing: "a 1 # {a=\"b\"} 1 +Inf""##,
+            ),
+            (
+                "a 1 # {a=\"b\"} 1 2 3\n",
+                r##"line 1: expected next entry after exemplar timestamp while parsing: "a 1 # {a=\"b\"} 1 2 3""##,
+            ),
             ("a 1 # {a=\"b\"} 1 \n", r##"line 1: expected timestamp or comment while parsing: "a 1 # {a=\"b\"} 1 ""##),
             ("a 1 # {\"b\"} 1\n", r##"line 1: expected label name while parsing: "a 1 # {\"b\"} 1""##),
             ("a 1 # {b=c} 1\n", r##"line 1: expected label value while parsing: "a 1 # {b=c} 1""##),
@@ -574,7 +593,10 @@ mod tests {
     fn texts_must_be_utf8() {
         for (body, want) in [
             (&b"# HELP a \xff\n"[..], "line 1: help text \"\u{fffd}\" is not a valid utf8 string"),
-            (b"a 1 # {b=\"\xff\"} 1\n", "line 1: invalid UTF-8 label value while parsing: \"a 1 # {b=\\\"\u{fffd}\\\"} 1\""),
+            (
+                b"a 1 # {b=\"\xff\"} 1\n",
+                "line 1: invalid UTF-8 label value while parsing: \"a 1 # {b=\\\"\u{fffd}\\\"} 1\"",
+            ),
             (b"a{b=\"\xff\"} 1\n", "invalid UTF-8 label value while parsing: \"a{b=\\\"\u{fffd}\\\"}\""),
         ] {
             let error = parse_in_pieces(body, usize::MAX, false, &mut Record::default()).unwrap_err();
@@ -622,6 +644,11 @@ mod tests {
                 "# TYPE s summary\ns{quantile=\"0.5\"} 1\ns_sum 3\ns_created 7\n",
                 vec!["start 7000", "__name__=s quantile=0.5 1", "start 7000", "__name__=s_sum 3"],
             ),
+            // What follows the created line belongs to it as well.
+            (
+                "# TYPE h histogram\nh_count 4\nh_created 7\nh_bucket{le=\"+Inf\"} 2\n",
+                vec!["start 7000", "__name__=h_count 4", "start 7000", "__name__=h_bucket le=+Inf 2"],
+            ),
             // A gauge has none: the series stays.
             ("# TYPE g gauge\ng 1\ng_created 7\n", vec!["__name__=g 1", "__name__=g_created 7"]),
             // Of another family.
@@ -644,13 +671,17 @@ mod tests {
     #[test]
     fn an_error_in_a_line_that_waited_names_that_line() {
         let body = "# TYPE a counter\na_total x\na_total 1\na_created 2\n# EOF\n";
-        assert_eq!(parse(body, true), Err(r#"line 2: parsing "x": invalid syntax while parsing: "a_total x""#.to_owned()));
+        assert_eq!(
+            parse(body, true),
+            Err(r#"line 2: parsing "x": invalid syntax while parsing: "a_total x""#.to_owned())
+        );
     }
 
     #[test]
     fn what_waits_for_a_start_time_is_bounded() {
         let value = "x".repeat(LINE_BYTES_MAX_TEST);
-        let body = format!("# TYPE a counter\n{}a_created 5\n# EOF\n", format!("a_total{{b=\"{value}\"}} 1\n").repeat(50));
+        let body =
+            format!("# TYPE a counter\n{}a_created 5\n# EOF\n", format!("a_total{{b=\"{value}\"}} 1\n").repeat(50));
         let lines = parse(&body, true).unwrap();
         assert_eq!(lines.len(), 51);
         assert!(lines.iter().all(|l| !l.starts_with("start")));

@@ -3,6 +3,8 @@
 //! A snappy block is a length and a run of elements, and the elements of a piece refer only to that piece. So pieces that
 //! were compressed apart join into one block: the sum of their lengths, then their elements one after another.
 
+use std::fmt;
+
 use corten_signal::labels::put_varint;
 
 /// Compresses pieces; keeps its tables from piece to piece.
@@ -60,10 +62,66 @@ pub fn join<'a>(raw_len: u64, pieces: impl Iterator<Item = &'a [u8]> + Clone) ->
     block
 }
 
+/// Why a block was not decompressed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnappyError {
+    /// The block says that it is longer than the limit.
+    TooLong {
+        /// What it says, in bytes.
+        len: usize,
+        /// The limit, in bytes.
+        len_max: usize,
+    },
+    /// The block is broken.
+    Corrupt,
+}
+
+impl fmt::Display for SnappyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SnappyError::TooLong { len, len_max } => {
+                write!(f, "snappy: decoded block of {len} bytes is longer than the limit of {len_max} bytes")
+            }
+            SnappyError::Corrupt => f.write_str("snappy: corrupt input"),
+        }
+    }
+}
+
+impl std::error::Error for SnappyError {}
+
+/// Decompresses a block of at most `len_max` bytes. Memory is taken only after the length that the block says was
+/// compared with the limit.
+///
+/// # Errors
+///
+/// Where the block is longer or broken.
+pub fn decompress(block: &[u8], len_max: usize) -> Result<Vec<u8>, SnappyError> {
+    let len = snap::raw::decompress_len(block).map_err(|_| SnappyError::Corrupt)?;
+    if len > len_max {
+        return Err(SnappyError::TooLong { len, len_max });
+    }
+    snap::raw::Decoder::new().decompress_vec(block).map_err(|_| SnappyError::Corrupt)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_block_is_decompressed_within_its_limit() {
+        let block = join(3, [&Compressor::new().piece(b"abc")[..]].into_iter());
+        assert_eq!(decompress(&block, 3), Ok(b"abc".to_vec()));
+        assert_eq!(decompress(&block, 2), Err(SnappyError::TooLong { len: 3, len_max: 2 }));
+        // A length of 4 GiB, of which nothing follows.
+        assert_eq!(
+            decompress(b"\xff\xff\xff\xff\x0f", 32 << 20),
+            Err(SnappyError::TooLong { len: u32::MAX as usize, len_max: 32 << 20 })
+        );
+        for broken in [&b""[..], b"\x03", b"\x03\x08ab", b"\xff\xff\xff\xff\xff\xff", b"\x05\x08abc"] {
+            assert_eq!(decompress(broken, 1 << 20), Err(SnappyError::Corrupt), "{broken:x?}");
+        }
+    }
 
     proptest! {
         #[test]
@@ -72,7 +130,12 @@ mod tests {
             let compressed: Vec<Vec<u8>> = pieces.iter().map(|p| compressor.piece(p)).collect();
             let whole: Vec<u8> = pieces.concat();
             let block = join(whole.len() as u64, compressed.iter().map(Vec::as_slice));
-            prop_assert_eq!(snap::raw::Decoder::new().decompress_vec(&block).unwrap(), whole);
+            prop_assert_eq!(decompress(&block, whole.len()), Ok(whole));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(block: Vec<u8>) {
+            let _ = decompress(&block, 1 << 20);
         }
     }
 }

@@ -4,10 +4,10 @@
 //! It does not know series: for each sample it first asks its [`TextSink`] whether it recognises the series at the
 //! start of the line, and only otherwise looks for the end of the series' text.
 
+pub use crate::exposition::{LINE_BYTES_MAX, ParseError, TextSink, excerpt, push_label, read_series, unescape};
 use crate::exposition::{
     Lines, Syntax, error_at, family_name_len, is_name_byte, is_name_start, quoted_len, trim_start, without_quotes,
 };
-pub use crate::exposition::{LINE_BYTES_MAX, ParseError, TextSink, excerpt, push_label, read_series, unescape};
 use crate::float::parse_value;
 use corten_signal::metrics::MetricType;
 
@@ -83,8 +83,9 @@ impl TextSyntax {
             _ => return Ok(()),
         };
         let rest = trim_start(&body[4..]);
-        let name_len = family_name_len(rest)
-            .ok_or_else(|| self.error(format!("expected metric name after {}", if is_type { "TYPE" } else { "HELP" })))?;
+        let name_len = family_name_len(rest).ok_or_else(|| {
+            self.error(format!("expected metric name after {}", if is_type { "TYPE" } else { "HELP" }))
+        })?;
         let (name, text) = rest.split_at(name_len);
         let name = without_quotes(name);
         let text = text.get(1..).unwrap_or_default();
@@ -257,7 +258,10 @@ mod tests {
             ("a 1\nb x\n", r#"line 2: parsing "x": invalid syntax while parsing: "b x""#),
             ("a 1 2 3\n", r#"line 1: expected next entry after timestamp while parsing: "a 1 2 3""#),
             ("a 1 x\n", r#"line 1: expected timestamp or new record while parsing: "a 1 x""#),
-            ("a 1 99999999999999999999\n", r#"line 1: timestamp out of range while parsing: "a 1 99999999999999999999""#),
+            (
+                "a 1 99999999999999999999\n",
+                r#"line 1: timestamp out of range while parsing: "a 1 99999999999999999999""#,
+            ),
             ("9a 1\n", r#"line 1: expected a valid start token while parsing: "9a 1""#),
             ("a{b=\"c\" 1\n", r#"line 1: expected label name while parsing: "a{b=\"c\" 1""#),
             ("a{b=\"c} 1\n", r#"line 1: label value is not terminated while parsing: "a{b=\"c} 1""#),

@@ -59,7 +59,12 @@ pub(crate) const FLAGS: &[Flag] = &[
     flag("cluster.use-discovery-v1", FlagKind::NoEffect, "false", "No effect"),
     flag("cluster.wait-for-size", FlagKind::Count, "0", "How many nodes to wait for"),
     flag("cluster.wait-timeout", FlagKind::Duration, "0", "How long to wait for nodes"),
-    flag("config.bypass-conversion-errors", FlagKind::Truth, "false", "Whether to load what could not be converted whole"),
+    flag(
+        "config.bypass-conversion-errors",
+        FlagKind::Truth,
+        "false",
+        "Whether to load what could not be converted whole",
+    ),
     flag("config.extra-args", FlagKind::Text, "", "Arguments of the format that is converted"),
     flag("config.format", FlagKind::Text, "alloy", "The format of the configuration; only alloy is implemented"),
     flag("disable-reporting", FlagKind::Truth, "false", "Whether to report no usage; none is ever reported"),
@@ -82,7 +87,12 @@ pub(crate) const FLAGS: &[Flag] = &[
         "Whether samples go from component to component without a store of labels, which they always do",
     ),
     flag("feature.prometheus.metric-validation-scheme", FlagKind::NoEffect, "false", "No effect"),
-    flag("server.http.disable-support-bundle", FlagKind::Truth, "false", "Whether to make no support bundles; none are made"),
+    flag(
+        "server.http.disable-support-bundle",
+        FlagKind::Truth,
+        "false",
+        "Whether to make no support bundles; none are made",
+    ),
     flag("server.http.enable-graphql", FlagKind::Truth, "false", "Whether to serve GraphQL; not implemented"),
     flag(
         "server.http.enable-graphql-playground",

@@ -11,8 +11,8 @@ use corten_component::metrics::Registry;
 use corten_component::{Logger, ServerSettings, Services};
 use corten_http::{Bound, Gatherer, Peer, Reloader, Server, ServerOptions};
 use corten_os::signals::{Signal, Signals};
-use corten_runtime::{Controller, LoadError, Options};
 use corten_runtime::source::io_error_text;
+use corten_runtime::{Controller, LoadError, Options};
 use tokio::sync::Notify;
 
 use crate::run::flags::RunOptions;
@@ -43,7 +43,8 @@ pub(crate) fn main(options: &RunOptions) -> Result<(), String> {
 }
 
 async fn run(options: &RunOptions) -> Result<(), String> {
-    let mut signals = Signals::new().map_err(|error| format!("failed to listen to signals: {}", io_error_text(&error)))?;
+    let mut signals =
+        Signals::new().map_err(|error| format!("failed to listen to signals: {}", io_error_text(&error)))?;
     let sink = LogSink::standard_error();
     let logger = Logger::new(Arc::clone(&sink));
     let (installation_id, not_kept) = seed::installation_id(&options.storage_path);
@@ -51,7 +52,8 @@ async fn run(options: &RunOptions) -> Result<(), String> {
         logger.error("failed to write the seed file", &[("err", error.into())]);
     }
 
-    let listen_failed = |error: std::io::Error| format!("failed to listen on {}: {}", options.listen_address, io_error_text(&error));
+    let listen_failed =
+        |error: std::io::Error| format!("failed to listen on {}: {}", options.listen_address, io_error_text(&error));
     let bound = corten_http::bind(&options.listen_address).await.map_err(listen_failed)?;
     let (memory, dialer) = corten_net::memory::listen(&options.memory_address);
 
@@ -96,11 +98,18 @@ async fn run(options: &RunOptions) -> Result<(), String> {
 
     let reloader = Reloader::new(Arc::clone(&controller), options.path.clone(), logger.clone());
     let peer = this_peer(options, &bound);
-    let server = Server::start(bound, memory, Arc::clone(&controller), &services, reloader.clone(), ServerOptions {
-        ui_path_prefix: options.ui_path_prefix.clone(),
-        peer,
-        logger: logger.with(&[("service", "http")]),
-    });
+    let server = Server::start(
+        bound,
+        memory,
+        Arc::clone(&controller),
+        &services,
+        reloader.clone(),
+        ServerOptions {
+            ui_path_prefix: options.ui_path_prefix.clone(),
+            peer,
+            logger: logger.with(&[("service", "http")]),
+        },
+    );
     let server = match server {
         Ok(server) => server,
         Err(error) => {

@@ -58,6 +58,8 @@ pub(crate) enum ExpositionError {
     Parse(ParseError),
     /// A series is not acceptable.
     Series(String),
+    /// A series has more or longer labels than the limits.
+    LabelLimit(String),
     /// A native histogram has more buckets than the limit, and cannot have fewer.
     BucketLimit(String),
     /// More samples than the limit.
@@ -74,7 +76,9 @@ impl std::fmt::Display for ExpositionError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             ExpositionError::Parse(error) => error.fmt(f),
-            ExpositionError::Series(message) | ExpositionError::BucketLimit(message) => f.write_str(message),
+            ExpositionError::Series(message)
+            | ExpositionError::LabelLimit(message)
+            | ExpositionError::BucketLimit(message) => f.write_str(message),
             ExpositionError::SampleLimit => f.write_str("sample limit exceeded"),
         }
     }
@@ -325,9 +329,32 @@ impl SeriesCache {
         self.take_parts()
     }
 
-    /// The time that the markers and samples get.
-    pub(crate) fn set_time(&mut self, base_ms: i64) {
-        self.scrape.base_ms = base_ms;
+    /// Staleness markers for those series of the last scrape that another cache does not have; afterwards there are none.
+    pub(crate) fn end_missing(&mut self, other: &SeriesCache) -> Vec<SeriesPart> {
+        if !std::mem::take(&mut self.order_is_live) {
+            return Vec::new();
+        }
+        let order = std::mem::take(&mut self.order);
+        for id in &order {
+            let place = self.entries[*id as usize].at;
+            let table = &self.tables[usize::from(place.block)];
+            let labels = table.block.labels(u32::from(place.index));
+            if !other.has(labels) {
+                self.push_stale(place);
+            }
+        }
+        self.take_parts()
+    }
+
+    /// Whether the last scrape had a series of these labels.
+    fn has(&self, labels: Labels<'_>) -> bool {
+        self.order_is_live
+            && self.by_labels.find(labels.hash64(), |p| labels_at(&self.tables, &self.scrape.building, *p) == labels).is_some()
+    }
+
+    /// Changes the most samples that a scrape may have.
+    pub(crate) fn set_sample_limit(&mut self, sample_limit: u64) {
+        self.rules.sample_limit = sample_limit;
     }
 
     /// What the cache occupies, in bytes, without the allocator's share.
@@ -599,7 +626,7 @@ impl SeriesCache {
         let metric = labels.get(METRIC_NAME).unwrap_or_default();
         let count = labels.iter().filter(|(_, value)| !value.is_empty()).count() as u64;
         if rules.label_limit > 0 && count > rules.label_limit {
-            return Err(ExpositionError::Series(format!(
+            return Err(ExpositionError::LabelLimit(format!(
                 "label_limit exceeded (metric: {metric:.50}, number of labels: {count}, limit: {})",
                 rules.label_limit
             )));
@@ -610,7 +637,7 @@ impl SeriesCache {
                 (rules.label_value_length_limit, value.len() as u64, "label_value_length_limit"),
             ] {
                 if limit > 0 && len > limit {
-                    return Err(ExpositionError::Series(format!(
+                    return Err(ExpositionError::LabelLimit(format!(
                         "{which} exceeded (metric: {metric:.50}, label name: {name:.50}, length: {len}, limit: {limit})"
                     )));
                 }

@@ -3,109 +3,436 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
+use corten_component::{Field, Logger};
+use corten_net::Client;
 use corten_signal::labels::METRIC_NAME;
-use corten_signal::{BlockBuilder, Fanout, LabelsBuilder, Metrics, MetricsBatch, Sample, SeriesBlock, SeriesPart};
-use corten_wire::text::TextParser;
-use http_body_util::BodyExt as _;
+use corten_signal::metrics::{Metadata, MetricType, STALE_NAN, SeriesMetadata};
+use corten_signal::{BlockBuilder, LabelsBuilder, MetricsBatch, Sample, SeriesBlock, SeriesPart};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::sleep_until;
 
 use super::cache::{ExpositionError, Scraped, SeriesCache, SeriesRules};
+use super::fetch::{FetchSettings, ScrapeError, fetch};
+use super::metrics::ScrapeMetrics;
+use super::spec::TargetSpec;
+use crate::forward::Forward;
 
-type HttpClient = hyper_util::client::legacy::Client<
-    hyper_util::client::legacy::connect::HttpConnector,
-    http_body_util::Empty<Bytes>,
->;
+/// What decides how a target is scraped. A loop takes changes of it without losing what it remembers, where that can be.
+#[derive(Clone)]
+pub(crate) struct LoopSettings {
+    pub(crate) client: Client,
+    pub(crate) forward: Arc<Forward>,
+    pub(crate) fetch: FetchSettings,
+    pub(crate) rules: SeriesRules,
+    pub(crate) interval: Duration,
+    pub(crate) timeout: Duration,
+    /// Whether the series about the scrape itself are more than five.
+    pub(crate) extra_metrics: bool,
+    /// Why no request is to be made, if none is.
+    pub(crate) forced_error: Option<String>,
+    pub(crate) failure_log: Option<Arc<FailureLog>>,
+}
 
-/// The series that a scrape makes itself, in the order in which they are sent.
-const REPORT_SERIES: [&str; 5] = [
-    "up",
-    "scrape_duration_seconds",
-    "scrape_samples_scraped",
-    "scrape_samples_post_metric_relabeling",
-    "scrape_series_added",
-];
+/// What a loop is to do.
+#[derive(Clone)]
+pub(crate) enum Order {
+    /// Scrape.
+    Run(Arc<LoopSettings>),
+    /// The target is gone: end its series after two more intervals, unless it comes back.
+    End,
+    /// Stop and say nothing.
+    Leave,
+}
 
-/// Scrapes one target again and again.
-pub struct TargetLoop {
-    uri: http::Uri,
-    client: HttpClient,
+/// A file to which failed scrapes are written, one JSON object a line.
+pub(crate) struct FailureLog {
+    file: Mutex<std::fs::File>,
+}
+
+impl FailureLog {
+    /// Opens the file for appending.
+    pub(crate) fn open(path: &str) -> Result<Self, String> {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        let file = file.map_err(|error| format!("could not open scrape failure log file {path:?}: {error}"))?;
+        Ok(FailureLog { file: Mutex::new(file) })
+    }
+
+    fn write(&self, job: &str, target: &str, error: &str) {
+        use std::io::Write as _;
+        let line = serde_json::json!({
+            "time": corten_component::log::rfc3339(SystemTime::now()),
+            "level": "ERROR",
+            "msg": error,
+            "job_name": job,
+            "target": target,
+        });
+        // A full disk keeps nobody from scraping.
+        let _ = writeln!(self.file.lock(), "{line}");
+    }
+}
+
+/// What is known of the last scrape, for whoever looks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LastScrape {
+    pub(crate) at: Option<SystemTime>,
+    pub(crate) duration: Duration,
+    pub(crate) error: Option<String>,
+    pub(crate) samples: u64,
+}
+
+/// Everything about a loop that does not change.
+pub(crate) struct TargetLoop {
+    pub(crate) spec: TargetSpec,
+    pub(crate) job: String,
+    pub(crate) seed: u64,
+    pub(crate) metrics: ScrapeMetrics,
+    pub(crate) logger: Logger,
+    pub(crate) last: Arc<Mutex<LastScrape>>,
+}
+
+/// A time is that of the tick when the scrape begins at most this much later: samples then lie on a regular grid, which
+/// compresses better. One hundredth of the interval, if that is less.
+const TOLERANCE_MAX: Duration = Duration::from_millis(2);
+
+struct State {
+    settings: Arc<LoopSettings>,
     cache: SeriesCache,
-    report: Arc<SeriesBlock>,
-    interval: Duration,
-    timeout: Duration,
-    fanout: Fanout<Metrics>,
+    /// The cache from before a change that could not be taken over: its series end unless the next scrape has them.
+    before: Option<SeriesCache>,
+    report: Report,
+    report_is_live: bool,
+    last_started: Option<Instant>,
 }
 
 impl TargetLoop {
-    /// A loop over a target with these public labels.
-    pub fn new(
-        uri: http::Uri,
-        client: HttpClient,
-        labels: LabelsBuilder,
-        interval: Duration,
-        seed: u64,
-        fanout: Fanout<Metrics>,
-    ) -> Self {
-        let mut block = BlockBuilder::new();
-        for name in REPORT_SERIES {
-            let mut series = labels.clone();
-            series.set(METRIC_NAME, name);
-            let _ = block.push(&mut series);
-        }
-        let rules = SeriesRules { honor_timestamps: true, ..SeriesRules::default() };
-        TargetLoop {
-            uri,
-            client,
-            cache: SeriesCache::new(seed, labels, rules),
-            report: block.finish(true),
-            interval,
-            timeout: interval.min(Duration::from_secs(10)),
-            fanout,
-        }
-    }
-
-    /// Scrapes for ever, first after `offset`.
-    pub async fn run(mut self, offset: Duration) {
-        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + offset, self.interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        loop {
-            ticks.tick().await;
-            self.scrape().await;
-        }
-    }
-
-    async fn scrape(&mut self) {
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
-        let started = Instant::now();
-        self.cache.begin(now_ms);
-        let fetched = tokio::time::timeout(self.timeout, fetch(&self.client, &self.uri, &mut self.cache)).await;
-        let elapsed = started.elapsed();
-        let (up, scraped) = match fetched {
-            Ok(Ok(())) if !self.cache.is_over_limit() => (1.0, self.cache.succeed()),
-            _ => (0.0, self.cache.fail()),
+    /// Runs until the order is to leave, or to end and that is done.
+    pub(crate) async fn run(self, mut orders: watch::Receiver<Order>) {
+        let Order::Run(settings) = orders.borrow_and_update().clone() else { return };
+        let mut state = State {
+            cache: SeriesCache::new(self.seed, self.spec.labels.clone(), settings.rules.clone()),
+            before: None,
+            report: Report::new(&self.spec.labels, settings.extra_metrics),
+            report_is_live: false,
+            last_started: None,
+            settings,
         };
-        let Scraped { mut parts, scraped, added, .. } = scraped;
-        let values = [up, elapsed.as_secs_f64(), scraped as f64, scraped as f64, added as f64];
-        let samples =
-            values.iter().enumerate().map(|(i, value)| Sample { value: *value, index: i as u32, offset_ms: 0 }).collect();
-        parts.push(SeriesPart::of_samples(Arc::clone(&self.report), now_ms, samples));
-        let _ = self.fanout.consume(Arc::new(MetricsBatch { parts })).await;
+        let mut ticks = Ticks::new(state.settings.interval, self.offset_key());
+        loop {
+            tokio::select! {
+                biased;
+                changed = orders.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let order = orders.borrow_and_update().clone();
+                    match order {
+                        Order::Leave => return,
+                        Order::Run(settings) => {
+                            if settings.interval != state.settings.interval {
+                                ticks = Ticks::new(settings.interval, self.offset_key());
+                            }
+                            self.take_settings(&mut state, settings);
+                        }
+                        Order::End => {
+                            if self.end(&mut state, &mut ticks, &mut orders).await {
+                                return;
+                            }
+                        }
+                    }
+                }
+                now_ms = ticks.next() => self.scrape(&mut state, now_ms).await,
+            }
+        }
+    }
+
+    fn offset_key(&self) -> u64 {
+        self.spec.identity as u64 ^ self.seed
+    }
+
+    fn take_settings(&self, state: &mut State, settings: Arc<LoopSettings>) {
+        let sample_limit = settings.rules.sample_limit;
+        let same_series =
+            SeriesRules { sample_limit, ..state.settings.rules.clone() } == settings.rules && settings.fetch == state.settings.fetch;
+        if same_series {
+            state.cache.set_sample_limit(sample_limit);
+        } else {
+            let cache = SeriesCache::new(self.seed, self.spec.labels.clone(), settings.rules.clone());
+            let before = std::mem::replace(&mut state.cache, cache);
+            state.before.get_or_insert(before);
+        }
+        if settings.extra_metrics != state.settings.extra_metrics {
+            state.report = Report::new(&self.spec.labels, settings.extra_metrics);
+        }
+        state.settings = settings;
+    }
+
+    /// Ends the series of a target that is gone, two ticks and a tenth of an interval later, with the time of the first
+    /// tick; whether the loop is over. It is not if the target comes back before.
+    async fn end(&self, state: &mut State, ticks: &mut Ticks, orders: &mut watch::Receiver<Order>) -> bool {
+        let wait = state.settings.interval / 10;
+        let ended = async {
+            let first_ms = ticks.next().await;
+            ticks.next().await;
+            tokio::time::sleep(wait).await;
+            first_ms
+        };
+        let first_ms = tokio::select! {
+            changed = orders.changed() => {
+                if changed.is_err() {
+                    return true;
+                }
+                let order = orders.borrow_and_update().clone();
+                return match order {
+                    Order::Leave | Order::End => true,
+                    Order::Run(settings) => {
+                        self.take_settings(state, settings);
+                        false
+                    }
+                };
+            }
+            first_ms = ended => first_ms,
+        };
+        let mut parts = Vec::new();
+        for cache in state.before.iter_mut().chain([&mut state.cache]) {
+            cache.begin(first_ms);
+            parts.extend(cache.end_all());
+        }
+        if state.report_is_live {
+            parts.push(state.report.stale(first_ms));
+        }
+        if !parts.is_empty() {
+            let _ = state.settings.forward.consume(Arc::new(MetricsBatch { parts })).await;
+        }
+        true
+    }
+
+    async fn scrape(&self, state: &mut State, now_ms: i64) {
+        let settings = Arc::clone(&state.settings);
+        let started = Instant::now();
+        if let Some(before) = state.last_started.replace(started) {
+            let interval = corten_config::duration::format(settings.interval.as_nanos() as i64);
+            let length = (started - before).as_secs_f64();
+            self.metrics.interval_length.with(&[&interval]).observe(length);
+            self.metrics.interval_length_histogram.with(&[&interval]).observe(length);
+        }
+        state.cache.begin(now_ms);
+        let mut body_bytes = 0;
+        let fetched = match &settings.forced_error {
+            Some(error) => Err(ScrapeError::TargetLimit(error.clone())),
+            None => {
+                let fetch = fetch(
+                    &settings.client,
+                    &self.spec.uri,
+                    &settings.fetch,
+                    settings.timeout,
+                    &mut state.cache,
+                    &mut body_bytes,
+                );
+                match tokio::time::timeout(settings.timeout, fetch).await {
+                    Ok(fetched) => fetched,
+                    Err(_) => Err(ScrapeError::Request("context deadline exceeded".to_owned())),
+                }
+            }
+        };
+        let fetched = match fetched {
+            Ok(()) if state.cache.is_over_limit() => Err(ScrapeError::Exposition(ExpositionError::SampleLimit)),
+            fetched => fetched,
+        };
+        let mut scraped = match &fetched {
+            Ok(()) => state.cache.succeed(),
+            Err(_) => state.cache.fail(),
+        };
+        if let Some(mut before) = state.before.take() {
+            before.begin(now_ms);
+            scraped.parts.extend(before.end_missing(&state.cache));
+        }
+        let duration = started.elapsed();
+        self.count(&scraped, fetched.as_ref().err());
+        let report = ReportValues {
+            up: fetched.is_ok(),
+            duration,
+            // What was not read at all counts as nothing.
+            scraped: scraped.scraped,
+            added: scraped.added,
+            timeout: settings.timeout,
+            sample_limit: settings.rules.sample_limit,
+            body_bytes: match &fetched {
+                Ok(()) => body_bytes as f64,
+                Err(ScrapeError::BodySize) => -1.0,
+                Err(_) => 0.0,
+            },
+        };
+        let mut part = state.report.part(&report, now_ms);
+        if settings.rules.metadata && !state.report_is_live {
+            part.metadata = state.report.metadata();
+        }
+        state.report_is_live = true;
+        let mut parts = scraped.parts;
+        parts.push(part);
+        let forwarded = settings.forward.consume(Arc::new(MetricsBatch { parts })).await;
+        self.metrics.duration.observe(started.elapsed().as_secs_f64());
+        let error = match (fetched, forwarded) {
+            (Err(error), _) => Some(error.to_string()),
+            (Ok(()), Err(error)) => Some(error.to_string()),
+            (Ok(()), Ok(())) => None,
+        };
+        if let Some(error) = &error {
+            let target = corten_net::redact_url(&self.spec.uri.to_string());
+            self.logger.debug("Scrape failed", &[
+                ("scrape_pool", Field::from(&self.job)),
+                ("target", Field::from(&target)),
+                ("err", Field::from(error)),
+            ]);
+            if let Some(log) = &settings.failure_log {
+                log.write(&self.job, &target, error);
+            }
+        }
+        *self.last.lock() = LastScrape { at: Some(SystemTime::now()), duration, error, samples: scraped.kept };
+    }
+
+    fn count(&self, scraped: &Scraped, error: Option<&ScrapeError>) {
+        self.metrics.duplicates.add(scraped.duplicates);
+        self.metrics.out_of_bounds.add(scraped.out_of_bounds);
+        self.metrics.old_exemplars.add(scraped.old_exemplars);
+        match error {
+            Some(ScrapeError::BodySize) => self.metrics.body_size_exceeded.inc(),
+            Some(ScrapeError::Exposition(ExpositionError::SampleLimit)) => self.metrics.sample_limit_exceeded.inc(),
+            Some(ScrapeError::Exposition(ExpositionError::BucketLimit(_))) => self.metrics.bucket_limit_exceeded.inc(),
+            Some(ScrapeError::Exposition(ExpositionError::LabelLimit(_))) => self.metrics.label_limits_exceeded.inc(),
+            _ => {}
+        }
     }
 }
 
-async fn fetch(client: &HttpClient, uri: &http::Uri, cache: &mut SeriesCache) -> Result<(), ExpositionError> {
-    let failed = |e: &dyn std::fmt::Display| ExpositionError::Series(e.to_string());
-    let response = client.get(uri.clone()).await.map_err(|e| failed(&e))?;
-    if response.status() != http::StatusCode::OK {
-        return Err(failed(&format!("server returned HTTP status {}", response.status())));
+/// The times at which a target is scraped: every interval, each target at its own place within it, the same after a
+/// restart.
+struct Ticks {
+    interval: Duration,
+    /// The next time, on the clock that is never set and on the wall.
+    next: tokio::time::Instant,
+    next_wall: Duration,
+}
+
+impl Ticks {
+    fn new(interval: Duration, key: u64) -> Self {
+        let nanos = interval.as_nanos().max(1);
+        let wall = wall_clock();
+        let offset = u128::from(key) % nanos;
+        let into = (wall.as_nanos() + nanos - offset) % nanos;
+        let wait = Duration::from_nanos(u64::try_from(nanos - into).unwrap_or(u64::MAX));
+        Ticks { interval, next: tokio::time::Instant::now() + wait, next_wall: wall + wait }
     }
-    let mut body = response.into_body();
-    let mut parser = TextParser::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|e| failed(&e))?;
-        if let Some(piece) = frame.data_ref() {
-            parser.feed(piece, cache)?;
+
+    /// Waits for the next time; its milliseconds since the Unix epoch. Ticks that were missed are left out.
+    async fn next(&mut self) -> i64 {
+        sleep_until(self.next).await;
+        let now = wall_clock();
+        let nominal = self.next_wall;
+        let tolerance = (self.interval / 100).min(TOLERANCE_MAX);
+        let late = now.checked_sub(nominal);
+        let time = if late.is_some_and(|late| late <= tolerance) { nominal } else { now };
+        loop {
+            self.next += self.interval;
+            self.next_wall += self.interval;
+            if self.next > tokio::time::Instant::now() {
+                break;
+            }
         }
+        if late.is_none_or(|late| late > self.interval) {
+            // The wall clock was set: the grid follows it.
+            let wait = self.next.saturating_duration_since(tokio::time::Instant::now());
+            self.next_wall = now + wait;
+        }
+        time.as_millis() as i64
     }
-    parser.finish(cache)
+}
+
+fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The series that a scrape makes itself.
+struct Report {
+    block: Arc<SeriesBlock>,
+    count: usize,
+}
+
+struct ReportValues {
+    up: bool,
+    duration: Duration,
+    scraped: u64,
+    added: u64,
+    timeout: Duration,
+    sample_limit: u64,
+    body_bytes: f64,
+}
+
+/// Their names, units and meanings, in the order in which they are sent. The last three only on request.
+const REPORT_SERIES: [(&str, &str, &str); 8] = [
+    ("up", "targets", "Health of the scrape target. 1 means the target is healthy, 0 if the scrape failed."),
+    ("scrape_duration_seconds", "seconds", "Duration of the last scrape in seconds."),
+    ("scrape_samples_scraped", "samples", "Number of samples last scraped from the target."),
+    (
+        "scrape_samples_post_metric_relabeling",
+        "samples",
+        "Number of samples remaining after metric relabeling was applied.",
+    ),
+    ("scrape_series_added", "series", "Number of series in the last scrape."),
+    ("scrape_timeout_seconds", "seconds", "The configured scrape timeout for a target."),
+    ("scrape_sample_limit", "samples", "The configured sample limit for a target. Returns zero if there is no limit configured."),
+    ("scrape_body_size_bytes", "bytes", "The uncompressed size of the last scrape response, if successful. Scrapes failing because body_size_limit is exceeded report -1, other scrape failures report 0."),
+];
+const REPORT_SERIES_ALWAYS: usize = 5;
+
+impl Report {
+    fn new(labels: &LabelsBuilder, extra: bool) -> Self {
+        let count = if extra { REPORT_SERIES.len() } else { REPORT_SERIES_ALWAYS };
+        let mut block = BlockBuilder::new();
+        for (name, _, _) in &REPORT_SERIES[..count] {
+            let mut series = labels.clone();
+            series.set(METRIC_NAME, name);
+            // The labels of a target are unique and within the limit, or it would not have become one.
+            let _ = block.push(&mut series);
+        }
+        let block = block.finish(true);
+        Report { count: block.len(), block }
+    }
+
+    fn part(&self, values: &ReportValues, now_ms: i64) -> SeriesPart {
+        let all = [
+            f64::from(u8::from(values.up)),
+            values.duration.as_secs_f64(),
+            values.scraped as f64,
+            values.scraped as f64,
+            values.added as f64,
+            values.timeout.as_secs_f64(),
+            values.sample_limit as f64,
+            values.body_bytes,
+        ];
+        self.samples(all.into_iter(), now_ms)
+    }
+
+    fn stale(&self, now_ms: i64) -> SeriesPart {
+        self.samples(std::iter::repeat(STALE_NAN), now_ms)
+    }
+
+    fn samples(&self, values: impl Iterator<Item = f64>, now_ms: i64) -> SeriesPart {
+        let samples = values.take(self.count).enumerate();
+        let samples = samples.map(|(at, value)| Sample { value, index: at as u32, offset_ms: 0 }).collect();
+        SeriesPart::of_samples(Arc::clone(&self.block), now_ms, samples)
+    }
+
+    fn metadata(&self) -> Vec<SeriesMetadata> {
+        let of = |(at, (name, unit, help)): (usize, &(&str, &str, &str))| SeriesMetadata {
+            index: at as u32,
+            metadata: Arc::new(Metadata {
+                family: (*name).to_owned(),
+                metric_type: MetricType::Gauge,
+                help: (*help).to_owned(),
+                unit: (*unit).to_owned(),
+            }),
+        };
+        REPORT_SERIES[..self.count].iter().enumerate().map(of).collect()
+    }
 }

@@ -1,0 +1,229 @@
+//! The program as a process, and requests to it.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long anything may take that is waited for.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// A command of the program.
+pub(crate) fn corten(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_corten"));
+    command.args(arguments).env_remove("NO_COLOR").env("TERM", "dumb").stdin(Stdio::null());
+    command
+}
+
+/// Runs a command to its end: whether it succeeded, standard output and standard error.
+pub(crate) fn output(arguments: &[&str]) -> (bool, String, String) {
+    read(corten(arguments).output().expect("the program runs"))
+}
+
+/// As [`output`], with text on standard input.
+pub(crate) fn output_of_input(arguments: &[&str], input: &str) -> (bool, String, String) {
+    let mut command = corten(arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program runs");
+    child.stdin.take().expect("its input").write_all(input.as_bytes()).expect("it reads");
+    read(child.wait_with_output().expect("the program ends"))
+}
+
+fn read(output: Output) -> (bool, String, String) {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+#[derive(Default)]
+struct Lines {
+    lines: Mutex<Vec<String>>,
+    more: Condvar,
+}
+
+/// A folder with a configuration.
+pub(crate) struct Folder(TempDir);
+
+impl Folder {
+    pub(crate) fn new(config: &str) -> Self {
+        let folder = Folder(tempfile::tempdir().expect("a folder"));
+        folder.write(config);
+        folder
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.path().join("config.alloy")
+    }
+
+    pub(crate) fn config_text(&self) -> String {
+        self.config().display().to_string()
+    }
+
+    pub(crate) fn write(&self, config: &str) {
+        std::fs::write(self.config(), config).expect("a file");
+    }
+
+    /// The arguments of `run` for this folder.
+    pub(crate) fn run_arguments(&self, more: &[&str]) -> Vec<String> {
+        let storage = format!("--storage.path={}", self.path().join("data").display());
+        let own = ["run", &self.config_text(), "--server.http.listen-addr=127.0.0.1:0", &storage];
+        own.iter().chain(more).map(|argument| (*argument).to_owned()).collect()
+    }
+
+    /// Runs the configuration to the end of the process, which is expected to refuse it.
+    pub(crate) fn refused(&self, more: &[&str]) -> (String, String) {
+        let arguments = self.run_arguments(more);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let (success, stdout, stderr) = output(&arguments);
+        assert!(!success, "it runs: {stderr}");
+        (stdout, stderr)
+    }
+}
+
+/// A running program. It is killed when a test fails.
+pub(crate) struct Corten {
+    pub(crate) folder: Folder,
+    child: Child,
+    lines: Arc<Lines>,
+    reader: Option<JoinHandle<()>>,
+    pub(crate) address: String,
+}
+
+/// An answer to a request.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    head: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn has_header(&self, line: &str) -> bool {
+        self.head.lines().any(|have| have.eq_ignore_ascii_case(line))
+    }
+}
+
+impl Corten {
+    /// Starts the program and waits until it listens.
+    pub(crate) fn start(config: &str) -> Self {
+        Self::start_in(Folder::new(config), &[])
+    }
+
+    pub(crate) fn start_in(folder: Folder, more: &[&str]) -> Self {
+        let arguments = folder.run_arguments(more);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let mut child =
+            corten(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program runs");
+        let lines = Arc::new(Lines::default());
+        let stderr = BufReader::new(child.stderr.take().expect("its standard error"));
+        let reader = std::thread::spawn({
+            let lines = Arc::clone(&lines);
+            move || {
+                for line in stderr.lines().map_while(Result::ok) {
+                    lines.lines.lock().expect("lines").push(line);
+                    lines.more.notify_all();
+                }
+            }
+        });
+        let mut corten = Corten { folder, child, lines, reader: Some(reader), address: String::new() };
+        let line = corten.line("now listening for http traffic");
+        let address = line.split("addr").nth(1).expect("an address");
+        corten.address = address.trim_matches(|c: char| !c.is_ascii_digit()).to_owned();
+        corten
+    }
+
+    /// Waits for a line that holds a text.
+    pub(crate) fn line(&self, text: &str) -> String {
+        self.nth_line(text, 1)
+    }
+
+    /// Waits for the nth line that holds a text.
+    pub(crate) fn nth_line(&self, text: &str, nth: usize) -> String {
+        let started = Instant::now();
+        let mut lines = self.lines.lines.lock().expect("lines");
+        loop {
+            if let Some(line) = lines.iter().filter(|line| line.contains(text)).nth(nth - 1) {
+                return line.clone();
+            }
+            let left = WAIT_MAX.checked_sub(started.elapsed());
+            let left = left.unwrap_or_else(|| panic!("no line with {text:?} among {lines:#?}"));
+            lines = self.lines.more.wait_timeout(lines, left).expect("lines").0;
+        }
+    }
+
+    /// The lines so far.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.lines.lines.lock().expect("lines").clone()
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: corten\r\nConnection: close\r\n\r\n"))
+    }
+
+    pub(crate) fn get_as(&self, path: &str, credentials: &str) -> Answer {
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: corten\r\nConnection: close\r\nAuthorization: Basic {credentials}\r\n\r\n"
+        );
+        self.send(&head)
+    }
+
+    fn send(&self, head: &str) -> Answer {
+        let mut stream = TcpStream::connect(&self.address).expect("it listens");
+        stream.set_read_timeout(Some(WAIT_MAX)).expect("a limit");
+        stream.write_all(head.as_bytes()).expect("it reads");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("it answers");
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        Answer { status, head: head.to_owned(), body: body.to_owned() }
+    }
+
+    /// Puts another configuration in place and asks for a reload.
+    pub(crate) fn reload(&self, config: &str) -> Answer {
+        self.folder.write(config);
+        self.get("/-/reload")
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("it runs");
+    }
+
+    /// Waits for the end of the process.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a status") {
+                return status;
+            }
+            assert!(started.elapsed() < WAIT_MAX, "it does not end: {:#?}", self.lines());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends the process as a service manager does. All lines that it ever wrote.
+    pub(crate) fn end(mut self) -> Vec<String> {
+        self.signal(rustix::process::Signal::TERM);
+        let status = self.wait();
+        self.reader.take().expect("a reader").join().expect("it reads to the end");
+        let lines = self.lines();
+        assert!(status.success(), "{status}: {lines:#?}");
+        lines
+    }
+}
+
+impl Drop for Corten {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,199 @@
+//! How batches of metrics are handed to the receivers of a `forward_to`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use corten_component::metrics::{Counter, Histogram, Registry};
+use corten_signal::{ConsumeError, Metrics, MetricsBatch, Receiver};
+
+/// The bounds of `prometheus_fanout_latency`, in seconds.
+const LATENCY_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// The receivers of a component's `forward_to`, with the metrics that tell of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Forward {
+    receivers: Box<[Receiver<Metrics>]>,
+    latency: Histogram,
+    samples: Counter,
+}
+
+impl Forward {
+    /// Hands batches to those of the receivers that lead somewhere, in order. The metrics stay those of the registry
+    /// when another `Forward` takes the place of this one.
+    pub(crate) fn new(registry: &Registry, receivers: impl IntoIterator<Item = Receiver<Metrics>>) -> Self {
+        Forward {
+            receivers: receivers.into_iter().filter(Receiver::leads_somewhere).collect(),
+            latency: registry.histogram(
+                "prometheus_fanout_latency",
+                "Write latency for sending to direct and indirect components",
+                LATENCY_BUCKETS,
+            ),
+            samples: registry.counter(
+                "prometheus_forwarded_samples_total",
+                "Total number of samples sent to downstream components.",
+            ),
+        }
+    }
+
+    /// Hands a batch to every receiver, also when one of them refuses it. A batch without parts goes nowhere.
+    ///
+    /// The last receiver gets the batch itself: where the caller keeps no copy it can be changed in place.
+    ///
+    /// # Errors
+    ///
+    /// The refusals of all receivers, as one.
+    pub(crate) async fn consume(&self, batch: Arc<MetricsBatch>) -> Result<(), ConsumeError> {
+        if batch.parts.is_empty() {
+            return Ok(());
+        }
+        let Some((last, others)) = self.receivers.split_last() else { return Ok(()) };
+        let samples = batch.parts.iter().map(|part| part.samples.len() as u64).sum();
+        let started = Instant::now();
+        let mut errors = Vec::new();
+        for receiver in others {
+            errors.extend(receiver.consume(Arc::clone(&batch)).await.err());
+        }
+        errors.extend(last.consume(batch).await.err());
+        self.latency.observe_duration(started.elapsed());
+        // What one receiver took was forwarded, whatever the others said.
+        if errors.len() < self.receivers.len() {
+            self.samples.add(samples);
+        }
+        join(errors)
+    }
+}
+
+/// Several refusals as one. It asks the producer to try again if one of them does so, or if a receiver is gone, whose
+/// successor may take the batch: what the others get twice is the same.
+fn join(mut errors: Vec<ConsumeError>) -> Result<(), ConsumeError> {
+    if errors.len() < 2 {
+        return errors.pop().map_or(Ok(()), Err);
+    }
+    let reason = errors.iter().map(ConsumeError::to_string).collect::<Vec<_>>().join("; ");
+    if errors.iter().all(|error| matches!(error, ConsumeError::Refused { .. })) {
+        return Err(ConsumeError::Refused { reason });
+    }
+    let waits = errors.iter().map(|error| match error {
+        ConsumeError::Retry { after, .. } => *after,
+        ConsumeError::Refused { .. } | ConsumeError::Exited { .. } => None,
+    });
+    let after: Option<Duration> = waits.max().flatten();
+    Err(ConsumeError::Retry { after, reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use corten_component::metrics::{Snapshot, Value};
+    use corten_signal::flow::BoxFuture;
+    use corten_signal::{BlockBuilder, Consume, Inlet, LabelsBuilder, Sample, SeriesPart};
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// A receiver that answers always the same, and notes how often the batch it got was shared.
+    struct Answer(Result<(), ConsumeError>, Arc<Mutex<Vec<usize>>>);
+
+    impl Consume<Metrics> for Answer {
+        fn consume(&self, batch: Arc<MetricsBatch>) -> BoxFuture<'_, Result<(), ConsumeError>> {
+            self.1.lock().push(Arc::strong_count(&batch));
+            Box::pin(async { self.0.clone() })
+        }
+    }
+
+    fn batch(samples: usize) -> Arc<MetricsBatch> {
+        let (mut block, mut labels) = (BlockBuilder::new(), LabelsBuilder::new());
+        labels.push("__name__", "up");
+        let index = block.push(&mut labels).unwrap();
+        let samples = (0..samples).map(|at| Sample { value: 1.0, index, offset_ms: at as i32 }).collect();
+        Arc::new(MetricsBatch { parts: vec![SeriesPart::of_samples(block.finish(false), 0, samples)] })
+    }
+
+    fn retry(seconds: Option<u64>) -> Result<(), ConsumeError> {
+        Err(ConsumeError::Retry { after: seconds.map(Duration::from_secs), reason: "busy".to_owned() })
+    }
+
+    fn refused(reason: &str) -> Result<(), ConsumeError> {
+        Err(ConsumeError::Refused { reason: reason.to_owned() })
+    }
+
+    struct Outcome {
+        answer: Result<(), ConsumeError>,
+        /// How often the batch was shared when each receiver got it, in order.
+        shared: Vec<usize>,
+        forwarded: u64,
+        observations: u64,
+    }
+
+    async fn forward(answers: &[Result<(), ConsumeError>], batch: Arc<MetricsBatch>) -> Outcome {
+        let seen: Arc<Mutex<Vec<usize>>> = Arc::default();
+        let inlets: Vec<_> = answers
+            .iter()
+            .map(|answer| {
+                let inlet = Inlet::new("prometheus.echo.a");
+                inlet.attach(Arc::new(Answer(answer.clone(), Arc::clone(&seen))));
+                inlet
+            })
+            .collect();
+        let receivers = inlets.iter().map(Inlet::receiver).chain([Receiver::NOWHERE]);
+        let registry = Registry::new();
+        let answer = Forward::new(&registry, receivers).consume(batch).await;
+        let mut snapshot = Snapshot::default();
+        registry.gather(&[], &mut snapshot);
+        let (mut forwarded, mut observations) = (0, 0);
+        for family in snapshot.families() {
+            match (family.name.as_str(), &family.metrics[0].1) {
+                ("prometheus_forwarded_samples_total", Value::Number(number)) => forwarded = *number as u64,
+                ("prometheus_fanout_latency", Value::Histogram { count, .. }) => observations = *count,
+                other => panic!("{other:?}"),
+            }
+        }
+        let shared = std::mem::take(&mut *seen.lock());
+        Outcome { answer, shared, forwarded, observations }
+    }
+
+    #[tokio::test]
+    async fn samples_count_that_at_least_one_receiver_took() {
+        for (answers, forwarded) in [
+            (vec![Ok(())], 3),
+            (vec![Ok(()), Ok(())], 3),
+            (vec![refused("a"), Ok(())], 3),
+            (vec![Ok(()), refused("a")], 3),
+            (vec![refused("a"), refused("b")], 0),
+            (vec![], 0),
+        ] {
+            let outcome = forward(&answers, batch(3)).await;
+            assert_eq!(outcome.forwarded, forwarded, "{answers:?}");
+            assert_eq!(outcome.observations, u64::from(!answers.is_empty()), "{answers:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_receiver_is_called_and_the_refusals_are_joined() {
+        let exited = || Err(ConsumeError::Exited { component: "prometheus.echo.b".to_owned() });
+        let joined = |after: Option<u64>, reason: &str| {
+            Err(ConsumeError::Retry { after: after.map(Duration::from_secs), reason: reason.to_owned() })
+        };
+        for (answers, expected) in [
+            (vec![Ok(()), exited(), Ok(())], exited()),
+            (vec![refused("a"), Ok(()), refused("b")], refused("a; b")),
+            (vec![refused("a"), exited()], joined(None, "a; prometheus.echo.b has exited")),
+            (vec![retry(Some(3)), refused("a"), retry(None)], joined(Some(3), "busy; a; busy")),
+            (vec![], Ok(())),
+        ] {
+            let outcome = forward(&answers, batch(1)).await;
+            assert_eq!((outcome.answer, outcome.shared.len()), (expected, answers.len()));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_receiver_owns_the_batch() {
+        let outcome = forward(&[Ok(()), Ok(()), Ok(())], batch(1)).await;
+        assert_eq!(outcome.shared, [2, 2, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_batch_without_parts_goes_nowhere() {
+        let outcome = forward(&[refused("a")], Arc::default()).await;
+        assert_eq!((outcome.answer, outcome.shared.len(), outcome.observations), (Ok(()), 0, 0));
+    }
+}

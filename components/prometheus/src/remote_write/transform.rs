@@ -1,0 +1,66 @@
+//! What happens to series on their way into a lane: external labels, then relabelling.
+//!
+//! Both depend on the label set alone, so they are done once for each series of a block.
+
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use corten_signal::relabel::{RelabelScratch, Rules};
+use corten_signal::{LabelsBuilder, SeriesPart};
+
+use crate::relabel::map::{BlockMaps, MapBuilder};
+
+/// External labels and relabelling rules.
+pub(super) struct Transform {
+    external: Vec<(String, String)>,
+    rules: Rules,
+    maps: BlockMaps,
+    dropped: AtomicU64,
+}
+
+impl Transform {
+    pub(super) fn new(external: Vec<(String, String)>, rules: Rules) -> Self {
+        Transform { external, rules, maps: BlockMaps::default(), dropped: AtomicU64::new(0) }
+    }
+
+    /// How many samples were dropped.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// The samples under the labels that they are sent with.
+    pub(super) fn apply<'p>(&self, part: &'p SeriesPart) -> Cow<'p, [SeriesPart]> {
+        if self.external.is_empty() && self.rules.is_empty() {
+            return Cow::Borrowed(std::slice::from_ref(part));
+        }
+        let map = match self.maps.get(&part.block) {
+            Some(map) => map,
+            None => {
+                let mut builder = MapBuilder::new(&part.block);
+                let (mut labels, mut scratch) = (LabelsBuilder::new(), RelabelScratch::default());
+                for index in 0..part.block.len() as u32 {
+                    labels.clear();
+                    labels.extend_from(part.block.labels(index));
+                    for (name, value) in &self.external {
+                        if labels.get(name).is_none() {
+                            labels.push(name, value);
+                        }
+                    }
+                    if self.rules.apply(&mut labels, &mut scratch) {
+                        // A series whose labels make no set cannot be sent; it counts as dropped.
+                        let _ = builder.put(index, &mut labels);
+                    }
+                }
+                self.maps.insert(&part.block, builder.finish())
+            }
+        };
+        if map.is_same() {
+            return Cow::Borrowed(std::slice::from_ref(part));
+        }
+        let mut out = Vec::new();
+        map.apply(part.clone(), &mut out);
+        let kept: usize = out.iter().map(SeriesPart::items).sum();
+        self.dropped.fetch_add((part.items() - kept) as u64, Ordering::Relaxed);
+        Cow::Owned(out)
+    }
+}

@@ -1,0 +1,142 @@
+//! A server over a controller, and a client that reaches it within the process.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use corten_component::context::RingOfOne;
+use corten_component::log::LogSink;
+use corten_component::metrics::Registry;
+use corten_component::{Logger, ServerSettings, Services};
+use corten_config::schema::Stability;
+use corten_http::{BuildInfo, Gatherer, Peer, Reloader, Server, ServerOptions};
+use corten_net::{Body, Client, ClientConfig, ClientOptions};
+use corten_runtime::{Catalog, Controller, NodeKind, Options};
+use http::{HeaderMap, Request};
+use tempfile::TempDir;
+
+use crate::components::COMPONENTS;
+
+/// The address of the server within the process.
+const MEMORY: &str = "test.internal:80";
+
+pub(crate) struct Fixture {
+    dir: TempDir,
+    controller: Arc<Controller>,
+    client: Client,
+    server: Server,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).expect("json")
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
+    }
+}
+
+impl Fixture {
+    /// A server whose controller runs a configuration.
+    pub(crate) async fn new(config: &str) -> Self {
+        Self::with_prefix(config, "/").await
+    }
+
+    pub(crate) async fn with_prefix(config: &str, ui_path_prefix: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (sink, _) = LogSink::memory();
+        let logger = Logger::new(sink);
+        let (memory, dialer) = corten_net::memory::listen(MEMORY);
+        let registry = Registry::new();
+        let gatherer = Gatherer::new(BuildInfo::default(), registry.clone());
+        let dialer = Arc::new(dialer);
+        let services = Arc::new(Services {
+            storage_path: dir.path().join("data"),
+            stability: Stability::GenerallyAvailable,
+            memory_address: MEMORY.to_owned(),
+            dialer: dialer.clone(),
+            ownership: Arc::new(RingOfOne::default()),
+            installation_id: "id".to_owned(),
+            version: "v0.0.0".to_owned(),
+            user_agent: "test".to_owned(),
+            gather: Arc::new({
+                let gatherer = gatherer.clone();
+                move || gatherer.gather()
+            }),
+            queue_bytes_max: None,
+            registry,
+            server: ServerSettings::default(),
+        });
+        let controller = Controller::new(Options {
+            scope: String::new(),
+            catalog: Catalog::default()
+                .with(NodeKind::Component, COMPONENTS)
+                .with(NodeKind::ConfigBlock, corten_runtime::blocks::BLOCKS)
+                .with(NodeKind::Service, corten_http::BLOCKS),
+            services: services.clone(),
+            logger: logger.clone(),
+            shutdown_deadline: Duration::ZERO,
+        });
+        gatherer.watch(&controller);
+        let path = dir.path().join("config.alloy");
+        std::fs::write(&path, config).expect("a file");
+        controller.load(&path).await.expect("a configuration");
+        let reloader = Reloader::new(controller.clone(), path, logger.clone());
+        let bound = corten_http::bind("127.0.0.1:0").await.expect("an address");
+        let peer = Peer { name: "one".to_owned(), address: "127.0.0.1:80".to_owned() };
+        let options = ServerOptions { ui_path_prefix: ui_path_prefix.to_owned(), peer, logger };
+        let server = Server::start(bound, memory, controller.clone(), &services, reloader, options).expect("a server");
+        let options = ClientOptions { dialer: Some(dialer), ..ClientOptions::default() };
+        let client = Client::new(ClientConfig::default(), options).await.expect("a client");
+        Fixture { dir, controller, client, server }
+    }
+
+    pub(crate) fn config_path(&self) -> PathBuf {
+        self.dir.path().join("config.alloy")
+    }
+
+    pub(crate) fn write_config(&self, text: &str) {
+        std::fs::write(self.config_path(), text).expect("a file");
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Request::get(format!("http://{MEMORY}{path}"))).await
+    }
+
+    pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let request = Request::get(format!("http://{MEMORY}{path}"));
+        self.send(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
+    }
+
+    pub(crate) async fn post(&self, path: &str) -> Answer {
+        self.send(Request::post(format!("http://{MEMORY}{path}"))).await
+    }
+
+    pub(crate) async fn put(&self, path: &str) -> Answer {
+        self.send(Request::put(format!("http://{MEMORY}{path}"))).await
+    }
+
+    async fn send(&self, request: http::request::Builder) -> Answer {
+        let request = request.body(Body::empty()).expect("a request");
+        let response = self.client.request(request).await.expect("a response");
+        let (parts, body) = response.into_parts();
+        let body = body.read(10 << 20).await.expect("a body").to_vec();
+        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    pub(crate) async fn end(self) {
+        self.server.stop().await;
+        self.controller.shutdown().await;
+    }
+}
