@@ -4,7 +4,7 @@ use corten_component::Definition;
 use corten_runtime::{Catalog, NodeKind};
 
 /// The components of each family.
-const FAMILIES: &[&[Definition]] = &[corten_prometheus::COMPONENTS];
+const FAMILIES: &[&[Definition]] = &[corten_exporter::COMPONENTS, corten_prometheus::COMPONENTS];
 
 /// All components and blocks, by their names.
 pub(crate) fn catalog() -> Catalog {

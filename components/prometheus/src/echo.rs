@@ -127,9 +127,8 @@ mod tests {
         ] {
             let unit = start(body).await;
             receiver(&unit.world).consume(batch()).await.unwrap();
-            let line = format!(
-                "level=info msg=\"received metrics\" component_id=prometheus.echo.a metrics=\"{expected}\"\n"
-            );
+            let line =
+                format!("level=info msg=\"received metrics\" component_id=prometheus.echo.a metrics=\"{expected}\"\n");
             assert!(unit.world.logs().ends_with(&line), "{body}: {}", unit.world.logs());
         }
     }

@@ -126,14 +126,16 @@ impl Component for Relabel {
         let rules = Rules::new(&arguments.rules, NameScheme::Legacy)
             .map_err(|(place, error)| Error::new(format!("rule {}: {error}", place + 1)))?;
         let inlet = current.map_or_else(|| Arc::new(Inlet::new(cx.id())), |current| Arc::clone(&current.inlet));
-        let exports = RelabelExports { receiver: inlet.receiver(), rules: RelabelRules(arguments.rules.as_slice().into()) };
+        let exports =
+            RelabelExports { receiver: inlet.receiver(), rules: RelabelRules(arguments.rules.as_slice().into()) };
         let retention = arguments.retention();
         Ok((Prepared { inlet, rules, retention, forward_to: arguments.forward_to }, exports))
     }
 
     fn commit(_: Option<Self>, prepared: Prepared, cx: &Context<Self>) -> Self {
         let forward = Forward::new(cx.metrics(), prepared.forward_to);
-        let stage = Arc::new(Stage::new(prepared.rules, prepared.retention, forward, cx.metrics(), cx.logger().clone()));
+        let stage =
+            Arc::new(Stage::new(prepared.rules, prepared.retention, forward, cx.metrics(), cx.logger().clone()));
         prepared.inlet.attach(Arc::clone(&stage) as Arc<dyn Consume<Metrics>>);
         let sweeper = cx.spawn("sweep", move |mut stop| {
             let stage = Arc::clone(&stage);
@@ -166,7 +168,8 @@ struct RelabelMetrics {
 impl RelabelMetrics {
     fn new(registry: &Registry) -> Self {
         RelabelMetrics {
-            processed: registry.counter("alloy_prometheus_relabel_metrics_processed", "Total number of metrics processed"),
+            processed: registry
+                .counter("alloy_prometheus_relabel_metrics_processed", "Total number of metrics processed"),
             written: registry.counter("alloy_prometheus_relabel_metrics_written", "Total number of metrics written"),
             hits: registry.counter("alloy_prometheus_relabel_cache_hits", "Total number of cache hits"),
             misses: registry.counter("alloy_prometheus_relabel_cache_misses", "Total number of cache misses"),
@@ -367,10 +370,10 @@ impl Stage {
 
     fn report(&self, work: &Work) {
         if let Some(error) = &work.error {
-            self.logger.warn("dropped series whose new labels are too long", &[
-                ("series", work.refused.into()),
-                ("err", error.to_string().into()),
-            ]);
+            self.logger.warn(
+                "dropped series whose new labels are too long",
+                &[("series", work.refused.into()), ("err", error.to_string().into())],
+            );
         }
     }
 
@@ -403,8 +406,7 @@ fn samples(batch: &MetricsBatch) -> u64 {
 
 /// Applies a map to each part. A batch that nobody else has is changed in place.
 fn apply(batch: Arc<MetricsBatch>, maps: &[Arc<BlockMap>]) -> Arc<MetricsBatch> {
-    let mut batch = Arc::try_unwrap(batch)
-        .unwrap_or_else(|shared| MetricsBatch { parts: shared.parts.clone() });
+    let mut batch = Arc::try_unwrap(batch).unwrap_or_else(|shared| MetricsBatch { parts: shared.parts.clone() });
     let mut parts = Vec::with_capacity(batch.parts.len());
     for (part, map) in std::mem::take(&mut batch.parts).into_iter().zip(maps) {
         map.apply(part, &mut parts);
@@ -424,7 +426,7 @@ mod tests {
     use corten_signal::metrics::{Exemplar, Histogram, HistogramCounts, HistogramSample, Metadata, SeriesMetadata};
     use corten_signal::metrics::{ResetHint, STALE_NAN};
     use corten_signal::relabel::Action;
-    use corten_testkit::{Unit, World, host, until};
+    use corten_testkit::{Unit, World, host, load, until};
     use parking_lot::Mutex;
     use proptest::prelude::*;
 
@@ -497,8 +499,11 @@ mod tests {
     }
 
     fn receiver(world: &World) -> Receiver<Metrics> {
-        let exports = world.exports();
-        let receiver = exports.last().and_then(|exports| exports.field("receiver")).unwrap();
+        receiver_in(world.exports().last().unwrap())
+    }
+
+    fn receiver_in(exports: &Value) -> Receiver<Metrics> {
+        let receiver = exports.field("receiver").unwrap();
         let receiver = receiver.as_capsule().and_then(|capsule| capsule.as_any().downcast_ref::<Receiver<Metrics>>());
         receiver.unwrap().clone()
     }
@@ -773,6 +778,37 @@ mod tests {
         assert_eq!(*rules.0, [expected]);
     }
 
+    #[tokio::test]
+    async fn a_receiver_outlives_reloads_and_ends_with_the_component() {
+        let echoes = "prometheus.echo \"a\" { }\nprometheus.echo \"b\" { }\n";
+        let relabel = |to: &str, rule: &str| {
+            format!("{echoes}prometheus.relabel \"x\" {{\n forward_to = [prometheus.echo.{to}.receiver]\n {rule}\n }}")
+        };
+        let families: &[&[Definition]] = &[&[Definition::of::<crate::echo::Echo>(), RELABEL]];
+        let pipeline = load(&relabel("a", ADD), families).await.unwrap();
+        let entrance = || receiver_in(&pipeline.exports("prometheus.relabel.x"));
+        let first = entrance();
+        let block = block(true, &["__name__=up"]);
+        let send = async |name: &str, cluster: &str| {
+            first.consume(batch_of(&block)).await.unwrap();
+            let line =
+                format!("component_id=prometheus.echo.{name} metrics=\"# TYPE up untyped\\nup{{cluster=\\\"{cluster}");
+            assert!(pipeline.logs().lines().last().unwrap().contains(&line), "{}", pipeline.logs());
+        };
+        send("a", "eu").await;
+        pipeline.reload(&relabel("b", ADD)).await.unwrap();
+        assert_eq!(entrance(), first);
+        send("b", "eu").await;
+        pipeline.reload(&relabel("b", &ADD.replace("eu", "us"))).await.unwrap();
+        send("b", "us").await;
+        assert!(pipeline.reload(&relabel("b", "rule { action = \"Replace\" }")).await.is_err());
+        send("b", "us").await;
+        pipeline.reload(echoes).await.unwrap();
+        let error = first.consume(batch_of(&block)).await.unwrap_err();
+        assert_eq!(error.to_string(), "prometheus.relabel.x has exited");
+        pipeline.shutdown().await;
+    }
+
     fn stage(rules: &[Rule], sink: &Sink, cache_size: usize) -> Stage {
         let inlet = Inlet::new("prometheus.echo.sink");
         inlet.attach(Arc::new(sink.clone()));
@@ -784,7 +820,8 @@ mod tests {
 
     #[tokio::test]
     async fn two_batches_at_once_find_one_map() {
-        let (sink, rule) = (Sink::default(), Rule { target_label: "b".into(), replacement: "1".into(), ..Rule::default() });
+        let (sink, rule) =
+            (Sink::default(), Rule { target_label: "b".into(), replacement: "1".into(), ..Rule::default() });
         let stage = stage(&[rule], &sink, 10);
         let series: Vec<String> = (0..1000).map(|number| format!("a={number}")).collect();
         let block = block(true, &series.iter().map(String::as_str).collect::<Vec<_>>());

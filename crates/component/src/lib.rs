@@ -9,6 +9,7 @@ pub mod log;
 pub mod metrics;
 pub mod task;
 pub mod turn;
+pub mod url;
 
 pub use context::{Context, DebugInfo, Host, HttpHandler, Ownership, ServerSettings, Services};
 pub use definition::{Component, Definition, Driver, Error};
@@ -16,3 +17,4 @@ pub use health::{Health, HealthBoard, HealthState};
 pub use log::{Field, Logger};
 pub use task::{Stop, Task};
 pub use turn::Turn;
+pub use url::Url;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use corten_net::{ServeOptions, ServerBody, full_body, read_body_limited, serve};
+use corten_net::{ConnectionInfo, ServeOptions, ServerBody, full_body, read_body_limited, serve};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -25,6 +25,8 @@ pub struct Seen {
     pub headers: HeaderMap,
     /// Its body.
     pub body: Bytes,
+    /// The other end of the connection that it came over, which tells connections apart.
+    pub peer: String,
 }
 
 impl Seen {
@@ -75,7 +77,9 @@ impl Server {
                 let (parts, body) = request.into_parts();
                 let body = read_body_limited(body, BODY_BYTES_MAX).await.unwrap_or_default();
                 let target = parts.uri.path_and_query().map_or_else(String::new, ToString::to_string);
-                let request = Seen { method: parts.method, target, headers: parts.headers, body };
+                let peer = parts.extensions.get::<ConnectionInfo>().map(|info| info.peer.to_string());
+                let peer = peer.unwrap_or_default();
+                let request = Seen { method: parts.method, target, headers: parts.headers, body, peer };
                 recorded.lock().push(request.clone());
                 answer(&request)
             }

@@ -246,12 +246,32 @@ pub(crate) fn trim_start(text: &[u8]) -> &[u8] {
     &text[blank..]
 }
 
+/// What a byte can be in a name that needs no quotes.
+const NAME_BYTES: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0usize;
+    while byte < 256 {
+        let b = byte as u8;
+        if b.is_ascii_alphabetic() || b == b'_' || b == b':' {
+            table[byte] = NAME_START | NAME_BYTE;
+        } else if b.is_ascii_digit() {
+            table[byte] = NAME_BYTE;
+        }
+        byte += 1;
+    }
+    table
+};
+const NAME_START: u8 = 1;
+const NAME_BYTE: u8 = 2;
+
+#[inline]
 pub(crate) fn is_name_start(byte: u8) -> bool {
-    byte.is_ascii_alphabetic() || byte == b'_' || byte == b':'
+    NAME_BYTES[usize::from(byte)] & NAME_START != 0
 }
 
+#[inline]
 pub(crate) fn is_name_byte(byte: u8) -> bool {
-    is_name_start(byte) || byte.is_ascii_digit()
+    NAME_BYTES[usize::from(byte)] & NAME_BYTE != 0
 }
 
 /// Whether a name of a metric needs no quotes.
@@ -261,7 +281,8 @@ pub fn is_legacy_metric_name(name: &str) -> bool {
 
 /// Whether a name of a label needs no quotes.
 pub fn is_legacy_label_name(name: &str) -> bool {
-    is_legacy_metric_name(name) && !name.contains(':')
+    let is_byte = |b: u8| is_name_byte(b) && b != b':';
+    name.bytes().next().is_some_and(is_name_start) && name.bytes().all(is_byte)
 }
 
 /// The name of a type as OpenMetrics and remote write have it.

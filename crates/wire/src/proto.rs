@@ -45,6 +45,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The next field, if there is one.
+    #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<Field<'a>>, ProtoError> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -172,7 +173,19 @@ impl<'a> Field<'a> {
 }
 
 /// Takes a variable-length integer from the front.
+#[inline]
 pub(crate) fn take_varint(bytes: &mut &[u8]) -> Result<u64, ProtoError> {
+    match bytes.split_first() {
+        // Tags and most lengths have one byte.
+        Some((&byte, rest)) if byte < 0x80 => {
+            *bytes = rest;
+            Ok(u64::from(byte))
+        }
+        _ => take_long_varint(bytes),
+    }
+}
+
+fn take_long_varint(bytes: &mut &[u8]) -> Result<u64, ProtoError> {
     let mut value = 0u64;
     for (at, &byte) in bytes.iter().take(10).enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * at);

@@ -135,8 +135,9 @@ fn error(message: String) -> ParseError {
 #[derive(Debug, Default)]
 struct Walker {
     options: ProtobufOptions,
-    /// The labels of the metric at hand.
+    /// The texts of the labels of the metric at hand, and of the one before it.
     labels: Vec<u8>,
+    last_labels: Vec<u8>,
     text: SeriesText,
     escaped: Vec<u8>,
     bounds: Bounds,
@@ -152,6 +153,10 @@ struct Family<'a> {
 /// What a metric holds; of its type's part only.
 #[derive(Debug, Default)]
 struct Metric<'a> {
+    /// Labels of this metric and of the one before it, each with the end of its text. Metrics beside each other have most
+    /// labels in common, and what is in common is not read again.
+    labels: Vec<(&'a [u8], usize)>,
+    last_labels: Vec<(&'a [u8], usize)>,
     timestamp_ms: i64,
     start_ms: i64,
     value: f64,
@@ -322,7 +327,8 @@ impl Walker {
         metric: &mut Metric<'a>,
     ) -> Result<(), String> {
         let text = |e: ProtoError| e.to_string();
-        metric.clear();
+        metric.clear(metric_type);
+        std::mem::swap(&mut self.labels, &mut self.last_labels);
         self.labels.clear();
         let mut fields = field.message().map_err(text)?;
         while let Some(field) = fields.next().map_err(text)? {
@@ -334,8 +340,7 @@ impl Walker {
                 _ => field.number == 5,
             };
             if field.number == 1 {
-                let (name, value) = read_label(&field)?;
-                push_label_text(&mut self.labels, name, value);
+                self.read_metric_label(&field, metric)?;
             } else if field.number == 6 {
                 metric.timestamp_ms = field.int64().map_err(text)?;
             } else if is_of_type {
@@ -347,6 +352,27 @@ impl Walker {
                 .map_err(text)?;
             }
         }
+        Ok(())
+    }
+
+    fn read_metric_label<'a>(&mut self, field: &Field<'a>, metric: &mut Metric<'a>) -> Result<(), String> {
+        let label = field.bytes().map_err(|e| e.to_string())?;
+        let place = metric.labels.len();
+        match metric.last_labels.get(place) {
+            Some((same, end)) if *same == label => {
+                let start = place.checked_sub(1).map_or(0, |before| metric.last_labels[before].1);
+                self.labels.extend_from_slice(&self.last_labels[start..*end]);
+            }
+            _ => {
+                let (name, value) = read_label(field).map_err(|e| e.to_string())?;
+                let shown = String::from_utf8_lossy;
+                let name_text = std::str::from_utf8(name).ok().filter(|name| !name.is_empty());
+                let name_text = name_text.ok_or_else(|| format!("invalid label name: {}", shown(name)))?;
+                let value = std::str::from_utf8(value).map_err(|_| format!("invalid label value: {}", shown(value)))?;
+                push_label_text(&mut self.labels, name_text, value);
+            }
+        }
+        metric.labels.push((label, self.labels.len()));
         Ok(())
     }
 
@@ -464,7 +490,8 @@ impl Walker {
         metric.buckets.iter().filter_map(|b| b.exemplar).try_for_each(|e| self.exemplar(family, e, true, sink))
     }
 
-    /// An exemplar. Those of native histograms must have a time and are left out without one.
+    /// An exemplar. Those of native histograms must have a time and are left out without one, and so is one whose labels
+    /// are no text: it costs nobody the scrape.
     fn exemplar<S: TextSink>(
         &mut self,
         family: &Family<'_>,
@@ -472,30 +499,35 @@ impl Walker {
         needs_time: bool,
         sink: &mut S,
     ) -> Result<(), S::Error> {
-        let (value, timestamp_ms) = self
+        let read = self
             .read_exemplar(message)
             .map_err(|e| error(format!("metric family {:?}: exemplar: {e}", family.name)))?;
-        if needs_time && timestamp_ms.is_none() {
-            return Ok(());
+        match read {
+            Some((value, timestamp_ms)) if timestamp_ms.is_some() || !needs_time => {
+                sink.exemplar(&self.escaped, value, timestamp_ms)
+            }
+            _ => Ok(()),
         }
-        sink.exemplar(&self.escaped, value, timestamp_ms)
     }
 
-    /// Reads an exemplar: its value and time. The text of its labels goes to `self.escaped`.
-    fn read_exemplar(&mut self, message: &[u8]) -> Result<(f64, Option<i64>), String> {
-        let text = |e: ProtoError| e.to_string();
+    /// Reads an exemplar: its value and time, unless its labels are no text. Their text goes to `self.escaped`.
+    fn read_exemplar(&mut self, message: &[u8]) -> Result<Option<(f64, Option<i64>)>, ProtoError> {
         let (mut value, mut timestamp_ms) = (0.0, None);
+        let mut is_text = true;
         self.escaped.clear();
         self.escaped.push(b'{');
         let mut fields = Fields::new(message);
-        while let Some(field) = fields.next().map_err(text)? {
+        while let Some(field) = fields.next()? {
             match field.number {
                 1 => {
                     let (name, value) = read_label(&field)?;
-                    push_label_text(&mut self.escaped, name, value);
+                    match (std::str::from_utf8(name), std::str::from_utf8(value)) {
+                        (Ok(name), Ok(value)) => push_label_text(&mut self.escaped, name, value),
+                        _ => is_text = false,
+                    }
                 }
-                2 => value = field.double().map_err(text)?,
-                3 => timestamp_ms = Some(read_time(&field).map_err(text)?),
+                2 => value = field.double()?,
+                3 => timestamp_ms = Some(read_time(&field)?),
                 _ => {}
             }
         }
@@ -503,23 +535,38 @@ impl Walker {
             self.escaped.pop();
         }
         self.escaped.push(b'}');
-        Ok((value, timestamp_ms))
+        Ok(is_text.then_some((value, timestamp_ms)))
     }
 }
 
 impl<'a> Metric<'a> {
-    fn clear(&mut self) {
-        let mut old = std::mem::take(self);
-        macro_rules! keep {
-            ($($list:ident)*) => {
-                $(
-                    old.$list.clear();
-                    self.$list = old.$list;
-                )*
-            };
+    /// Makes it empty for a metric of this type: what another type has is never set.
+    fn clear(&mut self, metric_type: MetricType) {
+        std::mem::swap(&mut self.labels, &mut self.last_labels);
+        self.labels.clear();
+        self.timestamp_ms = 0;
+        self.start_ms = 0;
+        self.value = 0.0;
+        self.exemplar = None;
+        if !matches!(metric_type, MetricType::Summary | MetricType::Histogram | MetricType::GaugeHistogram) {
+            return;
         }
-        keep!(quantiles buckets negative_spans negative_deltas negative_counts);
-        keep!(positive_spans positive_deltas positive_counts exemplars);
+        self.quantiles.clear();
+        self.count = 0;
+        self.count_float = 0.0;
+        self.sum = 0.0;
+        self.buckets.clear();
+        self.schema = 0;
+        self.zero_threshold = 0.0;
+        self.zero_count = 0;
+        self.zero_count_float = 0.0;
+        self.negative_spans.clear();
+        self.negative_deltas.clear();
+        self.negative_counts.clear();
+        self.positive_spans.clear();
+        self.positive_deltas.clear();
+        self.positive_counts.clear();
+        self.exemplars.clear();
     }
 
     /// `Gauge`, `Counter` or `Untyped`.
@@ -631,24 +678,17 @@ fn read_time(field: &Field<'_>) -> Result<i64, ProtoError> {
     Ok(seconds.saturating_mul(1000).saturating_add(i64::from(nanos / 1_000_000)))
 }
 
-/// `LabelPair`.
-fn read_label<'a>(field: &Field<'a>) -> Result<(&'a str, &'a str), String> {
-    let text = |e: ProtoError| e.to_string();
+/// `LabelPair`: name and value.
+fn read_label<'a>(field: &Field<'a>) -> Result<(&'a [u8], &'a [u8]), ProtoError> {
     let (mut name, mut value) = (&b""[..], &b""[..]);
-    let mut fields = field.message().map_err(text)?;
-    while let Some(field) = fields.next().map_err(text)? {
+    let mut fields = field.message()?;
+    while let Some(field) = fields.next()? {
         match field.number {
-            1 => name = field.bytes().map_err(text)?,
-            2 => value = field.bytes().map_err(text)?,
+            1 => name = field.bytes()?,
+            2 => value = field.bytes()?,
             _ => {}
         }
     }
-    let name = match std::str::from_utf8(name) {
-        Ok(name) if !name.is_empty() => name,
-        _ => return Err(format!("invalid label name: {}", String::from_utf8_lossy(name))),
-    };
-    let value =
-        std::str::from_utf8(value).map_err(|_| format!("invalid label value: {}", String::from_utf8_lossy(value)))?;
     Ok((name, value))
 }
 
@@ -802,6 +842,53 @@ mod tests {
         let mut sink = Bits(Vec::new());
         ProtobufParser::new(NATIVE).feed(&body, &mut sink).unwrap();
         assert_eq!(sink.0, [stale.to_bits()]);
+    }
+
+    #[test]
+    fn an_exemplar_whose_labels_are_no_text_is_left_out() {
+        let body = family(|out| {
+            put_str(out, 1, "a");
+            for value in [&b"x"[..], b"\xff"] {
+                put_message(out, 4, |out| {
+                    put_message(out, 3, |out| {
+                        put_message(out, 2, |out| put_message(out, 1, |out| put_bytes(out, 2, value)))
+                    });
+                });
+            }
+        });
+        let want = ["help a ", "type a counter", "__name__=a 0", "exemplar {=x} 0", "__name__=a 0"];
+        assert_eq!(parse(&body, NATIVE).unwrap(), want);
+    }
+
+    #[test]
+    fn labels_are_read_anew_where_they_differ_from_the_metric_before() {
+        let sets: [&[(&str, &str)]; 6] = [
+            &[("a", "1"), ("b", "2")],
+            &[("a", "1"), ("b", "3")],
+            &[("b", "3")],
+            &[],
+            &[("b", "3"), ("a", "1"), ("c", "\"")],
+            &[("b", "3"), ("x", "1"), ("c", "\"")],
+        ];
+        let body = family(|out| {
+            put_str(out, 1, "m");
+            for set in sets {
+                put_message(out, 4, |out| {
+                    for (name, value) in set {
+                        put_message(out, 1, |out| {
+                            put_str(out, 1, name);
+                            put_str(out, 2, value);
+                        });
+                    }
+                });
+            }
+        });
+        let lines = parse(&body, NATIVE).unwrap();
+        for (line, set) in lines[2..].iter().zip(sets) {
+            let labels: String = set.iter().map(|(name, value)| format!("{name}={value} ")).collect();
+            assert_eq!(*line, format!("__name__=m {labels}0"));
+        }
+        assert_eq!(lines.len(), 8);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A request holds each string once, and series refer to strings by number. So requests cannot be joined: each is written
 //! whole.
 
-use corten_signal::labels::{METRIC_NAME, put_varint};
+use corten_signal::labels::{METRIC_NAME, put_varint, varint_len};
 use corten_signal::metrics::{Exemplar, Histogram, Metadata, MetricType};
 use corten_signal::{Labels, SeriesPart};
 use hashbrown::HashTable;
@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::exposition::{ExemplarLabels, type_name};
 pub use crate::intake::{DecodeError, DecodeOptions, Decoded};
 use crate::intake::{Intake, RawLabels};
-use crate::proto::{Field, Fields, ProtoError, put_bytes, put_double, put_int64, put_message, put_uint64};
+use crate::proto::{Field, Fields, ProtoError, put_bytes, put_double, put_int64, put_message, put_uint64, take_varint};
 use crate::remote_write::{accept_histogram, put_histogram, read_histogram, read_sample, type_number};
 
 /// Writes requests, one after another. It keeps its allocations.
@@ -21,10 +21,20 @@ pub struct RequestEncoder {
     symbols: Symbols,
     /// The `timeseries` field.
     series: Vec<u8>,
-    /// The references of the series that was written last: series beside each other have most labels in common.
-    last: Vec<(u32, u32)>,
-    current: Vec<(u32, u32)>,
+    /// The labels of the series that was written last: series beside each other have most labels in common.
+    last: Vec<LastLabel>,
+    last_labels: Vec<u8>,
+    current: Vec<LastLabel>,
     refs: Vec<u8>,
+}
+
+/// A label of the series that was written last: where it lies in the label set, and its references.
+#[derive(Clone, Copy, Debug)]
+struct LastLabel {
+    start: usize,
+    end: usize,
+    name_ref: u32,
+    value_ref: u32,
 }
 
 /// How much of a part goes into a request.
@@ -78,6 +88,7 @@ impl Default for RequestEncoder {
             symbols: Symbols::new(),
             series: Vec::new(),
             last: Vec::new(),
+            last_labels: Vec::new(),
             current: Vec::new(),
             refs: Vec::new(),
         }
@@ -215,7 +226,7 @@ impl RequestEncoder {
             put_bytes(out, 1, refs);
             write(out, symbols);
             if let Some(metadata) = metadata {
-                let (help, unit) = (symbols.id(&metadata.help), symbols.id(&metadata.unit));
+                let (help, unit) = (symbols.id(metadata.help.as_bytes()), symbols.id(metadata.unit.as_bytes()));
                 put_message(out, 5, |out| {
                     put_uint64(out, 1, type_number(metadata.metric_type));
                     put_uint64(out, 3, u64::from(help));
@@ -227,26 +238,58 @@ impl RequestEncoder {
 
     /// Writes the references of labels to `self.refs`.
     fn symbolize(&mut self, labels: Labels<'_>) {
-        self.current.clear();
-        self.refs.clear();
-        let mut last = self.last.iter().copied().peekable();
-        for (name, value) in labels.iter() {
-            // Both sets are sorted: labels that the other set has and this one has not are passed over.
-            while last.peek().is_some_and(|(n, _)| self.symbols.text(*n) < name.as_bytes()) {
-                last.next();
-            }
-            let same = last.next_if(|(n, _)| self.symbols.text(*n) == name.as_bytes());
-            let name_ref = same.map_or_else(|| self.symbols.id(name), |(n, _)| n);
-            let value_ref = same
-                .map(|(_, v)| v)
-                .filter(|v| self.symbols.text(*v) == value.as_bytes())
-                .unwrap_or_else(|| self.symbols.id(value));
-            put_varint(&mut self.refs, u64::from(name_ref));
-            put_varint(&mut self.refs, u64::from(value_ref));
-            self.current.push((name_ref, value_ref));
+        let RequestEncoder { symbols, last, current, last_labels, refs, .. } = self;
+        let encoded = labels.as_encoded();
+        current.clear();
+        refs.clear();
+        let (mut from, mut at) = (0, 0);
+        while let Some((start, end)) = field_at(encoded, from) {
+            from = end;
+            let label = &encoded[start..end];
+            let (name_ref, value_ref) = match last.get(at) {
+                Some(same) if last_labels[same.start..same.end] == *label => {
+                    at += 1;
+                    (same.name_ref, same.value_ref)
+                }
+                _ => {
+                    let (name, value) = name_and_value(label);
+                    // Both sets are sorted: what the other one has before this name is passed over.
+                    while last.get(at).is_some_and(|l| symbols.text(l.name_ref) < name) {
+                        at += 1;
+                    }
+                    match last.get(at) {
+                        Some(l) if symbols.text(l.name_ref) == name => {
+                            at += 1;
+                            let is_same = symbols.text(l.value_ref) == value;
+                            (l.name_ref, if is_same { l.value_ref } else { symbols.id(value) })
+                        }
+                        _ => (symbols.id(name), symbols.id(value)),
+                    }
+                }
+            };
+            put_varint(refs, u64::from(name_ref));
+            put_varint(refs, u64::from(value_ref));
+            current.push(LastLabel { start, end, name_ref, value_ref });
         }
-        std::mem::swap(&mut self.last, &mut self.current);
+        last_labels.clear();
+        last_labels.extend_from_slice(encoded);
+        std::mem::swap(last, current);
     }
+}
+
+/// Where the body of the field lies that begins at `from`: all fields of a label set have a length.
+fn field_at(encoded: &[u8], from: usize) -> Option<(usize, usize)> {
+    let mut rest = encoded.get(from + 1..)?;
+    let len = take_varint(&mut rest).ok()? as usize;
+    let start = encoded.len() - rest.len();
+    (len <= rest.len()).then_some((start, start + len))
+}
+
+/// Name and value of an encoded label.
+fn name_and_value(label: &[u8]) -> (&[u8], &[u8]) {
+    let name = field_at(label, 0).unwrap_or_default();
+    let value = field_at(label, name.1).unwrap_or_default();
+    (&label[name.0..name.1], &label[value.0..value.1])
 }
 
 impl PartCursor {
@@ -267,11 +310,13 @@ impl PartCursor {
 }
 
 fn put_sample(out: &mut Vec<u8>, value: f64, timestamp_ms: i64, start_ms: i64) {
-    put_message(out, 2, |out| {
-        put_double(out, 1, value);
-        put_int64(out, 2, timestamp_ms);
-        put_int64(out, 3, start_ms);
-    });
+    let number_len = |number: i64| if number == 0 { 0 } else { 1 + varint_len(number as u64) };
+    let value_len = if value.to_bits() == 0 { 0 } else { 9 };
+    // The longest sample has 31 bytes, so that its length takes one.
+    out.extend_from_slice(&[0x12, (value_len + number_len(timestamp_ms) + number_len(start_ms)) as u8]);
+    put_double(out, 1, value);
+    put_int64(out, 2, timestamp_ms);
+    put_int64(out, 3, start_ms);
 }
 
 /// Writes the exemplars of a series that were not written, and returns how many.
@@ -301,8 +346,8 @@ fn put_exemplar(out: &mut Vec<u8>, exemplar: &Exemplar, symbols: &mut Symbols) {
         if !exemplar.labels.is_empty() {
             put_message(out, 1, |out| {
                 for (name, value) in &exemplar.labels {
-                    put_varint(out, u64::from(symbols.id(name)));
-                    put_varint(out, u64::from(symbols.id(value)));
+                    put_varint(out, u64::from(symbols.id(name.as_bytes())));
+                    put_varint(out, u64::from(symbols.id(value.as_bytes())));
                 }
             });
         }
@@ -341,16 +386,16 @@ impl Symbols {
     }
 
     /// The number of a string, which is added if it is new.
-    fn id(&mut self, text: &str) -> u32 {
+    fn id(&mut self, text: &[u8]) -> u32 {
         if text.is_empty() {
             return 0;
         }
-        let hash = xxh3_64(text.as_bytes());
-        if let Some(id) = self.table.find(hash, |id| self.text(*id) == text.as_bytes()) {
+        let hash = xxh3_64(text);
+        if let Some(id) = self.table.find(hash, |id| self.text(*id) == text) {
             return *id;
         }
         let id = self.places.len() as u32;
-        put_bytes(&mut self.encoded, 4, text.as_bytes());
+        put_bytes(&mut self.encoded, 4, text);
         let end = self.encoded.len();
         self.places.push(((end - text.len()) as u32, end as u32));
         let (encoded, places) = (&self.encoded, &self.places);

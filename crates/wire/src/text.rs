@@ -42,6 +42,10 @@ impl TextParser {
         if let Some((line, number)) = self.lines.take_rest() {
             self.syntax.line(&line, number, sink)?;
         }
+        if self.syntax.open_lines > 0 {
+            self.syntax.line = self.syntax.open_line;
+            return Err(self.syntax.error_at(NOT_TERMINATED, &self.syntax.open).into());
+        }
         sink.end()
     }
 }
@@ -51,16 +55,29 @@ struct TextSyntax {
     line: u64,
     /// In this format the type is positional: it holds until the next `# TYPE` line.
     metric_type: MetricType,
+    /// A sample in whose quotes stands a line break, which should be escaped and is taken all the same: its lines so far.
+    open: Vec<u8>,
+    open_lines: usize,
+    /// The number of its first line.
+    open_line: u64,
 }
+
+/// The most lines that a sample has.
+const SAMPLE_LINES_MAX: usize = 100;
+
+const NOT_TERMINATED: &str = "label value is not terminated";
 
 impl Syntax for TextSyntax {
     #[inline]
     fn steady_type(&self) -> Option<MetricType> {
-        Some(self.metric_type)
+        (self.open_lines == 0).then_some(self.metric_type)
     }
 
     fn line<S: TextSink>(&mut self, line: &[u8], number: u64, sink: &mut S) -> Result<(), S::Error> {
         self.line = number;
+        if self.open_lines > 0 {
+            return self.parse_open(line, sink);
+        }
         let line = trim_start(line);
         match line.first() {
             None => Ok(()),
@@ -109,13 +126,39 @@ impl TextSyntax {
         Ok(())
     }
 
+    /// Parses a sample that has a further line.
+    fn parse_open<S: TextSink>(&mut self, line: &[u8], sink: &mut S) -> Result<(), S::Error> {
+        let mut open = std::mem::take(&mut self.open);
+        self.line = self.open_line;
+        if open.len() + line.len() > LINE_BYTES_MAX || self.open_lines >= SAMPLE_LINES_MAX {
+            return Err(self.error_at(NOT_TERMINATED, &open).into());
+        }
+        open.push(b'\n');
+        open.extend_from_slice(line);
+        let lines = std::mem::take(&mut self.open_lines);
+        self.parse_sample(&open, sink)?;
+        if self.open_lines > 0 {
+            self.open_lines = lines + 1;
+        }
+        Ok(())
+    }
+
     fn parse_sample<S: TextSink>(&mut self, line: &[u8], sink: &mut S) -> Result<(), S::Error> {
         // A blank may stand between name and brace: a known name is then not the series.
         let known = sink.recognise(line, self.metric_type);
         let known = known.filter(|len| trim_start(&line[*len..]).first() != Some(&b'{'));
         let len = match known {
             Some(len) => len,
-            None => series_len(line).map_err(|message| self.error_at(message, line))?,
+            None => match series_len(line) {
+                Ok(len) => len,
+                Err(NOT_TERMINATED) => {
+                    self.open.extend_from_slice(line);
+                    self.open_lines = 1;
+                    self.open_line = self.line;
+                    return Ok(());
+                }
+                Err(message) => return Err(self.error_at(message, line).into()),
+            },
         };
         let (text, rest) = line.split_at(len);
         let rest = trim_start(rest);
@@ -177,7 +220,7 @@ fn series_len(line: &[u8]) -> Result<usize, &'static str> {
             Some(offset) if line[at + offset] == b'}' => return Ok(at + offset + 1),
             Some(offset) => {
                 at += offset;
-                at += quoted_len(&line[at..]).ok_or("label value is not terminated")?;
+                at += quoted_len(&line[at..]).ok_or(NOT_TERMINATED)?;
             }
         }
     }
@@ -277,6 +320,24 @@ mod tests {
         ] {
             assert_eq!(parse(body), Err(want.to_owned()), "{body:?}");
         }
+    }
+
+    #[test]
+    fn a_line_break_in_quotes_is_taken_as_it_stands() {
+        for (body, want) in [
+            ("a{b=\"c\nd\n\n# \\\"e\"} 1\nf 2\n", vec!["__name__=a b=c\nd\n\n# \"e 1 None", "__name__=f 2 None"]),
+            ("{\"a\nb\"} 1", vec!["__name__=a\nb 1 None"]),
+        ] {
+            for piece in [usize::MAX, 1, 3] {
+                let lines = parse_in_pieces(body.as_bytes(), piece).unwrap();
+                assert_eq!(lines, want, "{body:?}");
+            }
+        }
+        let body = format!("a{{b=\"{}\"}} 1\n", "\n".repeat(SAMPLE_LINES_MAX));
+        let error = parse(&body).unwrap_err();
+        assert!(error.starts_with("line 1: label value is not terminated while parsing: \"a{b="), "{error}");
+        let body = format!("a{{b=\"{}\n{}\"}} 1\n", "x".repeat(LINE_BYTES_MAX / 2), "x".repeat(LINE_BYTES_MAX / 2));
+        assert!(parse(&body).is_err());
     }
 
     #[test]

@@ -213,9 +213,11 @@ impl Sets {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::sync::Arc;
 
     use corten_signal::{BlockBuilder, LabelsBuilder, SeriesBlock};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -327,5 +329,73 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1_000_000)).await;
         cache.expire();
         assert_eq!(cache.len(), 10);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(u32),
+        Get(u32),
+        Remove(u32),
+        Wait(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0..40u32).prop_map(Step::Insert),
+            2 => (0..40u32).prop_map(Step::Get),
+            1 => (0..40u32).prop_map(Step::Remove),
+            1 => (0..40u64).prop_map(Step::Wait),
+        ]
+    }
+
+    proptest! {
+        /// What is found is what was put in, with few hashes for many sets, and what is within the limits is found.
+        #[test]
+        fn what_is_found_is_what_was_put_in(
+            steps in proptest::collection::vec(step(), 0..200),
+            size in 1usize..50,
+            by_size: bool,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(async {
+                let ttl = Duration::from_secs(60);
+                let cache = cache(if by_size { Retention::Size(size) } else { Retention::Ttl(ttl) });
+                let block = sets(40);
+                // For each set that is there, when it was last seen.
+                let mut model: HashMap<u32, Instant> = HashMap::new();
+                for step in steps {
+                    match step {
+                        Step::Insert(set) => {
+                            let outcome = Outcome::Changed(Target::new([("set", set.to_string().as_str())]).unwrap());
+                            cache.lock().insert(u64::from(set % 3), block.labels(set), outcome);
+                            model.insert(set, Instant::now());
+                        }
+                        Step::Get(set) => {
+                            let mut cache = cache.lock();
+                            let found = cache.get(u64::from(set % 3), block.labels(set));
+                            let all_fit = !by_size || size >= 40;
+                            prop_assert!(found.is_none() || model.contains_key(&set));
+                            prop_assert!(found.is_some() || !all_fit || !model.contains_key(&set));
+                            if let Some(outcome) = found {
+                                let labels = Target::new([("set", set.to_string().as_str())]).unwrap();
+                                prop_assert_eq!(outcome, &Outcome::Changed(labels));
+                                model.insert(set, Instant::now());
+                            }
+                        }
+                        Step::Remove(set) => {
+                            cache.lock().remove(u64::from(set % 3), block.labels(set));
+                            model.remove(&set);
+                        }
+                        Step::Wait(seconds) => {
+                            tokio::time::advance(Duration::from_secs(seconds)).await;
+                            cache.expire();
+                            model.retain(|_, seen| by_size || seen.elapsed() <= ttl);
+                        }
+                    }
+                    prop_assert!(cache.len() <= model.len() && (!by_size || cache.len() <= size));
+                }
+                Ok(())
+            })?;
+        }
     }
 }

@@ -294,7 +294,8 @@ impl BlockMaps {
 impl Entries {
     /// Takes out what is of no use.
     fn sweep(&mut self) -> Vec<Entry> {
-        let dead = self.by_block.extract_if(|_, entry| entry.block.strong_count() == 0).map(|(_, entry)| entry).collect();
+        let dead =
+            self.by_block.extract_if(|_, entry| entry.block.strong_count() == 0).map(|(_, entry)| entry).collect();
         let live = self.by_block.len();
         self.sweep_at = (live * 2).max(SWEEP_AT_MIN);
         if self.by_block.capacity() > self.sweep_at * 4 {
