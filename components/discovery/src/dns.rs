@@ -225,8 +225,8 @@ mod tests {
     use hickory_proto::op::{Message, ResponseCode};
     use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, NS, SRV, TXT};
 
-    use crate::dns::resolver::tests::{Answers, records, refuse, refusing};
     use super::*;
+    use crate::dns::resolver::tests::{Answers, records, refuse, refusing};
 
     fn config(names: &[&str], kind: &str, port: i64) -> Config {
         Config {
@@ -247,7 +247,10 @@ mod tests {
         let lines = targets.map_or_else(Vec::new, |targets| labels(&targets));
         // Without those that have no value.
         let present = |line: &String| {
-            line.split(' ').filter(|word| !word.ends_with('=')).map(|word| word.replace("__meta_dns_", "")).collect::<Vec<_>>()
+            line.split(' ')
+                .filter(|word| !word.ends_with('='))
+                .map(|word| word.replace("__meta_dns_", ""))
+                .collect::<Vec<_>>()
         };
         lines.iter().map(|line| present(line).join(" ")).collect()
     }
@@ -305,11 +308,7 @@ mod tests {
                 80,
                 &["__address__=192.0.2.1:80 name=web.example.org.", "__address__=[::1]:80 name=web.example.org."],
             ),
-            (
-                "MX",
-                25,
-                &["__address__=smtp.example.com:25 mx_record_target=smtp.example.com. name=web.example.org."],
-            ),
+            ("MX", 25, &["__address__=smtp.example.com:25 mx_record_target=smtp.example.com. name=web.example.org."]),
             ("NS", 53, &["__address__=ns1.example.com:53 name=web.example.org. ns_record_target=ns1.example.com."]),
         ] {
             let world = host("discovery.dns.x");
@@ -337,7 +336,7 @@ mod tests {
         dns.drain(&world.context()).await;
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_name_that_is_gone_loses_its_targets_and_one_that_cannot_be_asked_keeps_them() {
         let mode = Arc::new(parking_lot::Mutex::new(ResponseCode::NoError));
         let modes = Arc::clone(&mode);
@@ -359,7 +358,7 @@ mod tests {
         assert_eq!(world.metrics().get("prometheus_sd_refresh_failures_total", &labels), Some(0.0));
         *mode.lock() = ResponseCode::NXDomain;
         until_found(&world, &both[1..]).await;
-        until("it is well", || world.health_text() == "healthy: component evaluated").await;
+        until("it is well", || !world.health_text().starts_with("unhealthy")).await;
         dns.drain(&world.context()).await;
     }
 

@@ -259,8 +259,8 @@ mod tests {
 
     const DEFINITION: Definition = Definition::of::<File>();
 
-    /// So long that no test sees it.
-    const NEVER: &str = "refresh_interval = \"1h\"";
+    /// So long that no test sees it, although the time between two exports passes at once.
+    const NEVER: &str = "refresh_interval = \"100000h\"";
 
     fn body(world: &World, patterns: &[&str], more: &str) -> String {
         let patterns: Vec<String> = patterns.iter().map(|pattern| format!("{:?}", world.path(pattern))).collect();
@@ -293,7 +293,7 @@ mod tests {
         format!("[{{\"targets\": [{address:?}]}}]")
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn targets_are_read_with_their_labels_and_their_file() {
         let world = host("discovery.file.x");
         world.write("b.json", r#"[{"targets": ["b:1", "b:2"], "labels": {"job": "x"}}, {"targets": ["b:3"]}]"#);
@@ -320,7 +320,7 @@ mod tests {
         assert!(!world.metrics().text().contains("prometheus_sd_refresh"), "these are for other mechanisms");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn two_stars_are_one_star() {
         let world = host("discovery.file.x");
         world.write("a/b.json", list("b"));
@@ -329,7 +329,7 @@ mod tests {
         until_addresses(&world, "b").await;
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn files_that_come_change_and_go_are_noticed() {
         let world = host("discovery.file.x");
         world.write("a.json", list("a:1"));
@@ -347,7 +347,7 @@ mod tests {
         until_addresses(&world, "").await;
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_file_that_cannot_be_read_keeps_what_was_read_from_it() {
         let world = host("discovery.file.x");
         world.write("a.json", list("a:1"));
@@ -366,7 +366,7 @@ mod tests {
         until("it is well again", || world.health_text() == "healthy: component evaluated").await;
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn another_extension_is_an_error_and_no_more() {
         let world = host("discovery.file.x");
         world.write("a.json", list("a:1"));
@@ -377,7 +377,7 @@ mod tests {
         assert!(health.ends_with("b.txt: unhandled file extension \".txt\""), "{health}");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_pattern_that_is_wrong_finds_nothing_and_says_so() {
         let world = host("discovery.file.x");
         world.write("a.json", list("a:1"));
@@ -399,7 +399,7 @@ mod tests {
         assert!((299..=301).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_file_that_is_too_large_is_not_read() {
         let world = host("discovery.file.x");
         world.write("a.json", list("a:1"));
@@ -410,14 +410,15 @@ mod tests {
         assert!(health.ends_with("file is larger than the limit of 67108864 bytes"), "{health}");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn an_interval_of_zero_is_refused() {
         let world = host("discovery.file.x");
-        let refused = Unit::start(world.clone(), &DEFINITION, "files = []\nrefresh_interval = \"0s\"").await.unwrap_err();
+        let refused =
+            Unit::start(world.clone(), &DEFINITION, "files = []\nrefresh_interval = \"0s\"").await.unwrap_err();
         assert!(refused.ends_with("refresh_interval must be greater than 0"), "{refused}");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_reload_reads_other_files() {
         let world = host("discovery.file.x");
         world.write("a.json", list("a:1"));
@@ -432,7 +433,7 @@ mod tests {
         assert!(!text.contains("a.json") && text.contains("b.json"), "{text}");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn targets_flow_on() {
         let world = host("none");
         world.write("a.json", list("a:1"));

@@ -94,7 +94,8 @@ impl<'de> Visitor<'de> for GroupVisitor {
             match name.to_ascii_lowercase().as_str() {
                 "targets" => {
                     let addresses: Option<Vec<Option<String>>> = map.next_value()?;
-                    group.addresses = addresses.unwrap_or_default().into_iter().map(Option::unwrap_or_default).collect();
+                    group.addresses =
+                        addresses.unwrap_or_default().into_iter().map(Option::unwrap_or_default).collect();
                 }
                 "labels" => {
                     let labels: Option<LabelMap> = map.next_value()?;
@@ -303,11 +304,7 @@ mod tests {
             (
                 from_json,
                 r#"[{"targets": ["a:1", "b:2"], "labels": {"job": "x"}}, {"targets": ["c"]}]"#,
-                &[
-                    r#"__address__="a:1", $, job="x""#,
-                    r#"__address__="b:2", $, job="x""#,
-                    r#"__address__="c", $"#,
-                ],
+                &[r#"__address__="a:1", $, job="x""#, r#"__address__="b:2", $, job="x""#, r#"__address__="c", $"#],
             ),
             (from_json, "[]", &[]),
             (from_json, "null", &[]),

@@ -135,7 +135,10 @@ mod tests {
             ),
             ("rule {\naction = \"drop\"\n}", vec![]),
             // What is empty is absent: the label goes.
-            ("rule {\ntarget_label = \"app\"\nreplacement = \"\"\n}\nrule {\naction = \"labelkeep\"\nregex = \"app\"\n}", vec![""; 3]),
+            (
+                "rule {\ntarget_label = \"app\"\nreplacement = \"\"\n}\nrule {\naction = \"labelkeep\"\nregex = \"app\"\n}",
+                vec![""; 3],
+            ),
         ] {
             let unit = Unit::start(host("discovery.relabel.x"), &DEFINITION, &format!("{TARGETS}\n{rules}")).await;
             assert_eq!(output(&unit.unwrap().world), expected, "{rules}");
@@ -164,7 +167,8 @@ mod tests {
 
     #[tokio::test]
     async fn rules_are_a_value_for_others() {
-        let unit = Unit::start(host("discovery.relabel.x"), &DEFINITION, "targets = []\nrule {\ntarget_label = \"a\"\n}");
+        let unit =
+            Unit::start(host("discovery.relabel.x"), &DEFINITION, "targets = []\nrule {\ntarget_label = \"a\"\n}");
         let world = unit.await.unwrap().world;
         let rules = world.exports()[0].field("rules").unwrap();
         let rules = rules.as_capsule().and_then(|rules| rules.as_any().downcast_ref::<RelabelRules>()).unwrap();
@@ -176,7 +180,8 @@ mod tests {
     async fn unchanged_rules_are_compiled_once() {
         let cx = host("discovery.relabel.x").context::<Relabel>();
         let rules = vec![Rule { target_label: "a".to_owned(), replacement: "1".to_owned(), ..Rule::default() }];
-        let config = |target: &str| Config { targets: vec![Target::new([("t", target)]).unwrap()], rules: rules.clone() };
+        let config =
+            |target: &str| Config { targets: vec![Target::new([("t", target)]).unwrap()], rules: rules.clone() };
         let (first, _) = Relabel::prepare(config("1"), &cx, None).await.unwrap();
         let component = Relabel::commit(None, Arc::clone(&first), &cx);
         let (second, offer) = Relabel::prepare(config("2"), &cx, Some(&component)).await.unwrap();

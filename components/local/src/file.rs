@@ -74,11 +74,7 @@ impl Component for File {
     type Exports = Offer;
     type Prepared = (Config, Offer);
 
-    async fn prepare(
-        config: Config,
-        _: &Context<Self>,
-        _: Option<&Self>,
-    ) -> Result<((Config, Offer), Offer), Error> {
+    async fn prepare(config: Config, _: &Context<Self>, _: Option<&Self>) -> Result<((Config, Offer), Offer), Error> {
         // Checked here rather than with the other rules: this is where the reference's text says it went wrong.
         if config.poll_frequency.is_zero() {
             return Err("poll_frequency must be greater than 0".into());

@@ -216,11 +216,7 @@ impl Finder {
     }
 
     fn complain(&self, wanted: &Wanted, error: &str) {
-        let fields = [
-            ("path", (&wanted.path).into()),
-            ("excluded", (&wanted.exclude).into()),
-            ("err", error.into()),
-        ];
+        let fields = [("path", (&wanted.path).into()), ("excluded", (&wanted.exclude).into()), ("err", error.into())];
         self.logger.error("error getting paths", &fields);
     }
 }
@@ -335,7 +331,8 @@ mod tests {
         let second = [("__path__", below(&world, "*.log")), ("job", "two".to_owned())];
         let _unit = Unit::start(world.clone(), &DEFINITION, &targets(&[&first, &second])).await.unwrap();
         // The order is that of the targets, and what two of them find stands twice.
-        let expected = ["__path__=a.log __path_exclude__=b.* job=one", "__path__=a.log job=two", "__path__=b.log job=two"];
+        let expected =
+            ["__path__=a.log __path_exclude__=b.* job=one", "__path__=a.log job=two", "__path__=b.log job=two"];
         until("all are found", || found(&world) == expected).await;
     }
 

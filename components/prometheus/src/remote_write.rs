@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use xxhash_rust::xxh3::xxh3_64;
 
 use lane::{Kinds, Lane};
-use sender::{SendMetrics, SendSettings, SendState, Sender};
+use sender::{KindCounters, SendMetrics, SendSettings, SendState, Sender};
 use transform::Transform;
 
 /// Sends samples to remote write endpoints, through a queue on disk.
@@ -256,8 +256,16 @@ pub struct RemoteWrite {
     inlet: Inlet<Metrics>,
     lanes: HashMap<u64, Arc<Lane>>,
     endpoints: HashMap<(u64, String), RunningEndpoint>,
+    leftovers: Vec<RunningLeftover>,
     shared: Arc<SharedMetrics>,
     keeper: Task,
+}
+
+/// What waits in a queue of an earlier configuration is being sent.
+struct RunningLeftover {
+    ending: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+    handle: JoinHandle<()>,
 }
 
 /// An endpoint that is sent to.
@@ -284,6 +292,14 @@ struct EndpointInfo {
 pub struct Prepared {
     lanes: Vec<(u64, PreparedLane)>,
     endpoints: Vec<PreparedEndpoint>,
+    /// Queues of earlier configurations in which something waits.
+    leftovers: Vec<Leftover>,
+}
+
+/// A queue that was written under another configuration, before the program was started.
+struct Leftover {
+    dir: PathBuf,
+    queue: Queue,
 }
 
 /// A lane that is to be.
@@ -317,7 +333,7 @@ impl Component for RemoteWrite {
         let bytes_max = config.wal.max_bytes.map(|size| size.bytes()).or(services.queue_bytes_max);
         let external: Vec<(String, String)> =
             config.external_labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        let mut prepared = Prepared { lanes: Vec::new(), endpoints: Vec::new() };
+        let mut prepared = Prepared { lanes: Vec::new(), endpoints: Vec::new(), leftovers: Vec::new() };
         for endpoint in &config.endpoints {
             let rules = Rules::new(&endpoint.write_relabel_configs, NameScheme::Legacy)
                 .map_err(|(at, error)| Error::new(format!("write_relabel_config {}: {error}", at + 1)))?;
@@ -339,6 +355,10 @@ impl Component for RemoteWrite {
             }
             let settings = send_settings(endpoint, services).await?;
             prepared.endpoints.push(PreparedEndpoint { lane: key, config: endpoint.clone(), settings, queue_options });
+        }
+        if current.is_none() {
+            let keys: Vec<u64> = prepared.lanes.iter().map(|(key, _)| *key).collect();
+            prepared.leftovers = open_leftovers(&root, &keys, &config.wal, bytes_max, cx).await;
         }
         let inlet = current.is_none().then(|| Inlet::new(cx.id()));
         let receiver = match (&inlet, current) {
@@ -384,6 +404,10 @@ impl Component for RemoteWrite {
             lanes_before.into_iter().filter(|(key, _)| !component.lanes.contains_key(key)).map(|(_, lane)| lane).collect();
         let shared = Arc::clone(&component.shared);
         tokio::spawn(async move { retire(gone, unused, &shared).await });
+        for leftover in prepared.leftovers {
+            let sending = component.send_leftover(leftover, cx);
+            component.leftovers.push(sending);
+        }
         component
     }
 
@@ -392,6 +416,12 @@ impl Component for RemoteWrite {
         self.keeper.stop().await;
         for lane in self.lanes.values() {
             lane.close().await;
+        }
+        for leftover in self.leftovers {
+            leftover.ending.send_replace(true);
+            leftover.stop.send_replace(true);
+            // What was not sent waits for the next start.
+            let _ = leftover.handle.await;
         }
         for running in self.endpoints.values() {
             running.info.reader.flush();
@@ -441,6 +471,92 @@ fn queue_options(wal: &Wal, queue: &QueueConfig, bytes_max: Option<u64>, dir: &s
         keep_settled_min: wal.min_keepalive_time,
         truncate_every: wal.truncate_frequency,
         ..Options::default()
+    }
+}
+
+/// Opens the queues of earlier configurations. One that cannot be opened is reported and left alone.
+async fn open_leftovers(
+    root: &std::path::Path,
+    keys: &[u64],
+    wal: &Wal,
+    bytes_max: Option<u64>,
+    cx: &Context<RemoteWrite>,
+) -> Vec<Leftover> {
+    let names: Vec<String> = std::fs::read_dir(root)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| u64::from_str_radix(name, 16).is_ok_and(|key| name.len() == 16 && !keys.contains(&key)))
+        .collect();
+    let mut leftovers = Vec::new();
+    for name in names {
+        let dir = root.join(name);
+        let options = Options {
+            bytes_max: bytes_max.unwrap_or(Options::BYTES_MAX_DEFAULT),
+            age_max: wal.max_keepalive_time,
+            keep_settled_min: wal.min_keepalive_time,
+            truncate_every: wal.truncate_frequency,
+            ..Options::default()
+        };
+        match open_queue(dir.clone(), options).await {
+            Ok(queue) => leftovers.push(Leftover { dir, queue }),
+            Err(error) => cx.logger().error("failed to open the queue of an earlier configuration", &[
+                ("err", Field::from(error.to_string())),
+            ]),
+        }
+    }
+    leftovers
+}
+
+impl RemoteWrite {
+    /// Sends what waits in a queue of an earlier configuration to those endpoints that are still there, and removes the
+    /// queue once nothing waits in it.
+    fn send_leftover(&self, leftover: Leftover, cx: &Context<Self>) -> RunningLeftover {
+        let Leftover { dir, queue } = leftover;
+        let (ending, ending_of_senders) = watch::channel(false);
+        let (stop, mut stopped) = watch::channel(false);
+        let mut senders = Vec::new();
+        for name in queue.reader_names() {
+            let Some(((_, _), running)) = self.endpoints.iter().find(|((_, identity), _)| *identity == name) else {
+                cx.logger().warn("an endpoint is gone; what waits for it is kept until it is too old", &[
+                    ("queue", Field::from(dir.display().to_string())),
+                    ("endpoint", Field::from(&name)),
+                ]);
+                continue;
+            };
+            let labels = [running.info.remote_name.as_str(), running.info.url.as_str()];
+            let config = running.info.queue_config.lock().clone();
+            let reader = queue.reader(&name, reader_options(&config));
+            reader.flush();
+            let sender = Sender {
+                reader: reader.clone(),
+                settings: running.settings.subscribe(),
+                metrics: self.shared.send_metrics(&labels),
+                state: Arc::new(SendState::default()),
+                logger: cx.logger().clone(),
+                ending: ending_of_senders.clone(),
+                report: Arc::new(|_| ()),
+            };
+            senders.push((reader, tokio::spawn(sender.run())));
+        }
+        let all_have_owners = senders.len() == queue.reader_names().len();
+        let handle = tokio::spawn(async move {
+            let mut nothing_waits = all_have_owners;
+            for (reader, sender) in senders {
+                let _ = sender.await;
+                let lag = reader.lag();
+                nothing_waits &= lag.pending.records == 0 && lag.in_flight.records == 0;
+            }
+            if !nothing_waits {
+                // The queue stays open until the program ends, so that its age is watched.
+                let _ = stopped.wait_for(|stop| *stop).await;
+            }
+            queue.close().await;
+            if nothing_waits {
+                let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
+            }
+        });
+        RunningLeftover { ending, stop, handle }
     }
 }
 
@@ -522,11 +638,9 @@ impl RunningEndpoint {
 
     /// Waits until all is sent, or nothing can be.
     async fn end(mut self, deadline: tokio::time::Instant) {
-        if self.info.state.failing.load(Ordering::Relaxed) {
-            self.ending.send_replace(true);
-        }
+        // What the peer takes is still sent; what it refuses for now waits on disk.
+        self.ending.send_replace(true);
         if tokio::time::timeout_at(deadline, &mut self.handle).await.is_err() {
-            self.ending.send_replace(true);
             self.handle.abort();
         }
     }
@@ -535,13 +649,15 @@ impl RunningEndpoint {
 /// The metrics of all endpoints.
 struct SharedMetrics {
     endpoints: Mutex<Vec<Arc<EndpointInfo>>>,
-    samples: Vector<Counter>,
-    failed: Vector<Counter>,
-    retried: Vector<Counter>,
+    sent: KindVectors,
+    failed: KindVectors,
+    retried: KindVectors,
     bytes: Vector<Counter>,
     duration: Vector<Histogram>,
     dropped: Vector<Gauge>,
+    histograms_dropped: Vector<Gauge>,
     pending: Vector<Gauge>,
+    shard_capacity: Vector<Gauge>,
     shards: Vector<Gauge>,
     shards_min: Vector<Gauge>,
     shards_max: Vector<Gauge>,
@@ -557,28 +673,83 @@ struct SharedMetrics {
     wal_samples: Gauge,
 }
 
+/// A family for each kind of item.
+struct KindVectors {
+    samples: Vector<Counter>,
+    histograms: Vector<Counter>,
+    exemplars: Vector<Counter>,
+}
+
+impl KindVectors {
+    fn with(&self, labels: &[&str]) -> KindCounters {
+        KindCounters {
+            samples: self.samples.with(labels),
+            histograms: self.histograms.with(labels),
+            exemplars: self.exemplars.with(labels),
+        }
+    }
+}
+
 const ENDPOINT_LABELS: &[&str] = &["remote_name", "url"];
 
 impl SharedMetrics {
     fn new(registry: &corten_component::metrics::Registry) -> Arc<Self> {
         let shared = Arc::new(SharedMetrics {
             endpoints: Mutex::default(),
-            samples: registry.counters(
-                "prometheus_remote_storage_samples_total",
-                "Total number of samples sent to remote storage.",
-                ENDPOINT_LABELS,
-            ),
-            failed: registry.counters(
-                "prometheus_remote_storage_samples_failed_total",
-                "Total number of samples which failed on send to remote storage, non-recoverable errors.",
-                ENDPOINT_LABELS,
-            ),
-            retried: registry.counters(
-                "prometheus_remote_storage_samples_retried_total",
-                "Total number of samples which failed on send to remote storage but were retried because the send error \
-                 was recoverable.",
-                ENDPOINT_LABELS,
-            ),
+            sent: KindVectors {
+                samples: registry.counters(
+                    "prometheus_remote_storage_samples_total",
+                    "Total number of samples sent to remote storage.",
+                    ENDPOINT_LABELS,
+                ),
+                histograms: registry.counters(
+                    "prometheus_remote_storage_histograms_total",
+                    "Total number of histograms sent to remote storage.",
+                    ENDPOINT_LABELS,
+                ),
+                exemplars: registry.counters(
+                    "prometheus_remote_storage_exemplars_total",
+                    "Total number of exemplars sent to remote storage.",
+                    ENDPOINT_LABELS,
+                ),
+            },
+            failed: KindVectors {
+                samples: registry.counters(
+                    "prometheus_remote_storage_samples_failed_total",
+                    "Total number of samples which failed on send to remote storage, non-recoverable errors.",
+                    ENDPOINT_LABELS,
+                ),
+                histograms: registry.counters(
+                    "prometheus_remote_storage_histograms_failed_total",
+                    "Total number of histograms which failed on send to remote storage, non-recoverable errors.",
+                    ENDPOINT_LABELS,
+                ),
+                exemplars: registry.counters(
+                    "prometheus_remote_storage_exemplars_failed_total",
+                    "Total number of exemplars which failed on send to remote storage, non-recoverable errors.",
+                    ENDPOINT_LABELS,
+                ),
+            },
+            retried: KindVectors {
+                samples: registry.counters(
+                    "prometheus_remote_storage_samples_retried_total",
+                    "Total number of samples which failed on send to remote storage but were retried because the send \
+                     error was recoverable.",
+                    ENDPOINT_LABELS,
+                ),
+                histograms: registry.counters(
+                    "prometheus_remote_storage_histograms_retried_total",
+                    "Total number of histograms which failed on send to remote storage but were retried because the send \
+                     error was recoverable.",
+                    ENDPOINT_LABELS,
+                ),
+                exemplars: registry.counters(
+                    "prometheus_remote_storage_exemplars_retried_total",
+                    "Total number of exemplars which failed on send to remote storage but were retried because the send \
+                     error was recoverable.",
+                    ENDPOINT_LABELS,
+                ),
+            },
             bytes: registry.counters(
                 "prometheus_remote_storage_bytes_total",
                 "The total number of bytes of data (not metadata) sent by the queue after compression. Note that when \
@@ -592,12 +763,24 @@ impl SharedMetrics {
                 ENDPOINT_LABELS,
                 DEFAULT_BUCKETS,
             ),
-            dropped: registry.gauges(
+            dropped: registry.counter_values(
                 "prometheus_remote_storage_samples_dropped_total",
                 "Total number of samples which were dropped after being read from the WAL before being sent via remote \
                  write, either via relabelling, due to being too old or unintentionally because of an unknown reference \
                  ID.",
                 &["remote_name", "url", "reason"],
+            ),
+            histograms_dropped: registry.counter_values(
+                "prometheus_remote_storage_histograms_dropped_total",
+                "Total number of histograms which were dropped after being read from the WAL before being sent via remote \
+                 write, either via relabelling, due to being too old or unintentionally because of an unknown reference \
+                 ID.",
+                &["remote_name", "url", "reason"],
+            ),
+            shard_capacity: registry.gauges(
+                "prometheus_remote_storage_shard_capacity",
+                "The capacity of each shard of the queue used for parallel sending to the remote storage.",
+                ENDPOINT_LABELS,
             ),
             pending: registry.gauges(
                 "prometheus_remote_storage_samples_pending",
@@ -647,10 +830,11 @@ impl SharedMetrics {
                  epoch.",
                 ENDPOINT_LABELS,
             ),
-            samples_in: registry.gauge(
+            samples_in: registry.counter_values(
                 "prometheus_remote_storage_samples_in_total",
                 "Samples in to remote storage, compare to samples out for queue managers.",
-            ),
+                &[],
+            ).with(&[]),
             wal_bytes: registry.gauge(
                 "prometheus_tsdb_wal_storage_size_bytes",
                 "Size of the write log directory.",
@@ -659,14 +843,16 @@ impl SharedMetrics {
                 "prometheus_tsdb_wal_segment_current",
                 "Write log segment index that TSDB is currently writing to.",
             ),
-            wal_corruptions: registry.gauge(
+            wal_corruptions: registry.counter_values(
                 "prometheus_remote_write_wal_corruptions_total",
                 "Total number of WAL corruptions.",
-            ),
-            wal_samples: registry.gauge(
+                &[],
+            ).with(&[]),
+            wal_samples: registry.counter_values(
                 "prometheus_remote_write_wal_samples_appended_total",
                 "Total number of samples appended to the WAL",
-            ),
+                &[],
+            ).with(&[]),
         });
         let weak = Arc::downgrade(&shared);
         registry.before_gathering(weak);
@@ -683,13 +869,7 @@ impl SharedMetrics {
         let remote_name = endpoint.config.remote_name();
         let url = endpoint.config.shown_url();
         let labels = [remote_name.as_str(), url.as_str()];
-        let metrics = SendMetrics {
-            samples: self.samples.with(&labels),
-            failed: self.failed.with(&labels),
-            retried: self.retried.with(&labels),
-            bytes: self.bytes.with(&labels),
-            duration: self.duration.with(&labels),
-        };
+        let metrics = self.send_metrics(&labels);
         let reader = lane.queue().reader(identity, reader_options(&endpoint.config.queue_config));
         let state = Arc::new(SendState::default());
         let (settings, settings_of_sender) = watch::channel(Arc::new(endpoint.settings));
@@ -717,11 +897,24 @@ impl SharedMetrics {
         RunningEndpoint { info, settings, ending, handle: tokio::spawn(sender.run()) }
     }
 
+    fn send_metrics(&self, labels: &[&str]) -> SendMetrics {
+        SendMetrics {
+            sent: self.sent.with(labels),
+            failed: self.failed.with(labels),
+            retried: self.retried.with(labels),
+            bytes: self.bytes.with(labels),
+            duration: self.duration.with(labels),
+        }
+    }
+
     fn forget(&self, info: &EndpointInfo) {
         let labels = [info.remote_name.as_str(), info.url.as_str()];
-        for counters in [&self.samples, &self.failed, &self.retried, &self.bytes] {
-            counters.remove(&labels);
+        for kinds in [&self.sent, &self.failed, &self.retried] {
+            for counters in [&kinds.samples, &kinds.histograms, &kinds.exemplars] {
+                counters.remove(&labels);
+            }
         }
+        self.bytes.remove(&labels);
         self.duration.remove(&labels);
         for gauges in [
             &self.pending,
@@ -729,6 +922,7 @@ impl SharedMetrics {
             &self.shards_min,
             &self.shards_max,
             &self.shards_desired,
+            &self.shard_capacity,
             &self.max_samples_per_send,
             &self.queue_highest,
             &self.queue_highest_sent,
@@ -738,6 +932,7 @@ impl SharedMetrics {
         for reason in ["dropped_series", "too_old", "expired", "overflow", "memory_overflow", "damaged", "missing_segment"] {
             self.dropped.remove(&[&info.remote_name, &info.url, reason]);
         }
+        self.histograms_dropped.remove(&[&info.remote_name, &info.url, "nhcb_in_rw1_not_supported"]);
     }
 }
 
@@ -757,6 +952,9 @@ impl Refresh for SharedMetrics {
             self.shards_min.with(&labels).set(f64::from(config.min_shards));
             self.shards_max.with(&labels).set(f64::from(config.max_shards));
             self.shards_desired.with(&labels).set(*info.desired_shards.lock());
+            self.shard_capacity.with(&labels).set(f64::from(config.capacity));
+            let unsendable = info.lane.unsendable() as f64;
+            self.histograms_dropped.with(&[labels[0], labels[1], "nhcb_in_rw1_not_supported"]).set(unsendable);
             self.max_samples_per_send.with(&labels).set(f64::from(config.max_samples_per_send));
             self.queue_highest.with(&labels).set(seconds(lag.highest_appended_ms.unwrap_or_default()));
             let sent = info.state.highest_sent_ms.load(Ordering::Relaxed) as i64;
@@ -847,7 +1045,14 @@ impl RemoteWrite {
                 Ok(())
             }
         });
-        RemoteWrite { inlet, lanes: HashMap::new(), endpoints: HashMap::new(), shared, keeper }
+        RemoteWrite {
+            inlet,
+            lanes: HashMap::new(),
+            endpoints: HashMap::new(),
+            leftovers: Vec::new(),
+            shared,
+            keeper,
+        }
     }
 }
 
@@ -862,6 +1067,7 @@ fn choose_partitions(endpoints: &[Arc<EndpointInfo>], cx: &Context<RemoteWrite>)
         if !of_lane().next().is_some_and(|first| Arc::ptr_eq(first, info)) {
             continue;
         }
+        info.lane.sweep();
         let wanted = of_lane().map(|info| info.wanted_shards()).max().unwrap_or(1);
         let now = info.lane.partitions();
         if wanted != now {

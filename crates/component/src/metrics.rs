@@ -329,6 +329,21 @@ impl Registry {
         Vector { family, make: Arc::new(Gauge::default), unwrap }
     }
 
+    /// Counters whose values are kept elsewhere and set before somebody gathers.
+    pub fn counter_values(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &'static [&'static str],
+    ) -> Vector<Gauge> {
+        let family = self.family(name, help, Kind::Counter, labels);
+        let unwrap = |cell: &AnyCell| match cell {
+            AnyCell::Gauge(gauge) => Some(gauge.clone()),
+            _ => None,
+        };
+        Vector { family, make: Arc::new(Gauge::default), unwrap }
+    }
+
     /// Histograms by label values.
     pub fn histograms(
         &self,

@@ -509,9 +509,9 @@ impl Walk<'_> {
         // Each stretch of the way leads from the target of one link to the folder that holds the next.
         let starts = std::iter::once(None).chain(self.links.iter().map(|(target, _)| Some(target.as_path())));
         let ends = self.links.iter().map(|(_, holder)| holder.as_path()).chain([holder]);
-        starts.zip(ends).any(|(start, end)| {
-            end.starts_with(target) && start.is_none_or(|start| target.starts_with(start))
-        })
+        starts
+            .zip(ends)
+            .any(|(start, end)| end.starts_with(target) && start.is_none_or(|start| target.starts_with(start)))
     }
 }
 

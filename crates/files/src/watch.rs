@@ -31,7 +31,8 @@ pub enum Interest {
 impl Interest {
     /// The folder to watch and the name to look for in it.
     fn parts(&self) -> std::io::Result<(PathBuf, Option<OsString>)> {
-        let absolute = |path: &Path| std::path::absolute(if path.as_os_str().is_empty() { Path::new(".") } else { path });
+        let absolute =
+            |path: &Path| std::path::absolute(if path.as_os_str().is_empty() { Path::new(".") } else { path });
         match self {
             Interest::Folder(path) => Ok((absolute(path)?, None)),
             Interest::Entry(path) => {

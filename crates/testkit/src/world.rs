@@ -296,7 +296,6 @@ pub fn labels(targets: &Value) -> Vec<String> {
     targets.items().map(|target| line(&target)).collect()
 }
 
-
 #[cfg(test)]
 mod tests {
     use corten_component::Error;
@@ -326,11 +325,7 @@ mod tests {
         type Exports = Offer;
         type Prepared = String;
 
-        async fn prepare(
-            arguments: Config,
-            _: &Context<Self>,
-            _: Option<&Self>,
-        ) -> Result<(String, Offer), Error> {
+        async fn prepare(arguments: Config, _: &Context<Self>, _: Option<&Self>) -> Result<(String, Offer), Error> {
             if arguments.word.is_empty() {
                 return Err("there is no word".into());
             }

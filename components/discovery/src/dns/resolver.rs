@@ -93,7 +93,9 @@ impl Resolver {
         let query = query.map_err(|error| format!("{name:?} is no name: {error}"))?;
         for server in &conf.servers {
             let error = match self.ask(server, &query).await {
-                Ok(answer) if answer.metadata.response_code == ResponseCode::NoError => return Ok(Some(answer.answers)),
+                Ok(answer) if answer.metadata.response_code == ResponseCode::NoError => {
+                    return Ok(Some(answer.answers));
+                }
                 Ok(answer) if answer.metadata.response_code == ResponseCode::NXDomain => return Ok(None),
                 Ok(answer) => format!("server answered: {}", answer.metadata.response_code),
                 Err(error) => error,
@@ -113,7 +115,8 @@ impl Resolver {
         if !answer.metadata.truncation {
             return Ok(answer);
         }
-        let stream = within("connection", async { TcpStream::connect(address).await.map_err(|e| e.to_string()) }).await?;
+        let stream =
+            within("connection", async { TcpStream::connect(address).await.map_err(|e| e.to_string()) }).await?;
         let answer = within("answer", by_connection(stream, query)).await?;
         if answer.metadata.truncation {
             return Err("answer is longer than an answer can be".to_owned());

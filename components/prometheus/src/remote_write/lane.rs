@@ -179,6 +179,11 @@ impl Lane {
         self.shared.taken.load(Ordering::Relaxed)
     }
 
+    /// Forgets what was computed for series that are gone.
+    pub(super) fn sweep(&self) {
+        self.shared.transform.sweep();
+    }
+
     /// How many histograms were dropped because the protocol cannot carry them.
     pub(super) fn unsendable(&self) -> u64 {
         self.shared.unsendable.load(Ordering::Relaxed)

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use corten_component::metrics::{Counter, Histogram};
 use corten_component::{Field, Health, HealthState, Logger};
 use corten_net::{Backoff, Body, Client, retry_after};
-use corten_queue::{Outcome, Reader, Record, Run};
+use corten_queue::{Outcome, Reader, Record, Run, Totals};
 use corten_wire::snappy;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderValue, Request, StatusCode, Uri};
@@ -31,11 +31,38 @@ pub(super) struct SendSettings {
 /// The counters of an endpoint.
 #[derive(Clone)]
 pub(super) struct SendMetrics {
-    pub(super) samples: Counter,
-    pub(super) failed: Counter,
-    pub(super) retried: Counter,
+    pub(super) sent: KindCounters,
+    pub(super) failed: KindCounters,
+    pub(super) retried: KindCounters,
     pub(super) bytes: Counter,
     pub(super) duration: Histogram,
+}
+
+/// A counter for each kind of item.
+#[derive(Clone)]
+pub(super) struct KindCounters {
+    pub(super) samples: Counter,
+    pub(super) histograms: Counter,
+    pub(super) exemplars: Counter,
+}
+
+impl KindCounters {
+    fn add(&self, totals: &Totals) {
+        self.samples.add(totals.samples);
+        self.histograms.add(totals.histograms);
+        self.exemplars.add(totals.exemplars);
+    }
+}
+
+/// How much some records hold.
+fn totals(records: &[Record]) -> Totals {
+    let mut totals = Totals::default();
+    for record in records {
+        totals.samples += u64::from(record.counts.samples);
+        totals.histograms += u64::from(record.counts.histograms);
+        totals.exemplars += u64::from(record.counts.exemplars);
+    }
+    totals
 }
 
 /// What an endpoint tells of its requests, for the choice of partitions and for whoever looks.
@@ -98,8 +125,7 @@ impl Sender {
                     open.extend([second, first]);
                 }
                 Answer::TooLarge | Answer::Refused => {
-                    let samples = records.iter().map(|r| u64::from(r.counts.samples)).sum();
-                    self.metrics.failed.add(samples);
+                    self.metrics.failed.add(&totals(records));
                     outcomes.extend(records.iter().map(|_| Outcome::Dropped("refused")));
                 }
             }
@@ -109,7 +135,8 @@ impl Sender {
 
     async fn send_request(&self, records: &[Record]) -> Result<Answer, GivenUp> {
         let raw_len = records.iter().map(|record| u64::from(record.raw_len)).sum();
-        let samples: u64 = records.iter().map(|record| u64::from(record.counts.samples)).sum();
+        let totals = totals(records);
+        let samples = totals.items();
         let highest_ms = records.iter().map(|record| record.highest_ms).max().unwrap_or_default();
         let body = Bytes::from(snappy::join(raw_len, records.iter().map(|record| record.body.as_ref())));
         let mut backoff: Option<Backoff> = None;
@@ -117,9 +144,9 @@ impl Sender {
         loop {
             let settings = Arc::clone(&self.settings.borrow());
             if attempt > 0 {
-                self.metrics.retried.add(samples);
+                self.metrics.retried.add(&totals);
             }
-            self.metrics.samples.add(samples);
+            self.metrics.sent.add(&totals);
             self.metrics.bytes.add(body.len() as u64);
             let started = Instant::now();
             let attempted = self.attempt(&settings, body.clone(), attempt).await;

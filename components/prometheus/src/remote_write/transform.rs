@@ -3,6 +3,7 @@
 //! Both depend on the label set alone, so they are done once for each series of a block.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use corten_signal::relabel::{RelabelScratch, Rules};
@@ -28,6 +29,11 @@ impl Transform {
         self.dropped.load(Ordering::Relaxed)
     }
 
+    /// Forgets what was computed for blocks that are gone.
+    pub(super) fn sweep(&self) {
+        self.maps.sweep();
+    }
+
     /// The samples under the labels that they are sent with.
     pub(super) fn apply<'p>(&self, part: &'p SeriesPart) -> Cow<'p, [SeriesPart]> {
         if self.external.is_empty() && self.rules.is_empty() {
@@ -51,7 +57,8 @@ impl Transform {
                         let _ = builder.put(index, &mut labels);
                     }
                 }
-                self.maps.insert(&part.block, builder.finish())
+                let map = builder.finish();
+                if part.block.is_lasting() { self.maps.insert(&part.block, map) } else { Arc::new(map) }
             }
         };
         if map.is_same() {

@@ -16,7 +16,7 @@ use corten_wire::exposition::{
     ParseError, TextSink, exemplar_fits, is_legacy_label_name, is_legacy_metric_name, read_exemplar_labels, read_series,
     type_name, unescape, unescape_help,
 };
-use corten_wire::histogram::{limit_buckets, limit_schema, schema_for_factor};
+use corten_wire::histogram::{limit_buckets, limit_schema, schema_for_factor, validate};
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
@@ -773,6 +773,7 @@ impl TextSink for SeriesCache {
             let limit = usize::try_from(self.rules.bucket_limit).unwrap_or(usize::MAX);
             limit_buckets(&mut histogram, limit).map_err(|e| too_many(&e))?;
         }
+        validate(&histogram).map_err(|error| ExpositionError::Series(error.to_string()))?;
         let timestamp_ms = timestamp_ms.unwrap_or(self.scrape.base_ms);
         let index = u32::from(place.index);
         if let Some(start_ms) = self.scrape.start_ms.take()
