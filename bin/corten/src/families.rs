@@ -4,7 +4,13 @@ use corten_component::Definition;
 use corten_runtime::{Catalog, NodeKind};
 
 /// The components of each family.
-const FAMILIES: &[&[Definition]] = &[corten_exporter::COMPONENTS, corten_prometheus::COMPONENTS];
+const FAMILIES: &[&[Definition]] = &[
+    corten_discovery::COMPONENTS,
+    corten_exporter::COMPONENTS,
+    corten_local::COMPONENTS,
+    corten_prometheus::COMPONENTS,
+    corten_remote::COMPONENTS,
+];
 
 /// All components and blocks, by their names.
 pub(crate) fn catalog() -> Catalog {

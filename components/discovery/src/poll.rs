@@ -20,8 +20,9 @@ use crate::Offer;
 /// How often targets are exported at most.
 const EXPORT_EVERY: Duration = Duration::from_secs(5);
 
-/// How long a discoverer waits after a change was noticed: mostly more come with it.
-const SETTLE: Duration = Duration::from_millis(30);
+/// How long a discoverer waits after a change was noticed: mostly more come with it, and a folder in which something
+/// happens all the time is not read all the time.
+const SETTLE: Duration = Duration::from_millis(250);
 
 /// Looks for targets.
 pub(crate) trait Discoverer: Send + 'static {

@@ -433,14 +433,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hundred_reloads_leave_nothing_behind() {
+    async fn a_thousand_reloads_leave_nothing_behind() {
         let (server, _) = service(200, "1").await;
         let world = host("remote.http.x");
         let mut unit = start(&world, &format!("url = {:?}", server.url("/0"))).await;
         let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
         until("connection and task are all there is", || tasks() > 0).await;
         let before = tasks();
-        for n in 1..=100 {
+        for n in 1..=1_000 {
             unit.update(&format!("url = {:?}", server.url(&format!("/{n}")))).await.unwrap();
         }
         until("the old tasks are gone", || tasks() <= before).await;

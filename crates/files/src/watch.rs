@@ -30,17 +30,21 @@ pub enum Interest {
 
 impl Interest {
     /// The folder to watch and the name to look for in it.
+    ///
+    /// A folder is watched under its real path, because the system takes two paths to one folder for the same watch.
     fn parts(&self) -> std::io::Result<(PathBuf, Option<OsString>)> {
         let absolute =
             |path: &Path| std::path::absolute(if path.as_os_str().is_empty() { Path::new(".") } else { path });
-        match self {
-            Interest::Folder(path) => Ok((absolute(path)?, None)),
+        let (folder, name) = match self {
+            Interest::Folder(path) => (absolute(path)?, None),
             Interest::Entry(path) => {
                 let path = absolute(path)?;
                 let name = path.file_name().map(OsStr::to_owned);
-                Ok((path.parent().unwrap_or(&path).to_owned(), name))
+                (path.parent().unwrap_or(&path).to_owned(), name)
             }
-        }
+        };
+        // One that does not exist cannot be watched either, and is told of by its name.
+        Ok((folder.canonicalize().unwrap_or(folder), name))
     }
 }
 
@@ -350,6 +354,7 @@ mod tests {
     #[test]
     fn a_thousand_watches_leave_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().canonicalize().unwrap();
         let folder = Interest::Folder(dir.path().to_owned());
         let mut kept = Watch::new();
         kept.set(&[folder.clone(), Interest::Entry(dir.path().join("x"))]);
@@ -357,10 +362,28 @@ mod tests {
             let mut watch = Watch::new();
             assert_eq!(watch.set(&[folder.clone(), Interest::Entry(dir.path().join(n.to_string()))]), [""; 0]);
         }
-        let left = HUB.folders.lock().get(dir.path()).map(Vec::len);
+        let left = HUB.folders.lock().get(&real).map(Vec::len);
         assert_eq!(left, Some(2));
         drop(kept);
-        assert!(!HUB.folders.lock().contains_key(dir.path()));
+        assert!(!HUB.folders.lock().contains_key(&real));
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_folder_may_be_watched_under_two_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+        fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let (mut first, mut second) = (Watch::new(), Watch::new());
+        assert_eq!(first.set(&[Interest::Folder(real.clone())]), [""; 0]);
+        assert_eq!(second.set(&[Interest::Entry(link.join("a"))]), [""; 0]);
+        fs::write(real.join("a"), "1").unwrap();
+        assert!(told(&first).await && told(&second).await);
+        quiet(&first).await;
+        drop(second);
+        fs::write(real.join("b"), "1").unwrap();
+        assert!(told(&first).await);
     }
 
     #[cfg(unix)]

@@ -643,17 +643,15 @@ impl Controller {
 }
 
 async fn commit_node(node: &Arc<Node>, prepared: Prepared) {
-    let exports = prepared.exports.clone();
-    {
-        let mut driver = node.driver.lock().await;
-        let first = !driver.is_running();
-        driver.commit(prepared);
-        node.host.health.set_evaluation(Health::now(HealthState::Healthy, "component evaluated"));
-        if first {
-            node.host.health.set_run(Health::now(HealthState::Healthy, "started component"));
-        }
+    let mut driver = node.driver.lock().await;
+    let first = !driver.is_running();
+    // Before the component is in place: a task of its may export something newer at once.
+    node.exports.set(prepared.exports.clone());
+    driver.commit(prepared);
+    node.host.health.set_evaluation(Health::now(HealthState::Healthy, "component evaluated"));
+    if first {
+        node.host.health.set_run(Health::now(HealthState::Healthy, "started component"));
     }
-    node.exports.set(exports);
 }
 
 fn failure_prefix(kind: NodeKind) -> &'static str {
