@@ -376,7 +376,7 @@ impl Component for Scrape {
 }
 
 /// The largest read buffer of a connection to a target: see [`ClientOptions::read_buffer_bytes_max`].
-const READ_BUFFER_BYTES_MAX: usize = 128 << 10;
+const READ_BUFFER_BYTES_MAX: usize = 32 << 10;
 
 /// Keeps the loops as the configuration and the cluster say.
 async fn manage(
