@@ -234,8 +234,7 @@ impl ControllerMetrics {
                 "Connections between components in the dependency graph",
                 &["from", "to"],
             ),
-            last_load_successful: registry
-                .gauge("alloy_config_last_load_successful", "Config loaded successfully."),
+            last_load_successful: registry.gauge("alloy_config_last_load_successful", "Config loaded successfully."),
             last_load_success_time: registry.gauge(
                 "alloy_config_last_load_success_timestamp_seconds",
                 "Timestamp of the last successful configuration load.",
@@ -355,7 +354,10 @@ impl Controller {
                 continue;
             }
             let scope = ScopeOf::new(
-                planned.dependencies.iter().filter_map(|d| Some((plan.nodes[*d].id.as_str(), prospective[*d].clone()?))),
+                planned
+                    .dependencies
+                    .iter()
+                    .filter_map(|d| Some((plan.nodes[*d].id.as_str(), prospective[*d].clone()?))),
             );
             let started = Instant::now();
             match self.prepare_node(&node, &planned.block, &scope).await {
@@ -429,8 +431,11 @@ impl Controller {
             value: Mutex::new((planned.definition.zero_exports)()),
             changed: self.changed.clone(),
         });
-        let global =
-            if self.options.scope.is_empty() { planned.id.clone() } else { format!("{}/{}", self.options.scope, planned.id) };
+        let global = if self.options.scope.is_empty() {
+            planned.id.clone()
+        } else {
+            format!("{}/{}", self.options.scope, planned.id)
+        };
         let (path, local) = component_labels(&global);
         let cell = Arc::clone(&exports);
         let host = Arc::new(Host {
@@ -623,10 +628,10 @@ impl Controller {
             Ok(Some(prepared)) => commit_node(node, prepared).await,
             Err(diagnostics) => {
                 let text = format!("component evaluation failed: {diagnostics}");
-                self.options.logger.error("failed to evaluate config", &[
-                    ("node", (&node.id).into()),
-                    ("err", diagnostics.to_string().into()),
-                ]);
+                self.options.logger.error(
+                    "failed to evaluate config",
+                    &[("node", (&node.id).into()), ("err", diagnostics.to_string().into())],
+                );
                 node.host.health.set_evaluation(Health::now(HealthState::Unhealthy, text));
             }
         }
@@ -635,10 +640,9 @@ impl Controller {
         if took >= SLOW_EVALUATION {
             self.metrics.slow.with(&[&node.id]).add(took.as_secs_f64());
         }
-        self.options.logger.debug("finished node evaluation", &[
-            ("node_id", (&node.id).into()),
-            ("duration", took.into()),
-        ]);
+        self.options
+            .logger
+            .debug("finished node evaluation", &[("node_id", (&node.id).into()), ("duration", took.into())]);
     }
 }
 
@@ -725,7 +729,9 @@ impl Tree {
     fn into_value(self) -> Value {
         match self.value {
             Some(value) => value,
-            None => Value::object(self.children.into_iter().map(|(n, tree)| (Arc::from(n), tree.into_value())).collect()),
+            None => {
+                Value::object(self.children.into_iter().map(|(n, tree)| (Arc::from(n), tree.into_value())).collect())
+            }
         }
     }
 }

@@ -88,11 +88,7 @@ impl Component for Logging {
     type Exports = ();
     type Prepared = (Level, Format);
 
-    async fn prepare(
-        arguments: Config,
-        _: &Context<Self>,
-        _: Option<&Self>,
-    ) -> Result<(Self::Prepared, ()), Error> {
+    async fn prepare(arguments: Config, _: &Context<Self>, _: Option<&Self>) -> Result<(Self::Prepared, ()), Error> {
         let level = match arguments.level {
             LevelName::Debug => Level::Debug,
             LevelName::Default | LevelName::Info => Level::Info,
@@ -129,7 +125,8 @@ mod tests {
         let parsed = corten_syntax::parse("t", &format!("logging {{\n{body}\n}}"));
         let Some(Stmt::Block(block)) = parsed.file.body.first() else { panic!("{}", parsed.diagnostics) };
         let cx = DecodeContext { scope: &(), minimum: Stability::GenerallyAvailable };
-        let errors = |e: corten_config::decode::DecodeErrors| e.into_diagnostics().iter().map(|d| d.message.clone()).collect();
+        let errors =
+            |e: corten_config::decode::DecodeErrors| e.into_diagnostics().iter().map(|d| d.message.clone()).collect();
         decode::<Config>(block, &cx).map(|decoded| decoded.value).map_err(errors)
     }
 
