@@ -84,7 +84,13 @@ impl Settings {
             // Subjects are started in a directory of their own.
             let binary = fs::canonicalize(&path).context(format!("option --ours: {path}"))?;
             let name = if index == 0 { "corten".to_owned() } else { format!("corten{}", index + 1) };
-            subjects.push(Subject { name, kind: subject::Kind::CortenRun, binary, extra: extra.clone(), version: None });
+            subjects.push(Subject {
+                name,
+                kind: subject::Kind::CortenRun,
+                binary,
+                extra: extra.clone(),
+                version: None,
+            });
         }
         let wanted = args.text("--peers")?.unwrap_or_else(|| "vmagent,prometheus".to_owned());
         for name in wanted.split(',').filter(|name| !name.is_empty() && *name != "none") {

@@ -94,7 +94,8 @@ async fn dispatch(name: &str, mut args: Args) -> Result<ExitCode> {
         "peers" => {
             let dir = args.text("--peers-dir")?.map(PathBuf::from);
             args.finish()?;
-            peers::fetch(&dir.map_or_else(|| Ok(peers::build_dir()?.join("peers")), Ok)?, say)?;
+            let dir = dir.map_or_else(|| Ok(peers::build_dir()?.join("peers")), Ok)?;
+            xtask::peers::fetch(&dir, say).map_err(Error::new)?;
         }
         "target" => {
             let settings = target::Settings::take(&mut args)?;

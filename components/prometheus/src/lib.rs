@@ -2,6 +2,7 @@
 
 pub mod echo;
 mod forward;
+pub mod receive_http;
 pub mod relabel;
 pub mod remote_write;
 pub mod scrape;
@@ -12,6 +13,7 @@ use corten_component::Definition;
 /// The components of the family.
 pub const COMPONENTS: &[Definition] = &[
     Definition::of::<echo::Echo>(),
+    Definition::of::<receive_http::ReceiveHttp>(),
     Definition::of::<relabel::Relabel>(),
     Definition::of::<remote_write::RemoteWrite>(),
     Definition::of::<scrape::Scrape>(),

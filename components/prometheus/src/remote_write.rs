@@ -6,12 +6,12 @@ mod transform;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use corten_component::metrics::{Counter, DEFAULT_BUCKETS, Gauge, Histogram, Refresh, Vector};
-use corten_component::{Component, Context, DebugInfo, Error, Field, Health, Task};
+use corten_component::{Component, Context, DebugInfo, Error, Field, Health, Logger, Task};
 use corten_config::encode::Item;
 use corten_config::{Arguments, CheckErrors, Exports, StringEnum, Value};
 use corten_net::{Client, ClientConfig, ClientOptions};
@@ -22,8 +22,8 @@ use corten_signal::{Consume, ConsumeError, Inlet, Metrics, MetricsBatch, Receive
 use http::header::{HeaderName, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Uri};
 use parking_lot::Mutex;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::task::{JoinHandle, JoinSet};
 use xxhash_rust::xxh3::xxh3_64;
 
 use lane::{Kinds, Lane};
@@ -48,7 +48,7 @@ pub struct Config {
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct Endpoint {
     /// The name of the endpoint in metrics. Also names its place in the queue: an endpoint that keeps its name keeps what
-    /// waits for it, whatever else changes.
+    /// waits for it, whatever else changes. Without one its URL stands for it.
     #[arg(default = "")]
     name: String,
     /// The URL to send to.
@@ -150,17 +150,39 @@ impl Config {
     fn check(&self) -> Result<(), CheckErrors> {
         let mut errors = CheckErrors::new();
         for (at, endpoint) in self.endpoints.iter().enumerate() {
-            let identity = endpoint.identity();
-            if self.endpoints[..at].iter().any(|other| other.identity() == identity) {
-                let text = if endpoint.name.is_empty() {
-                    "duplicate remote write configs: endpoints of one URL need names".to_owned()
-                } else {
-                    format!("duplicate remote write configs: two endpoints have the name {:?}", endpoint.name)
-                };
-                errors.push(&["endpoint"], text);
+            let before = &self.endpoints[..at];
+            if before.contains(endpoint) {
+                let url = endpoint.shown_url();
+                errors.push(
+                    &["endpoint"],
+                    format!("duplicate remote write configs are not allowed, found duplicate for URL: {url}"),
+                );
+            } else if !endpoint.name.is_empty() && before.iter().any(|other| other.name == endpoint.name) {
+                let name = &endpoint.name;
+                errors.push(
+                    &["endpoint"],
+                    format!("duplicate remote write configs: two endpoints have the name {name:?}"),
+                );
             }
         }
         errors.into_result()
+    }
+
+    /// What names the place of each endpoint in the queue, in order. Those of one URL that have no names are told apart by
+    /// their order.
+    fn identities(&self) -> Vec<String> {
+        let mut identities: Vec<String> = Vec::with_capacity(self.endpoints.len());
+        for endpoint in &self.endpoints {
+            let identity = endpoint.identity();
+            let mut distinct = identity.clone();
+            let mut number = 1;
+            while identities.contains(&distinct) {
+                number += 1;
+                distinct = format!("{identity}#{number}");
+            }
+            identities.push(distinct);
+        }
+        identities
     }
 }
 
@@ -171,7 +193,10 @@ impl Endpoint {
             Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() => {}
             _ => {
                 let url = corten_net::redact_url(&self.url);
-                errors.push(&["url"], format!("cannot parse remote_write url {url:?}: want http:// or https:// with a host"));
+                errors.push(
+                    &["url"],
+                    format!("cannot parse remote_write url {url:?}: want http:// or https:// with a host"),
+                );
             }
         }
         for (name, value) in &self.headers {
@@ -194,8 +219,8 @@ impl Endpoint {
     }
 
     /// The name of the endpoint in metrics.
-    fn remote_name(&self) -> String {
-        if self.name.is_empty() { format!("{:06x}", xxh3_64(self.identity().as_bytes()) >> 40) } else { self.name.clone() }
+    fn remote_name(&self, identity: &str) -> String {
+        if self.name.is_empty() { format!("{:06x}", xxh3_64(identity.as_bytes()) >> 40) } else { self.name.clone() }
     }
 
     fn shown_url(&self) -> String {
@@ -254,16 +279,33 @@ pub struct Exported {
 /// The component.
 pub struct RemoteWrite {
     inlet: Inlet<Metrics>,
+    stage: Arc<Stage>,
     lanes: HashMap<u64, Arc<Lane>>,
     endpoints: HashMap<(u64, String), RunningEndpoint>,
+    /// How requests are made, by the identity of the endpoint; shared by all that is sent to it.
+    settings: HashMap<String, watch::Sender<Arc<SendSettings>>>,
+    /// What is still sent that was taken under another configuration.
     leftovers: Vec<RunningLeftover>,
+    /// The queues of other configurations that are open.
+    old_queues: OldQueues,
+    /// Senders of other configurations that come first, by the identity of the endpoint. A channel closes when its sender
+    /// has ended.
+    predecessors: HashMap<String, Vec<watch::Receiver<()>>>,
     shared: Arc<SharedMetrics>,
     keeper: Task,
 }
 
-/// What waits in a queue of an earlier configuration is being sent.
+/// A queue of another configuration, for as long as it is open. Whoever locks it and takes it out owns it: a configuration
+/// that comes back, or the task that closes it.
+type OldQueue = Arc<tokio::sync::Mutex<Option<Queue>>>;
+
+/// The queues of other configurations that are open, by their keys.
+type OldQueues = Arc<Mutex<HashMap<u64, OldQueue>>>;
+
+/// What waits in a queue of another configuration is being sent.
 struct RunningLeftover {
-    ending: watch::Sender<bool>,
+    /// The lane whose queue it is; none where single endpoints leave a lane that stays.
+    key: Option<u64>,
     stop: watch::Sender<bool>,
     handle: JoinHandle<()>,
 }
@@ -271,9 +313,21 @@ struct RunningLeftover {
 /// An endpoint that is sent to.
 struct RunningEndpoint {
     info: Arc<EndpointInfo>,
-    settings: watch::Sender<Arc<SendSettings>>,
+    ending: watch::Sender<bool>,
+    /// Closes when the sender has ended.
+    done: watch::Receiver<()>,
+    handle: JoinHandle<()>,
+}
+
+/// A sender that ends once it has sent what waits for it.
+struct Departing {
+    identity: String,
+    reader: Reader,
     ending: watch::Sender<bool>,
     handle: JoinHandle<()>,
+    /// Whether the endpoint is still in the configuration. What waits for one that is not is sent only for a while.
+    stays: bool,
+    info: Option<Arc<EndpointInfo>>,
 }
 
 /// What is known of an endpoint by those who only look.
@@ -298,6 +352,7 @@ pub struct Prepared {
 
 /// A queue that was written under another configuration, before the program was started.
 struct Leftover {
+    key: u64,
     dir: PathBuf,
     queue: Queue,
 }
@@ -307,11 +362,14 @@ enum PreparedLane {
     /// One that runs already.
     Kept(Arc<Lane>),
     /// One whose queue was opened.
-    New(Queue, Transform, Kinds, u64),
+    New(Queue, Transform, Kinds),
+    /// One whose queue is open still, because its configuration comes back. It is not closed as long as this holds it.
+    Back(OwnedMutexGuard<Option<Queue>>, Transform, Kinds),
 }
 
 struct PreparedEndpoint {
     lane: u64,
+    identity: String,
     config: Endpoint,
     settings: SendSettings,
     queue_options: Options,
@@ -334,7 +392,7 @@ impl Component for RemoteWrite {
         let external: Vec<(String, String)> =
             config.external_labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         let mut prepared = Prepared { lanes: Vec::new(), endpoints: Vec::new(), leftovers: Vec::new() };
-        for endpoint in &config.endpoints {
+        for (endpoint, identity) in config.endpoints.iter().zip(config.identities()) {
             let rules = Rules::new(&endpoint.write_relabel_configs, NameScheme::Legacy)
                 .map_err(|(at, error)| Error::new(format!("write_relabel_config {}: {error}", at + 1)))?;
             let kinds = Kinds { histograms: endpoint.send_native_histograms, exemplars: endpoint.send_exemplars };
@@ -346,15 +404,27 @@ impl Component for RemoteWrite {
                 let lane = match running {
                     Some(lane) => PreparedLane::Kept(Arc::clone(lane)),
                     None => {
-                        let queue = open_queue(dir, queue_options.clone()).await?;
-                        let samples_max = u64::from(endpoint.queue_config.max_samples_per_send);
-                        PreparedLane::New(queue, Transform::new(external.clone(), rules), kinds, samples_max)
+                        let transform = Transform::new(external.clone(), rules);
+                        match current.and_then(|current| current.old_queue(key)) {
+                            // The wait is for a queue that is being closed.
+                            Some(old) => match old.lock_owned().await {
+                                guard if guard.is_some() => PreparedLane::Back(guard, transform, kinds),
+                                _ => PreparedLane::New(open_queue(dir, queue_options.clone()).await?, transform, kinds),
+                            },
+                            None => PreparedLane::New(open_queue(dir, queue_options.clone()).await?, transform, kinds),
+                        }
                     }
                 };
                 prepared.lanes.push((key, lane));
             }
             let settings = send_settings(endpoint, services).await?;
-            prepared.endpoints.push(PreparedEndpoint { lane: key, config: endpoint.clone(), settings, queue_options });
+            prepared.endpoints.push(PreparedEndpoint {
+                lane: key,
+                identity,
+                config: endpoint.clone(),
+                settings,
+                queue_options,
+            });
         }
         if current.is_none() {
             let keys: Vec<u64> = prepared.lanes.iter().map(|(key, _)| *key).collect();
@@ -374,65 +444,137 @@ impl Component for RemoteWrite {
             (Some(current), _) => current,
             (None, inlet) => Self::start(inlet.unwrap_or_else(|| Inlet::new(cx.id())), cx),
         };
+        let make = |queue, transform, kinds| {
+            Arc::new(Lane::new(Arc::from(cx.id()), queue, transform, kinds, cx.logger().clone()))
+        };
         let mut lanes = HashMap::new();
         for (key, lane) in prepared.lanes {
             let lane = match lane {
                 PreparedLane::Kept(lane) => lane,
-                PreparedLane::New(queue, transform, kinds, samples_max) => {
-                    Arc::new(Lane::new(Arc::from(cx.id()), queue, transform, kinds, samples_max))
-                }
+                PreparedLane::New(queue, transform, kinds) => make(queue, transform, kinds),
+                PreparedLane::Back(mut guard, transform, kinds) => match guard.take() {
+                    Some(queue) => {
+                        component.take_back(key);
+                        make(queue, transform, kinds)
+                    }
+                    // It is locked since it was seen there.
+                    None => continue,
+                },
             };
             lanes.insert(key, lane);
         }
-        let mut endpoints = HashMap::new();
-        for endpoint in prepared.endpoints {
-            let place = (endpoint.lane, endpoint.config.identity());
-            let lane = &lanes[&endpoint.lane];
-            lane.queue().set_options(endpoint.queue_options.clone());
-            lane.set_samples_max(u64::from(endpoint.config.queue_config.max_samples_per_send));
-            let running = match component.endpoints.remove(&place) {
-                Some(running) => running.change(endpoint),
-                None => component.shared.start_endpoint(endpoint, lane, &place.1, cx),
-            };
-            endpoints.insert(place, running);
+        for (key, lane) in &lanes {
+            set_lane_limits(lane, prepared.endpoints.iter().filter(|endpoint| endpoint.lane == *key));
         }
-        let gone = std::mem::replace(&mut component.endpoints, endpoints);
-        let lanes_before = std::mem::replace(&mut component.lanes, lanes);
-        *component.shared.endpoints.lock() = component.endpoints.values().map(|e| Arc::clone(&e.info)).collect();
-        component.inlet.attach(Arc::new(Stage(component.lanes.values().cloned().collect())));
-        let unused: Vec<Arc<Lane>> =
-            lanes_before.into_iter().filter(|(key, _)| !component.lanes.contains_key(key)).map(|(_, lane)| lane).collect();
-        let shared = Arc::clone(&component.shared);
-        tokio::spawn(async move { retire(gone, unused, &shared).await });
+        let identities: Vec<String> = prepared.endpoints.iter().map(|endpoint| endpoint.identity.clone()).collect();
+        for endpoint in &prepared.endpoints {
+            let settings = Arc::new(endpoint.settings.clone());
+            match component.settings.get(&endpoint.identity) {
+                Some(sender) => drop(sender.send_replace(settings)),
+                None => drop(component.settings.insert(endpoint.identity.clone(), watch::Sender::new(settings))),
+            }
+        }
+        component.settings.retain(|identity, _| identities.contains(identity));
         for leftover in prepared.leftovers {
-            let sending = component.send_leftover(leftover, cx);
-            component.leftovers.push(sending);
+            component.send_leftover(leftover, &identities, &prepared.endpoints, cx);
+        }
+        // As long as this is locked, nothing of an endpoint is forgotten that comes back.
+        let shared = Arc::clone(&component.shared);
+        let mut infos = shared.endpoints.lock();
+        let mut before = std::mem::take(&mut component.endpoints);
+        let mut starting = Vec::new();
+        for endpoint in prepared.endpoints {
+            let Some(lane) = lanes.get(&endpoint.lane) else { continue };
+            let place = (endpoint.lane, endpoint.identity.clone());
+            // A sender goes on only with the lane that it was started with.
+            let running = before.remove(&place).filter(|running| Arc::ptr_eq(&running.info.lane, lane));
+            match running {
+                Some(running) => {
+                    running.change(&endpoint.config.queue_config);
+                    component.endpoints.insert(place, running);
+                }
+                None => starting.push((place, endpoint)),
+            }
+        }
+        let mut gone: HashMap<u64, Vec<Departing>> = HashMap::new();
+        for ((key, identity), running) in before {
+            let stays = identities.contains(&identity);
+            component.predecessors.entry(identity.clone()).or_default().push(running.done);
+            gone.entry(key).or_default().push(Departing {
+                identity,
+                reader: running.info.reader.clone(),
+                ending: running.ending,
+                handle: running.handle,
+                stays,
+                info: Some(running.info),
+            });
+        }
+        for (place, endpoint) in starting {
+            let running = component.start_endpoint(endpoint, &lanes[&place.0], cx);
+            component.endpoints.insert(place, running);
+        }
+        *infos = component.endpoints.values().map(|endpoint| Arc::clone(&endpoint.info)).collect();
+        shared.failing.keep(&infos, cx);
+        drop(infos);
+        let stage = Arc::new(Stage { lanes: lanes.values().cloned().collect(), shared: Arc::clone(&shared) });
+        component.inlet.attach(Arc::clone(&stage) as Arc<dyn Consume<Metrics>>);
+        let stage_before = Arc::downgrade(&std::mem::replace(&mut component.stage, stage));
+        let lanes_before = std::mem::replace(&mut component.lanes, lanes);
+        component.leftovers.retain(|leftover| !leftover.handle.is_finished());
+        for (key, lane) in lanes_before {
+            let departing = gone.remove(&key).unwrap_or_default();
+            let is_unused = !component.lanes.contains_key(&key);
+            if is_unused || !departing.is_empty() {
+                component.retire(key, lane, is_unused, departing, stage_before.clone(), cx);
+            }
         }
         component
     }
 
-    async fn drain(self, _: &Context<Self>) {
+    async fn drain(self, cx: &Context<Self>) {
         self.inlet.close();
         self.keeper.stop().await;
         for lane in self.lanes.values() {
             lane.close().await;
         }
-        for leftover in self.leftovers {
-            leftover.ending.send_replace(true);
+        let deadline = tokio::time::Instant::now() + FLUSH_WAIT_MAX;
+        for leftover in &self.leftovers {
             leftover.stop.send_replace(true);
+        }
+        for mut leftover in self.leftovers {
             // What was not sent waits for the next start.
-            let _ = leftover.handle.await;
+            if tokio::time::timeout_at(deadline, &mut leftover.handle).await.is_err() {
+                leftover.handle.abort();
+            }
         }
         for running in self.endpoints.values() {
             running.info.reader.flush();
+            // What the peer takes is still sent; what it refuses for now waits on disk.
+            running.ending.send_replace(true);
         }
-        let deadline = tokio::time::Instant::now() + FLUSH_WAIT_MAX;
-        for running in self.endpoints.into_values() {
-            running.end(deadline).await;
+        for mut running in self.endpoints.into_values() {
+            if tokio::time::timeout_at(deadline, &mut running.handle).await.is_err() {
+                running.handle.abort();
+            }
         }
+        self.shared.failing.keep(&[], cx);
         for lane in self.lanes.into_values() {
             lane.queue().clone().close().await;
         }
+    }
+}
+
+/// Sets what depends on all endpoints of a lane: records that none of them finds too large, and as many partitions and as
+/// much memory as the one that wants most.
+fn set_lane_limits<'e>(lane: &Lane, endpoints: impl Iterator<Item = &'e PreparedEndpoint> + Clone) {
+    let of = || endpoints.clone().map(|endpoint| &endpoint.config.queue_config);
+    lane.set_samples_max(of().map(|queue| u64::from(queue.max_samples_per_send)).min().unwrap_or(1));
+    let fewest = of().map(|queue| queue.min_shards).max().unwrap_or(1);
+    let most = of().map(|queue| queue.max_shards).max().unwrap_or(1);
+    lane.set_partitions(lane.partitions().clamp(fewest, most.max(fewest)));
+    let options = endpoints.map(|endpoint| &endpoint.queue_options).max_by_key(|options| options.memory_bytes_max);
+    if let Some(options) = options {
+        lane.queue().set_options(options.clone());
     }
 }
 
@@ -440,13 +582,17 @@ impl Component for RemoteWrite {
 const FLUSH_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Hands batches to all lanes.
-struct Stage(Vec<Arc<Lane>>);
+struct Stage {
+    lanes: Vec<Arc<Lane>>,
+    shared: Arc<SharedMetrics>,
+}
 
 impl Consume<Metrics> for Stage {
     fn consume(&self, batch: Arc<MetricsBatch>) -> BoxFuture<'_, Result<(), ConsumeError>> {
         Box::pin(async move {
             let mut result = Ok(());
-            for lane in &self.0 {
+            self.shared.received.count(&batch);
+            for lane in &self.lanes {
                 let taken = lane.take(&batch).await;
                 result = result.and(taken);
             }
@@ -490,7 +636,8 @@ async fn open_leftovers(
         .collect();
     let mut leftovers = Vec::new();
     for name in names {
-        let dir = root.join(name);
+        let dir = root.join(&name);
+        let Ok(key) = u64::from_str_radix(&name, 16) else { continue };
         let options = Options {
             bytes_max: bytes_max.unwrap_or(Options::BYTES_MAX_DEFAULT),
             age_max: wal.max_keepalive_time,
@@ -499,64 +646,233 @@ async fn open_leftovers(
             ..Options::default()
         };
         match open_queue(dir.clone(), options).await {
-            Ok(queue) => leftovers.push(Leftover { dir, queue }),
-            Err(error) => cx.logger().error("failed to open the queue of an earlier configuration", &[
-                ("err", Field::from(error.to_string())),
-            ]),
+            Ok(queue) => leftovers.push(Leftover { key, dir, queue }),
+            Err(error) => cx.logger().error(
+                "failed to open the queue of an earlier configuration",
+                &[("err", Field::from(error.to_string()))],
+            ),
         }
     }
     leftovers
 }
 
 impl RemoteWrite {
+    /// The queue with this key, if it is open because another configuration used it.
+    fn old_queue(&self, key: u64) -> Option<OldQueue> {
+        self.old_queues.lock().get(&key).cloned()
+    }
+
+    /// A configuration comes back: what is being sent from its queue is left to its new senders.
+    fn take_back(&mut self, key: u64) {
+        self.old_queues.lock().remove(&key);
+        for leftover in self.leftovers.iter().filter(|leftover| leftover.key == Some(key)) {
+            leftover.stop.send_replace(true);
+        }
+    }
+
     /// Sends what waits in a queue of an earlier configuration to those endpoints that are still there, and removes the
     /// queue once nothing waits in it.
-    fn send_leftover(&self, leftover: Leftover, cx: &Context<Self>) -> RunningLeftover {
-        let Leftover { dir, queue } = leftover;
-        let (ending, ending_of_senders) = watch::channel(false);
-        let (stop, mut stopped) = watch::channel(false);
-        let mut senders = Vec::new();
+    fn send_leftover(
+        &mut self,
+        leftover: Leftover,
+        identities: &[String],
+        endpoints: &[PreparedEndpoint],
+        cx: &Context<Self>,
+    ) {
+        let Leftover { key, dir, queue } = leftover;
+        let mut departing = Vec::new();
+        let mut all_have_owners = true;
         for name in queue.reader_names() {
-            let Some(((_, _), running)) = self.endpoints.iter().find(|((_, identity), _)| *identity == name) else {
-                cx.logger().warn("an endpoint is gone; what waits for it is kept until it is too old", &[
-                    ("queue", Field::from(dir.display().to_string())),
-                    ("endpoint", Field::from(&name)),
-                ]);
+            let endpoint = endpoints.iter().find(|endpoint| endpoint.identity == name);
+            let (Some(endpoint), true, Some(settings)) =
+                (endpoint, identities.contains(&name), self.settings.get(&name))
+            else {
+                all_have_owners = false;
+                cx.logger().warn(
+                    "an endpoint is gone; what waits for it is kept until it is too old",
+                    &[("queue", Field::from(dir.display().to_string())), ("endpoint", Field::from(&name))],
+                );
                 continue;
             };
-            let labels = [running.info.remote_name.as_str(), running.info.url.as_str()];
-            let config = running.info.queue_config.lock().clone();
-            let reader = queue.reader(&name, reader_options(&config));
+            let (remote_name, url) = (endpoint.config.remote_name(&name), endpoint.config.shown_url());
+            let reader = queue.reader(&name, reader_options(&endpoint.config.queue_config));
             reader.flush();
+            let (ending, ending_of_sender) = watch::channel(false);
+            let (alive, done) = watch::channel(());
             let sender = Sender {
                 reader: reader.clone(),
-                settings: running.settings.subscribe(),
-                metrics: self.shared.send_metrics(&labels),
+                settings: settings.subscribe(),
+                metrics: self.shared.send_metrics(&[&remote_name, &url]),
                 state: Arc::new(SendState::default()),
                 logger: cx.logger().clone(),
-                ending: ending_of_senders.clone(),
-                report: Arc::new(|_| ()),
+                ending: ending_of_sender,
+                report: self.shared.failing.reporter(&remote_name, &url, cx),
             };
-            senders.push((reader, tokio::spawn(sender.run())));
+            let handle = tokio::spawn(async move {
+                sender.run().await;
+                drop(alive);
+            });
+            self.predecessors.entry(name.clone()).or_default().push(done);
+            departing.push(Departing { identity: name, reader, ending, handle, stays: true, info: None });
         }
-        let all_have_owners = senders.len() == queue.reader_names().len();
+        self.see_off(Leftover { key, dir, queue }, all_have_owners, departing, None, cx.logger().clone());
+    }
+
+    /// Ends senders whose lane is used no more, or not by them: what waits for them is sent, and for endpoints that are gone
+    /// from the configuration at least for a while.
+    fn retire(
+        &mut self,
+        key: u64,
+        lane: Arc<Lane>,
+        is_unused: bool,
+        departing: Vec<Departing>,
+        stage: Weak<Stage>,
+        cx: &Context<Self>,
+    ) {
+        if is_unused {
+            let queue = lane.queue().clone();
+            let dir = cx.data_dir().join("queue").join(format!("{key:016x}"));
+            self.see_off(Leftover { key, dir, queue }, true, departing, Some((lane, stage)), cx.logger().clone());
+            return;
+        }
+        let (stop, stopped) = watch::channel(false);
+        let (shared, logger) = (Arc::clone(&self.shared), cx.logger().clone());
         let handle = tokio::spawn(async move {
+            let senders = departing.into_iter().map(|departing| {
+                let (lane, stopped) = (Arc::clone(&lane), stopped.clone());
+                let (shared, logger) = (Arc::clone(&shared), logger.clone());
+                async move {
+                    let reader = departing.reader.clone();
+                    let identity = departing.identity.clone();
+                    // The lane goes on, and what it takes from now on is not for this sender.
+                    let last = settled(&reader) + reader.lag().pending.records;
+                    reader.flush();
+                    departing.depart(stopped.clone(), Some(last), &logger, &shared).await;
+                    let infos = shared.endpoints.lock();
+                    let is_back =
+                        infos.iter().any(|info| Arc::ptr_eq(&info.lane, &lane) && info.reader.name() == identity);
+                    let waits_for_the_next_start = *stopped.borrow() && reader.lag().pending.records > 0;
+                    if !is_back && !waits_for_the_next_start {
+                        lane.queue().remove_reader(&identity);
+                    }
+                }
+            });
+            let mut set: JoinSet<()> = senders.collect();
+            while set.join_next().await.is_some() {}
+        });
+        self.leftovers.push(RunningLeftover { key: None, stop, handle });
+    }
+
+    /// Watches over the senders of a queue that is written no more, and removes it once nothing waits in it.
+    fn see_off(
+        &mut self,
+        leftover: Leftover,
+        all_have_owners: bool,
+        departing: Vec<Departing>,
+        lane: Option<(Arc<Lane>, Weak<Stage>)>,
+        logger: Logger,
+    ) {
+        let Leftover { key, dir, queue } = leftover;
+        let slot: OldQueue = Arc::new(tokio::sync::Mutex::new(Some(queue)));
+        self.old_queues.lock().insert(key, Arc::clone(&slot));
+        let (stop, mut stopped) = watch::channel(false);
+        let shared = Arc::clone(&self.shared);
+        let old_queues = Arc::clone(&self.old_queues);
+        let handle = tokio::spawn(async move {
+            if let Some((lane, stage)) = lane {
+                // Batches in flight finish where they entered.
+                let end = tokio::time::Instant::now() + FLUSH_WAIT_MAX;
+                while stage.strong_count() > 0 && tokio::time::Instant::now() < end && !*stopped.borrow() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                lane.close().await;
+            }
             let mut nothing_waits = all_have_owners;
-            for (reader, sender) in senders {
-                let _ = sender.await;
-                let lag = reader.lag();
-                nothing_waits &= lag.pending.records == 0 && lag.in_flight.records == 0;
+            let mut senders = JoinSet::new();
+            for departing in departing {
+                departing.reader.flush();
+                let (stopped, shared, logger) = (stopped.clone(), Arc::clone(&shared), logger.clone());
+                senders.spawn(async move {
+                    let (reader, stays) = (departing.reader.clone(), departing.stays);
+                    departing.depart(stopped, None, &logger, &shared).await;
+                    !stays || reader.lag().pending.records == 0
+                });
+            }
+            while let Some(sent) = senders.join_next().await {
+                nothing_waits &= sent.unwrap_or(false);
             }
             if !nothing_waits {
                 // The queue stays open until the program ends, so that its age is watched.
                 let _ = stopped.wait_for(|stop| *stop).await;
             }
+            // Where it was taken out, its configuration is back.
+            let mut guard = slot.lock().await;
+            let Some(queue) = guard.take() else { return };
             queue.close().await;
             if nothing_waits {
                 let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
             }
+            let mut old_queues = old_queues.lock();
+            if old_queues.get(&key).is_some_and(|have| Arc::ptr_eq(have, &slot)) {
+                old_queues.remove(&key);
+            }
         });
-        RunningLeftover { ending, stop, handle }
+        self.leftovers.push(RunningLeftover { key: Some(key), stop, handle });
+    }
+}
+
+/// How many records a reader has settled since its handle was made.
+fn settled(reader: &Reader) -> u64 {
+    let stats = reader.stats();
+    stats.delivered.records + stats.dropped.iter().map(|(_, totals)| totals.records).sum::<u64>()
+}
+
+impl Departing {
+    /// Waits until the sender has sent what waits for it, up to `last` records; until it has had its time, if the endpoint is
+    /// gone; or until all stops.
+    async fn depart(
+        mut self,
+        mut stopped: watch::Receiver<bool>,
+        last: Option<u64>,
+        logger: &Logger,
+        shared: &SharedMetrics,
+    ) {
+        let reader = self.reader.clone();
+        let is_through = async {
+            match last {
+                Some(last) => {
+                    while settled(&reader) < last {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let has_had_its_time = async {
+            match self.stays {
+                true => std::future::pending().await,
+                false => tokio::time::sleep(FLUSH_WAIT_MAX).await,
+            }
+        };
+        tokio::select! {
+            _ = &mut self.handle => {}
+            // What comes from now on is not for this sender.
+            () = is_through => self.handle.abort(),
+            () = has_had_its_time => {}
+            _ = stopped.wait_for(|stop| *stop) => {}
+        }
+        self.ending.send_replace(true);
+        if !self.handle.is_finished() && tokio::time::timeout(FLUSH_WAIT_MAX, &mut self.handle).await.is_err() {
+            self.handle.abort();
+        }
+        let left = self.reader.lag().pending;
+        if !self.stays && !*stopped.borrow() && left.records > 0 && last.is_none() {
+            let fields = [("endpoint", Field::from(&self.identity)), ("count", Field::from(left.items()))];
+            logger.warn("an endpoint is gone; what it did not take in time is dropped", &fields);
+        }
+        if let Some(info) = &self.info {
+            shared.forget(info);
+        }
     }
 }
 
@@ -592,6 +908,7 @@ async fn send_settings(endpoint: &Endpoint, services: &corten_component::Service
         backoff_min: queue.min_backoff,
         backoff_max: queue.max_backoff,
         retry_on_429: queue.retry_on_http_429,
+        age_max: (!queue.sample_age_limit.is_zero()).then_some(queue.sample_age_limit),
         installation_id: HeaderValue::from_str(&services.installation_id).map_err(|e| invalid(&e))?,
     })
 }
@@ -606,42 +923,70 @@ fn reader_options(queue: &QueueConfig) -> ReaderOptions {
     }
 }
 
-/// Ends endpoints that are gone from the configuration: what waits for them is still sent for a while. Then lanes that
-/// nobody uses any more.
-async fn retire(gone: HashMap<(u64, String), RunningEndpoint>, unused: Vec<Arc<Lane>>, shared: &SharedMetrics) {
-    for lane in &unused {
-        lane.close().await;
-    }
-    let deadline = tokio::time::Instant::now() + FLUSH_WAIT_MAX;
-    for running in gone.values() {
-        running.info.reader.flush();
-    }
-    for ((_, identity), running) in gone {
-        let info = Arc::clone(&running.info);
-        running.end(deadline).await;
-        info.lane.queue().remove_reader(&identity);
-        shared.forget(&info);
-    }
-    for lane in unused {
-        lane.queue().clone().close().await;
+impl RunningEndpoint {
+    /// Takes other settings; connections and place in the queue stay.
+    fn change(&self, queue_config: &QueueConfig) {
+        self.info.reader.set_options(reader_options(queue_config));
+        *self.info.queue_config.lock() = queue_config.clone();
     }
 }
 
-impl RunningEndpoint {
-    /// Takes other settings; connections and place in the queue stay.
-    fn change(self, endpoint: PreparedEndpoint) -> Self {
-        self.info.reader.set_options(reader_options(&endpoint.config.queue_config));
-        *self.info.queue_config.lock() = endpoint.config.queue_config;
-        self.settings.send_replace(Arc::new(endpoint.settings));
-        self
+/// The endpoints whose requests fail. The component is as bad as the worst of them.
+#[derive(Default)]
+struct Failing(Mutex<FailingEndpoints>);
+
+#[derive(Default)]
+struct FailingEndpoints {
+    /// Name and URL of those that are in the configuration.
+    live: Vec<(String, String)>,
+    failing: BTreeMap<(String, String), Health>,
+}
+
+impl Failing {
+    /// These are the endpoints of the configuration now.
+    fn keep(&self, infos: &[Arc<EndpointInfo>], cx: &Context<RemoteWrite>) {
+        let mut state = self.0.lock();
+        let state = &mut *state;
+        state.live = infos.iter().map(|info| (info.remote_name.clone(), info.url.clone())).collect();
+        let live = &state.live;
+        state.failing.retain(|endpoint, _| live.contains(endpoint));
+        cx.report_health(state.failing.values().next().cloned());
     }
 
-    /// Waits until all is sent, or nothing can be.
-    async fn end(mut self, deadline: tokio::time::Instant) {
-        // What the peer takes is still sent; what it refuses for now waits on disk.
-        self.ending.send_replace(true);
-        if tokio::time::timeout_at(deadline, &mut self.handle).await.is_err() {
-            self.handle.abort();
+    /// What the sender of an endpoint tells how it is.
+    fn reporter(
+        self: &Arc<Self>,
+        remote_name: &str,
+        url: &str,
+        cx: &Context<RemoteWrite>,
+    ) -> Arc<dyn Fn(Option<Health>) + Send + Sync> {
+        let (failing, context) = (Arc::clone(self), cx.clone());
+        let endpoint = (remote_name.to_owned(), url.to_owned());
+        Arc::new(move |health| {
+            let mut state = failing.0.lock();
+            match health {
+                Some(health) if state.live.contains(&endpoint) => drop(state.failing.insert(endpoint.clone(), health)),
+                _ => drop(state.failing.remove(&endpoint)),
+            }
+            context.report_health(state.failing.values().next().cloned());
+        })
+    }
+}
+
+/// What came in, once each, whatever became of it.
+#[derive(Default)]
+struct Received {
+    samples: AtomicU64,
+    histograms: AtomicU64,
+    exemplars: AtomicU64,
+}
+
+impl Received {
+    fn count(&self, batch: &MetricsBatch) {
+        for part in &batch.parts {
+            self.samples.fetch_add(part.samples.len() as u64, Ordering::Relaxed);
+            self.histograms.fetch_add(part.histograms.len() as u64, Ordering::Relaxed);
+            self.exemplars.fetch_add(part.exemplars.len() as u64, Ordering::Relaxed);
         }
     }
 }
@@ -649,6 +994,8 @@ impl RunningEndpoint {
 /// The metrics of all endpoints.
 struct SharedMetrics {
     endpoints: Mutex<Vec<Arc<EndpointInfo>>>,
+    failing: Arc<Failing>,
+    received: Received,
     sent: KindVectors,
     failed: KindVectors,
     retried: KindVectors,
@@ -667,6 +1014,8 @@ struct SharedMetrics {
     queue_highest: Vector<Gauge>,
     queue_highest_sent: Vector<Gauge>,
     samples_in: Gauge,
+    histograms_in: Gauge,
+    exemplars_in: Gauge,
     wal_bytes: Gauge,
     wal_segment: Gauge,
     wal_corruptions: Gauge,
@@ -696,6 +1045,8 @@ impl SharedMetrics {
     fn new(registry: &corten_component::metrics::Registry) -> Arc<Self> {
         let shared = Arc::new(SharedMetrics {
             endpoints: Mutex::default(),
+            failing: Arc::default(),
+            received: Received::default(),
             sent: KindVectors {
                 samples: registry.counters(
                     "prometheus_remote_storage_samples_total",
@@ -830,11 +1181,27 @@ impl SharedMetrics {
                  epoch.",
                 ENDPOINT_LABELS,
             ),
-            samples_in: registry.counter_values(
-                "prometheus_remote_storage_samples_in_total",
-                "Samples in to remote storage, compare to samples out for queue managers.",
-                &[],
-            ).with(&[]),
+            samples_in: registry
+                .counter_values(
+                    "prometheus_remote_storage_samples_in_total",
+                    "Samples in to remote storage, compare to samples out for queue managers.",
+                    &[],
+                )
+                .with(&[]),
+            histograms_in: registry
+                .counter_values(
+                    "prometheus_remote_storage_histograms_in_total",
+                    "HistogramSamples in to remote storage, compare to histograms out for queue managers.",
+                    &[],
+                )
+                .with(&[]),
+            exemplars_in: registry
+                .counter_values(
+                    "prometheus_remote_storage_exemplars_in_total",
+                    "Exemplars in to remote storage, compare to exemplars out for queue managers.",
+                    &[],
+                )
+                .with(&[]),
             wal_bytes: registry.gauge(
                 "prometheus_tsdb_wal_storage_size_bytes",
                 "Size of the write log directory.",
@@ -859,44 +1226,6 @@ impl SharedMetrics {
         shared
     }
 
-    fn start_endpoint(
-        self: &Arc<Self>,
-        endpoint: PreparedEndpoint,
-        lane: &Arc<Lane>,
-        identity: &str,
-        cx: &Context<RemoteWrite>,
-    ) -> RunningEndpoint {
-        let remote_name = endpoint.config.remote_name();
-        let url = endpoint.config.shown_url();
-        let labels = [remote_name.as_str(), url.as_str()];
-        let metrics = self.send_metrics(&labels);
-        let reader = lane.queue().reader(identity, reader_options(&endpoint.config.queue_config));
-        let state = Arc::new(SendState::default());
-        let (settings, settings_of_sender) = watch::channel(Arc::new(endpoint.settings));
-        let (ending, ending_of_sender) = watch::channel(false);
-        let context = cx.clone();
-        let sender = Sender {
-            reader: reader.clone(),
-            settings: settings_of_sender,
-            metrics,
-            state: Arc::clone(&state),
-            logger: cx.logger().clone(),
-            ending: ending_of_sender,
-            report: Arc::new(move |health: Option<Health>| context.report_health(health)),
-        };
-        let info = Arc::new(EndpointInfo {
-            remote_name,
-            url,
-            lane: Arc::clone(lane),
-            reader,
-            state,
-            queue_config: Mutex::new(endpoint.config.queue_config),
-            rates: Mutex::default(),
-            desired_shards: Mutex::new(1.0),
-        });
-        RunningEndpoint { info, settings, ending, handle: tokio::spawn(sender.run()) }
-    }
-
     fn send_metrics(&self, labels: &[&str]) -> SendMetrics {
         SendMetrics {
             sent: self.sent.with(labels),
@@ -907,7 +1236,12 @@ impl SharedMetrics {
         }
     }
 
+    /// Forgets the metrics of an endpoint, unless it is in the configuration.
     fn forget(&self, info: &EndpointInfo) {
+        let infos = self.endpoints.lock();
+        if infos.iter().any(|other| other.remote_name == info.remote_name && other.url == info.url) {
+            return;
+        }
         let labels = [info.remote_name.as_str(), info.url.as_str()];
         for kinds in [&self.sent, &self.failed, &self.retried] {
             for counters in [&kinds.samples, &kinds.histograms, &kinds.exemplars] {
@@ -929,7 +1263,16 @@ impl SharedMetrics {
         ] {
             gauges.remove(&labels);
         }
-        for reason in ["dropped_series", "too_old", "expired", "overflow", "memory_overflow", "damaged", "missing_segment"] {
+        for reason in [
+            "dropped_series",
+            "too_large",
+            "too_old",
+            "expired",
+            "overflow",
+            "memory_overflow",
+            "damaged",
+            "missing_segment",
+        ] {
             self.dropped.remove(&[&info.remote_name, &info.url, reason]);
         }
         self.histograms_dropped.remove(&[&info.remote_name, &info.url, "nhcb_in_rw1_not_supported"]);
@@ -947,7 +1290,7 @@ impl Refresh for SharedMetrics {
             let labels = [info.remote_name.as_str(), info.url.as_str()];
             let (lag, stats) = (info.reader.lag(), info.reader.stats());
             let config = info.queue_config.lock().clone();
-            self.pending.with(&labels).set((lag.pending.samples + lag.in_flight.samples) as f64);
+            self.pending.with(&labels).set(lag.pending.samples as f64);
             self.shards.with(&labels).set(f64::from(info.lane.partitions()));
             self.shards_min.with(&labels).set(f64::from(config.min_shards));
             self.shards_max.with(&labels).set(f64::from(config.max_shards));
@@ -960,19 +1303,20 @@ impl Refresh for SharedMetrics {
             let sent = info.state.highest_sent_ms.load(Ordering::Relaxed) as i64;
             self.queue_highest_sent.with(&labels).set(seconds(sent));
             self.dropped.with(&[labels[0], labels[1], "dropped_series"]).set(info.lane.dropped() as f64);
+            self.dropped.with(&[labels[0], labels[1], "too_large"]).set(info.lane.too_large() as f64);
             for (reason, totals) in &stats.dropped {
                 if *reason != "refused" {
                     self.dropped.with(&[labels[0], labels[1], reason]).set(totals.samples as f64);
                 }
             }
         }
-        let (mut bytes, mut segment, mut damaged, mut samples, mut highest) = (0, 0, 0, 0, i64::MIN);
+        let (mut bytes, mut segment, mut damaged, mut highest) = (0, 0, 0, i64::MIN);
+        let samples = self.received.samples.load(Ordering::Relaxed);
         for lane in lanes {
             let stats = lane.queue().stats();
             bytes += stats.disk_bytes;
             segment = segment.max(stats.segment_current);
             damaged += stats.damaged_records + stats.torn_tails;
-            samples += lane.taken();
             highest = highest.max(stats.highest_ms.unwrap_or(i64::MIN));
         }
         self.wal_bytes.set(bytes as f64);
@@ -980,6 +1324,8 @@ impl Refresh for SharedMetrics {
         self.wal_corruptions.set(damaged as f64);
         self.wal_samples.set(samples as f64);
         self.samples_in.set(samples as f64);
+        self.histograms_in.set(self.received.histograms.load(Ordering::Relaxed) as f64);
+        self.exemplars_in.set(self.received.exemplars.load(Ordering::Relaxed) as f64);
         self.highest_received.set(if highest == i64::MIN { 0.0 } else { seconds(highest) });
     }
 }
@@ -1002,7 +1348,7 @@ impl EndpointInfo {
         let mut body = vec![
             attr("name", Value::from(self.remote_name.as_str())),
             attr("url", Value::from(self.url.as_str())),
-            attr("samples_pending", Value::from(lag.pending.samples + lag.in_flight.samples)),
+            attr("samples_pending", Value::from(lag.pending.samples)),
             attr("shards", Value::from(u64::from(self.lane.partitions()))),
         ];
         if let Some((at, error)) = &*self.state.last_error.lock() {
@@ -1030,6 +1376,48 @@ struct Rates {
 }
 
 impl RemoteWrite {
+    /// Starts the sender of an endpoint. It begins when those have ended that send what the endpoint was to get before.
+    fn start_endpoint(&mut self, endpoint: PreparedEndpoint, lane: &Arc<Lane>, cx: &Context<Self>) -> RunningEndpoint {
+        let identity = endpoint.identity;
+        let (remote_name, url) = (endpoint.config.remote_name(&identity), endpoint.config.shown_url());
+        let reader = lane.queue().reader(&identity, reader_options(&endpoint.config.queue_config));
+        let state = Arc::new(SendState::default());
+        let settings = self.settings.entry(identity.clone());
+        let settings = settings.or_insert_with(|| watch::Sender::new(Arc::new(endpoint.settings))).subscribe();
+        let (ending, ending_of_sender) = watch::channel(false);
+        let (alive, done) = watch::channel(());
+        let sender = Sender {
+            reader: reader.clone(),
+            settings,
+            metrics: self.shared.send_metrics(&[&remote_name, &url]),
+            state: Arc::clone(&state),
+            logger: cx.logger().clone(),
+            ending: ending_of_sender,
+            report: self.shared.failing.reporter(&remote_name, &url, cx),
+        };
+        let predecessors = self.predecessors.entry(identity).or_default();
+        predecessors.retain(|predecessor| predecessor.has_changed().is_ok());
+        let predecessors = predecessors.clone();
+        let info = Arc::new(EndpointInfo {
+            remote_name,
+            url,
+            lane: Arc::clone(lane),
+            reader,
+            state,
+            queue_config: Mutex::new(endpoint.config.queue_config),
+            rates: Mutex::default(),
+            desired_shards: Mutex::new(1.0),
+        });
+        let handle = tokio::spawn(async move {
+            for mut predecessor in predecessors {
+                while predecessor.changed().await.is_ok() {}
+            }
+            sender.run().await;
+            drop(alive);
+        });
+        RunningEndpoint { info, ending, done, handle }
+    }
+
     fn start(inlet: Inlet<Metrics>, cx: &Context<Self>) -> Self {
         let shared = SharedMetrics::new(cx.metrics());
         cx.show_debug_info(Arc::clone(&shared) as Arc<dyn DebugInfo>);
@@ -1047,9 +1435,13 @@ impl RemoteWrite {
         });
         RemoteWrite {
             inlet,
+            stage: Arc::new(Stage { lanes: Vec::new(), shared: Arc::clone(&shared) }),
             lanes: HashMap::new(),
             endpoints: HashMap::new(),
+            settings: HashMap::new(),
             leftovers: Vec::new(),
+            old_queues: OldQueues::default(),
+            predecessors: HashMap::new(),
             shared,
             keeper,
         }
@@ -1084,7 +1476,9 @@ impl EndpointInfo {
         let sent = self.state.sent.load(Ordering::Relaxed);
         let sending = self.state.sending_nanos.load(Ordering::Relaxed);
         let mut rates = self.rates.lock();
-        if let Some((at, taken_before, sent_before, sending_before)) = rates.measured.replace((Instant::now(), taken, sent, sending)) {
+        if let Some((at, taken_before, sent_before, sending_before)) =
+            rates.measured.replace((Instant::now(), taken, sent, sending))
+        {
             let seconds = at.elapsed().as_secs_f64().max(0.001);
             let weight = if std::mem::replace(&mut rates.smooth, true) { RATE_WEIGHT } else { 1.0 };
             let step = |rate: &mut f64, delta: f64| *rate += weight * (delta / seconds - *rate);
@@ -1104,7 +1498,7 @@ impl EndpointInfo {
             return now;
         }
         let lag = self.reader.lag();
-        let waiting = (lag.pending.samples + lag.in_flight.samples) as f64;
+        let waiting = lag.pending.samples as f64;
         let backlog = (waiting - rates.taken * config.batch_send_deadline.as_secs_f64()).max(0.0);
         let desired = rates.sending / rates.sent * (rates.taken + 0.05 * backlog);
         *self.desired_shards.lock() = desired;

@@ -9,6 +9,7 @@ mod target;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use corten_component::{Component, Context, DebugInfo, Error, Field, Stop, Task};
@@ -20,7 +21,7 @@ use corten_signal::target::Target;
 use corten_signal::{Metrics, Receiver};
 use http::HeaderValue;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::forward::Forward;
@@ -29,7 +30,7 @@ use fetch::FetchSettings;
 use metrics::ScrapeMetrics;
 use protocol::Protocol;
 use spec::{TargetDefaults, TargetSpec};
-use target::{FailureLog, LastScrape, LoopSettings, Order, TargetLoop};
+use target::{Estate, FailureLog, LastScrape, LoopSettings, Order, TargetLoop};
 
 /// Scrapes targets at an interval and forwards what they expose.
 #[derive(Arguments, Clone, Debug, PartialEq)]
@@ -178,7 +179,10 @@ impl Config {
         }
         for (name, value) in [("scrape_interval", self.scrape_interval), ("scrape_timeout", self.scrape_timeout)] {
             if value.is_zero() {
-                errors.push(if name == "scrape_interval" { &["scrape_interval"] } else { &["scrape_timeout"] }, format!("{name} must be greater than 0"));
+                errors.push(
+                    if name == "scrape_interval" { &["scrape_interval"] } else { &["scrape_timeout"] },
+                    format!("{name} must be greater than 0"),
+                );
             }
         }
         errors.require(
@@ -273,15 +277,23 @@ struct Fixed {
 
 /// The loops, by the identity of their targets.
 #[derive(Default)]
-struct Pools(Mutex<HashMap<u128, RunningLoop>>);
+struct Pools {
+    loops: Mutex<HashMap<u128, RunningLoop>>,
+    /// A loop has ended.
+    ended: Arc<Notify>,
+}
 
 struct RunningLoop {
     job: String,
     url: String,
+    /// Sorted.
     labels: Vec<(String, String)>,
     orders: watch::Sender<Order>,
     last: Arc<Mutex<LastScrape>>,
+    estate: Estate,
     handle: JoinHandle<()>,
+    /// Whether it takes no more orders.
+    ended: Arc<AtomicBool>,
     ending: bool,
 }
 
@@ -364,7 +376,7 @@ impl Component for Scrape {
 
     async fn drain(self, _: &Context<Self>) {
         self.manager.stop().await;
-        let loops: Vec<RunningLoop> = self.pools.0.lock().drain().map(|(_, running)| running).collect();
+        let loops: Vec<RunningLoop> = self.pools.loops.lock().drain().map(|(_, running)| running).collect();
         for running in &loops {
             running.orders.send_replace(Order::Leave);
         }
@@ -398,7 +410,10 @@ async fn manage(
                 if changed.is_err() {
                     return Ok(());
                 }
-                plan = Arc::clone(&plans.borrow_and_update());
+                let before = std::mem::replace(&mut plan, Arc::clone(&plans.borrow_and_update()));
+                if before.job != plan.job {
+                    metrics.forget(&before.job);
+                }
                 let started = Instant::now();
                 sync(&cx, &plan, &pools, &metrics, seed);
                 let interval = corten_config::duration::format(plan.config.scrape_interval.as_nanos() as i64);
@@ -407,8 +422,8 @@ async fn manage(
                 continue;
             }
             changed = ring.changed() => if changed.is_err() { ring = ownership.changed() },
-            // Loops that have ended are forgotten.
-            () = tokio::time::sleep(Duration::from_secs(60)) => {}
+            // Loops that have ended are forgotten. One whose target came back just then is started again.
+            () = pools.ended.notified() => {}
         }
         sync(&cx, &plan, &pools, &metrics, seed);
     }
@@ -447,11 +462,14 @@ fn sync(cx: &Context<Scrape>, plan: &Arc<Plan>, pools: &Pools, metrics: &ScrapeM
             }
             Err(error) => {
                 metrics.sync_failed.inc();
-                cx.logger().error("Creating target failed", &[
-                    ("scrape_pool", Field::from(&plan.job)),
-                    ("target", Field::from(target.labels().to_string())),
-                    ("err", Field::from(error)),
-                ]);
+                cx.logger().error(
+                    "Creating target failed",
+                    &[
+                        ("scrape_pool", Field::from(&plan.job)),
+                        ("target", Field::from(target.labels().to_string())),
+                        ("err", Field::from(error)),
+                    ],
+                );
             }
         }
     }
@@ -460,35 +478,65 @@ fn sync(cx: &Context<Scrape>, plan: &Arc<Plan>, pools: &Pools, metrics: &ScrapeM
         format!("target_limit exceeded (number of targets: {}, limit: {})", wanted.len(), config.target_limit)
     });
     let count = wanted.len();
-    let mut loops = pools.0.lock();
-    loops.retain(|_, running| !running.handle.is_finished());
-    for (identity, running) in loops.iter_mut() {
-        if !wanted.contains_key(identity) && !running.ending {
+    let mut loops = pools.loops.lock();
+    loops.retain(|_, running| !running.ended.load(Ordering::Acquire) && !running.handle.is_finished());
+    // The loops that are no longer wanted, by their labels: a new one of the same labels goes on with their series.
+    let mut heirless: HashMap<Vec<(String, String)>, u128> = HashMap::new();
+    for (identity, running) in loops.iter_mut().filter(|(identity, _)| !wanted.contains_key(identity)) {
+        if running.job == plan.job {
+            heirless.insert(running.labels.clone(), *identity);
+        } else {
+            // As in the reference, the series of a job that has another name now just stop.
             running.ending = true;
-            running.orders.send_replace(Order::End);
+            running.orders.send_replace(Order::Leave);
         }
     }
+    let mut new = Vec::new();
     for (identity, spec) in wanted {
         let settings = Arc::new(loop_settings(plan, &spec, forced_error.clone()));
         match loops.get_mut(&identity) {
             Some(running) => {
                 running.ending = false;
+                running.job.clone_from(&plan.job);
                 running.orders.send_replace(Order::Run(settings));
             }
-            None => {
-                let (orders, receiver) = watch::channel(Order::Run(settings));
-                let last = Arc::new(Mutex::new(LastScrape::default()));
-                let running = RunningLoop {
-                    job: plan.job.clone(),
-                    url: corten_net::redact_url(&spec.uri.to_string()),
-                    labels: spec.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-                    orders,
-                    last: Arc::clone(&last),
-                    handle: start(cx, plan, spec, seed, metrics, last, receiver),
-                    ending: false,
-                };
-                loops.insert(identity, running);
-            }
+            None => new.push((identity, spec, settings)),
+        }
+    }
+    for (identity, spec, settings) in new {
+        let mut labels: Vec<(String, String)> =
+            spec.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        labels.sort_unstable();
+        let before = heirless.remove(&labels).and_then(|before| loops.get_mut(&before));
+        let estate = before.map_or_else(Estate::default, |before| {
+            before.ending = true;
+            before.orders.send_replace(Order::HandOver);
+            Arc::clone(&before.estate)
+        });
+        let (orders, receiver) = watch::channel(Order::Run(settings));
+        let last = Arc::new(Mutex::new(LastScrape::default()));
+        let ended = Arc::new(AtomicBool::new(false));
+        let url = corten_net::redact_url(&spec.uri.to_string());
+        let target = TargetLoop {
+            spec,
+            estate: Arc::clone(&estate),
+            seed,
+            metrics: metrics.clone(),
+            logger: cx.logger().clone(),
+            last: Arc::clone(&last),
+        };
+        let over = Over { ended: Arc::clone(&ended), tell: Arc::clone(&pools.ended) };
+        let handle = tokio::spawn(async move {
+            let _over = over;
+            target.run(receiver).await;
+        });
+        let job = plan.job.clone();
+        loops.insert(identity, RunningLoop { job, url, labels, orders, last, estate, handle, ended, ending: false });
+    }
+    for identity in heirless.into_values() {
+        if let Some(running) = loops.get_mut(&identity).filter(|running| !running.ending) {
+            running.ending = true;
+            running.orders.send_replace(Order::End);
         }
     }
     drop(loops);
@@ -501,30 +549,24 @@ fn sync(cx: &Context<Scrape>, plan: &Arc<Plan>, pools: &Pools, metrics: &ScrapeM
     metrics.sync_length_histogram.with(&[&plan.job]).observe(took);
 }
 
-fn start(
-    cx: &Context<Scrape>,
-    plan: &Plan,
-    spec: TargetSpec,
-    seed: u64,
-    metrics: &ScrapeMetrics,
-    last: Arc<Mutex<LastScrape>>,
-    orders: watch::Receiver<Order>,
-) -> JoinHandle<()> {
-    let target = TargetLoop {
-        spec,
-        job: plan.job.clone(),
-        seed,
-        metrics: metrics.clone(),
-        logger: cx.logger().clone(),
-        last,
-    };
-    tokio::spawn(target.run(orders))
+/// Says that a loop is over when it is, also when it panicked.
+struct Over {
+    ended: Arc<AtomicBool>,
+    tell: Arc<Notify>,
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
+        self.tell.notify_one();
+    }
 }
 
 fn loop_settings(plan: &Plan, spec: &TargetSpec, forced_error: Option<String>) -> LoopSettings {
     let config = &plan.config;
     let accept = protocol::accept(&config.protocols(), config.escaping());
     LoopSettings {
+        job: plan.job.clone(),
         client: plan.client.clone(),
         forward: Arc::clone(&plan.forward),
         fetch: FetchSettings {
@@ -562,7 +604,7 @@ fn loop_settings(plan: &Plan, spec: &TargetSpec, forced_error: Option<String>) -
 
 impl DebugInfo for Pools {
     fn debug_info(&self) -> Vec<Item> {
-        let loops = self.0.lock();
+        let loops = self.loops.lock();
         let mut targets: Vec<&RunningLoop> = loops.values().filter(|running| !running.ending).collect();
         targets.sort_by(|a, b| a.url.cmp(&b.url).then_with(|| a.labels.cmp(&b.labels)));
         targets.into_iter().map(RunningLoop::debug_info).collect()
@@ -582,7 +624,12 @@ impl RunningLoop {
             attr("job", Value::string(self.job.as_str())),
             attr("url", Value::string(self.url.as_str())),
             attr("health", Value::string(health)),
-            attr("labels", Value::object(self.labels.iter().map(|(n, v)| (Arc::from(n.as_str()), Value::string(v.as_str()))).collect())),
+            attr(
+                "labels",
+                Value::object(
+                    self.labels.iter().map(|(n, v)| (Arc::from(n.as_str()), Value::string(v.as_str()))).collect(),
+                ),
+            ),
         ];
         if let Some(error) = &last.error {
             body.push(attr("last_error", Value::string(error.as_str())));

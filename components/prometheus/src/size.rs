@@ -75,9 +75,14 @@ mod tests {
 
     #[test]
     fn sizes_are_read_with_and_without_units() {
-        for (text, want) in
-            [("0", Some(0)), ("1024", Some(1024)), ("10MB", Some(10 << 20)), ("1.5KiB", Some(1536)), ("2G", Some(2 << 30)), ("7B", Some(7))]
-        {
+        for (text, want) in [
+            ("0", Some(0)),
+            ("1024", Some(1024)),
+            ("10MB", Some(10 << 20)),
+            ("1.5KiB", Some(1536)),
+            ("2G", Some(2 << 30)),
+            ("7B", Some(7)),
+        ] {
             assert_eq!(ByteSize::parse(text).ok().map(ByteSize::bytes), want, "{text}");
         }
         for text in ["", "MB", "-1", "1XB", "nan", "1e30", "infGB"] {

@@ -310,7 +310,8 @@ fn logfmt(line: &Line) -> String {
 }
 
 fn push_logfmt_value(out: &mut String, value: &str) {
-    let plain = !value.is_empty() && value.chars().all(|c| c > ' ' && !matches!(c, '"' | '=' | '\u{7f}') && !c.is_control());
+    let plain =
+        !value.is_empty() && value.chars().all(|c| c > ' ' && !matches!(c, '"' | '=' | '\u{7f}') && !c.is_control());
     if plain {
         out.push_str(value);
     } else {
@@ -363,12 +364,8 @@ pub fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = civil_from_days(days);
-    let mut out = format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}",
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    );
+    let mut out =
+        format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60);
     let nanos = since.subsec_nanos();
     if nanos > 0 {
         let fraction = format!(".{nanos:09}");

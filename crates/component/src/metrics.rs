@@ -5,8 +5,8 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -67,7 +67,8 @@ impl Gauge {
 }
 
 fn add_float(cell: &AtomicU64, delta: f64) {
-    let _ = cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| Some((f64::from_bits(bits) + delta).to_bits()));
+    let _ =
+        cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| Some((f64::from_bits(bits) + delta).to_bits()));
 }
 
 /// Counts observations in buckets.
@@ -236,7 +237,8 @@ impl<C: Cell> Vector<C> {
     pub fn with(&self, values: &[&str]) -> C {
         assert_eq!(values.len(), self.family.labels.len(), "one value a label of {}", self.family.name);
         let mut cells = self.family.cells.lock();
-        if let Some((_, cell)) = cells.iter().find(|(have, _)| have.iter().map(String::as_str).eq(values.iter().copied()))
+        if let Some((_, cell)) =
+            cells.iter().find(|(have, _)| have.iter().map(String::as_str).eq(values.iter().copied()))
             && let Some(cell) = (self.unwrap)(cell)
         {
             return cell;
@@ -390,8 +392,7 @@ impl Registry {
         let family = match families.iter().find(|f| f.name == name) {
             Some(family) => Arc::clone(family),
             None => {
-                let family =
-                    Arc::new(Family { name, help, kind, labels: names, cells: Mutex::default() });
+                let family = Arc::new(Family { name, help, kind, labels: names, cells: Mutex::default() });
                 families.push(Arc::clone(&family));
                 family
             }

@@ -122,11 +122,10 @@ where
         if stop.is_set() {
             return;
         }
-        logger.error("task failed and is started again", &[
-            ("task", name.into()),
-            ("err", (&error).into()),
-            ("after", wait.into()),
-        ]);
+        logger.error(
+            "task failed and is started again",
+            &[("task", name.into()), ("err", (&error).into()), ("after", wait.into())],
+        );
         health.set_reported(Some(Health::now(HealthState::Unhealthy, format!("{name}: {error}"))));
         if !stop.sleep(wait).await {
             return;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
 use crate::labels::{LabelError, Labels, LabelsBuilder};
 
 /// An immutable table of label sets in one arena. A sample refers to its series by (block, index), so that nothing on
@@ -69,6 +71,13 @@ pub struct BlockBuilder {
     hashes: Vec<u64>,
 }
 
+/// The buffers of builders that are done, for the next ones. Blocks live long and buffers grow by doubling: without this
+/// every block would leave holes of its own size in the heap.
+static SPARE: Mutex<Vec<BlockBuilder>> = Mutex::new(Vec::new());
+
+/// How many such buffers are kept.
+const SPARE_MAX: usize = 2;
+
 /// The most series that a block holds: an index fits into 16 bits.
 pub const SERIES_PER_BLOCK_MAX: usize = 1 << 16;
 
@@ -80,6 +89,15 @@ impl BlockBuilder {
     /// An empty builder.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Takes over buffers that another builder left, before the first series is added.
+    fn take_spare(&mut self) {
+        if self.ends.capacity() == 0
+            && let Some(spare) = SPARE.lock().pop()
+        {
+            *self = spare;
+        }
     }
 
     /// Whether the next series belongs into another block.
@@ -108,6 +126,7 @@ impl BlockBuilder {
     /// When the builder [is full](Self::is_full).
     pub fn push(&mut self, labels: &mut LabelsBuilder) -> Result<u32, LabelError> {
         assert!(!self.is_full(), "a block holds at most {SERIES_PER_BLOCK_MAX} series");
+        self.take_spare();
         let start = self.arena.len();
         labels.encode_into(&mut self.arena)?;
         Ok(self.seal(start))
@@ -120,6 +139,7 @@ impl BlockBuilder {
     /// When the builder [is full](Self::is_full).
     pub fn push_labels(&mut self, labels: Labels<'_>) -> u32 {
         assert!(!self.is_full(), "a block holds at most {SERIES_PER_BLOCK_MAX} series");
+        self.take_spare();
         let start = self.arena.len();
         self.arena.extend_from_slice(labels.as_encoded());
         self.seal(start)
@@ -151,15 +171,24 @@ impl BlockBuilder {
     }
 
     /// The block; `lasting` says whether later batches will refer to it, see [`SeriesBlock::is_lasting`].
-    pub fn finish(self, lasting: bool) -> Arc<SeriesBlock> {
+    pub fn finish(mut self, lasting: bool) -> Arc<SeriesBlock> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Arc::new(SeriesBlock {
+        let block = Arc::new(SeriesBlock {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             lasting,
-            arena: self.arena.into_boxed_slice(),
-            ends: self.ends.into_boxed_slice(),
-            hashes: self.hashes.into_boxed_slice(),
-        })
+            arena: self.arena.as_slice().into(),
+            ends: self.ends.as_slice().into(),
+            hashes: self.hashes.as_slice().into(),
+        });
+        self.arena.clear();
+        self.ends.clear();
+        self.hashes.clear();
+        let mut spare = SPARE.lock();
+        // One label set may be far larger than a block should be; such a buffer is not kept.
+        if spare.len() < SPARE_MAX && self.arena.capacity() <= 2 * ARENA_BYTES_SOFT_MAX {
+            spare.push(self);
+        }
+        block
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use corten_component::{Field, Logger};
 use corten_queue::{AppendError, Counts, NewRecord, Queue};
 use corten_signal::metrics::{Exemplar, HistogramSample};
 use corten_signal::{ConsumeError, MetricsBatch, Sample, SeriesPart};
@@ -53,6 +54,9 @@ struct Shared {
     taken: AtomicU64,
     /// How many histograms the protocol cannot carry.
     unsendable: AtomicU64,
+    /// How many samples were in records that are larger than the queue may be.
+    too_large: AtomicU64,
+    logger: Logger,
 }
 
 /// What a lane takes besides samples.
@@ -107,6 +111,9 @@ impl Item<'_> {
 struct Written {
     /// The number of the last group of records that was written.
     group: u64,
+    /// What waits is still written, and nothing after it.
+    closing: bool,
+    /// Nothing is written any more.
     closed: bool,
 }
 
@@ -129,18 +136,12 @@ struct Filling {
 }
 
 impl Lane {
-    /// A lane into this queue, with about this many samples in a record.
-    pub(super) fn new(
-        component: Arc<str>,
-        queue: Queue,
-        transform: Transform,
-        kinds: Kinds,
-        samples_max: u64,
-    ) -> Self {
+    /// A lane into this queue. How many samples stand in a record is still to be set.
+    pub(super) fn new(component: Arc<str>, queue: Queue, transform: Transform, kinds: Kinds, logger: Logger) -> Self {
         let shared = Arc::new(Shared {
             queue,
             transform,
-            samples_max: AtomicU64::new(samples_max.max(1)),
+            samples_max: AtomicU64::new(1),
             partitions: AtomicU16::new(1),
             open: Mutex::new(Open { number: 1, ..Open::default() }),
             wake: Notify::new(),
@@ -149,6 +150,8 @@ impl Lane {
             kinds,
             taken: AtomicU64::new(0),
             unsendable: AtomicU64::new(0),
+            too_large: AtomicU64::new(0),
+            logger,
         });
         let writer = tokio::spawn(write_records(Arc::clone(&shared)));
         Lane { component, shared, writer: Mutex::new(Some(writer)) }
@@ -189,6 +192,11 @@ impl Lane {
         self.shared.unsendable.load(Ordering::Relaxed)
     }
 
+    /// How many samples were dropped because their record is larger than the queue may be.
+    pub(super) fn too_large(&self) -> u64 {
+        self.shared.too_large.load(Ordering::Relaxed)
+    }
+
     /// How many samples were dropped by relabelling.
     pub(super) fn dropped(&self) -> u64 {
         self.shared.transform.dropped()
@@ -222,7 +230,7 @@ impl Lane {
 
     /// Writes what is waiting, and takes nothing any more.
     pub(super) async fn close(&self) {
-        self.shared.written.send_if_modified(|written| !std::mem::replace(&mut written.closed, true));
+        self.shared.written.send_if_modified(|written| !std::mem::replace(&mut written.closing, true));
         self.shared.wake.notify_one();
         self.shared.full.notify_one();
         let writer = self.writer.lock().take();
@@ -336,7 +344,7 @@ async fn write_records(shared: Arc<Shared>) {
     let mut compressor = Compressor::new();
     loop {
         shared.wake.notified().await;
-        let closing = shared.written.borrow().closed;
+        let closing = shared.written.borrow().closing;
         // Others may join until the group is full or the wait is over.
         let full = !closing && tokio::time::timeout(JOIN_WAIT, shared.full.notified()).await.is_ok();
         let (groups, number) = shared.take(!full);
@@ -355,8 +363,11 @@ async fn write_records(shared: Arc<Shared>) {
         }
         let gone = !records.is_empty() && append(&shared, records).await.is_err();
         shared.written.send_if_modified(|written| {
-            written.closed |= gone;
-            !gone && std::mem::replace(&mut written.group, number) != number || gone
+            written.closed |= gone || closing;
+            if !gone {
+                written.group = number;
+            }
+            true
         });
         if gone || closing {
             return;
@@ -364,10 +375,30 @@ async fn write_records(shared: Arc<Shared>) {
     }
 }
 
-/// Appends records, for as long as the queue is full and its user wants to wait.
+/// Appends records, for as long as the queue is full and its user wants to wait. Records that it cannot ever hold are
+/// dropped: whoever sent them would only send them again.
 async fn append(shared: &Shared, records: Vec<NewRecord>) -> Result<(), AppendError> {
+    match append_together(shared, &records).await {
+        Err(AppendError::TooLarge { .. }) => {}
+        other => return other,
+    }
+    for record in records {
+        let samples = record.counts.items();
+        match append_together(shared, &[record]).await {
+            Err(error @ AppendError::TooLarge { .. }) => {
+                shared.too_large.fetch_add(samples, Ordering::Relaxed);
+                let fields = [("count", Field::from(samples)), ("err", Field::from(error.to_string()))];
+                shared.logger.error("dropped samples that do not fit into the queue", &fields);
+            }
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+async fn append_together(shared: &Shared, records: &[NewRecord]) -> Result<(), AppendError> {
     loop {
-        match shared.queue.append(records.clone()).await {
+        match shared.queue.append(records.to_vec()).await {
             Err(AppendError::Overflow) => shared.queue.space().await,
             other => return other,
         }

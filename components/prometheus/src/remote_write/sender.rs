@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use corten_component::metrics::{Counter, Histogram};
 use corten_component::{Field, Health, HealthState, Logger};
 use corten_net::{Backoff, Body, Client, retry_after};
-use corten_queue::{Outcome, Reader, Record, Run, Totals};
+use corten_queue::{Outcome, Reader, Record, Run, Totals, reason};
 use corten_wire::snappy;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderValue, Request, StatusCode, Uri};
@@ -25,6 +25,8 @@ pub(super) struct SendSettings {
     pub(super) backoff_min: Duration,
     pub(super) backoff_max: Duration,
     pub(super) retry_on_429: bool,
+    /// Records that are older are not tried again.
+    pub(super) age_max: Option<Duration>,
     pub(super) installation_id: HeaderValue,
 }
 
@@ -119,6 +121,16 @@ impl Sender {
         let mut open = vec![records];
         while let Some(records) = open.pop() {
             match self.send_request(records).await? {
+                // The age of each decides, and what is left is one request again.
+                Answer::Aged { now_ms, age_max } => {
+                    let same_age = |a: &Record, b: &Record| is_aged(a, now_ms, age_max) == is_aged(b, now_ms, age_max);
+                    let groups: Vec<&[Record]> = records.chunk_by(same_age).collect();
+                    if let [all] = groups[..] {
+                        outcomes.extend(all.iter().map(|_| Outcome::Dropped(reason::TOO_OLD)));
+                    } else {
+                        open.extend(groups.into_iter().rev());
+                    }
+                }
                 Answer::Taken => outcomes.extend(records.iter().map(|_| Outcome::Delivered)),
                 Answer::TooLarge if records.len() > 1 => {
                     let (first, second) = records.split_at(records.len() / 2);
@@ -143,6 +155,12 @@ impl Sender {
         let mut attempt = 0u64;
         loop {
             let settings = Arc::clone(&self.settings.borrow());
+            let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
+            if let Some(age_max) = settings.age_max
+                && records.iter().any(|record| is_aged(record, now_ms, age_max))
+            {
+                return Ok(Answer::Aged { now_ms, age_max });
+            }
             if attempt > 0 {
                 self.metrics.retried.add(&totals);
             }
@@ -185,12 +203,15 @@ impl Sender {
             return;
         }
         let url = corten_net::redact_url(&settings.uri.to_string());
-        self.logger.warn("Failed to send batch, retrying", &[
-            ("remote_name", Field::from(self.reader.name())),
-            ("url", Field::from(&url)),
-            ("count", Field::from(samples)),
-            ("err", Field::from(error)),
-        ]);
+        self.logger.warn(
+            "Failed to send batch, retrying",
+            &[
+                ("remote_name", Field::from(self.reader.name())),
+                ("url", Field::from(&url)),
+                ("count", Field::from(samples)),
+                ("err", Field::from(error)),
+            ],
+        );
         (self.report)(Some(Health::now(HealthState::Unhealthy, format!("{url}: {error}"))));
     }
 
@@ -231,13 +252,21 @@ impl Sender {
             return Attempt::Again { after: retry_after(&parts.headers, SystemTime::now()), error };
         }
         *self.state.last_error.lock() = Some((SystemTime::now(), error.clone()));
-        self.logger.error("non-recoverable error", &[
-            ("remote_name", Field::from(self.reader.name())),
-            ("url", Field::from(corten_net::redact_url(&settings.uri.to_string()))),
-            ("err", Field::from(&error)),
-        ]);
+        self.logger.error(
+            "non-recoverable error",
+            &[
+                ("remote_name", Field::from(self.reader.name())),
+                ("url", Field::from(corten_net::redact_url(&settings.uri.to_string()))),
+                ("err", Field::from(&error)),
+            ],
+        );
         Attempt::Done(if status == StatusCode::PAYLOAD_TOO_LARGE { Answer::TooLarge } else { Answer::Refused })
     }
+}
+
+/// Whether the newest sample of a record is older than samples may be.
+fn is_aged(record: &Record, now_ms: i64, age_max: Duration) -> bool {
+    u128::try_from(now_ms.saturating_sub(record.highest_ms)).is_ok_and(|age_ms| age_ms > age_max.as_millis())
 }
 
 /// The run is not settled: the program ends, and what it holds is sent after the next start.
@@ -252,4 +281,9 @@ enum Answer {
     Taken,
     TooLarge,
     Refused,
+    /// Some of the records, or all, are too old by now.
+    Aged {
+        now_ms: i64,
+        age_max: Duration,
+    },
 }

@@ -13,8 +13,8 @@ use corten_signal::metrics::{
 };
 use corten_signal::{BlockBuilder, Labels, LabelsBuilder, Sample, SeriesBlock, SeriesPart};
 use corten_wire::exposition::{
-    ParseError, TextSink, exemplar_fits, is_legacy_label_name, is_legacy_metric_name, read_exemplar_labels, read_series,
-    type_name, unescape, unescape_help,
+    ParseError, TextSink, exemplar_fits, is_legacy_label_name, is_legacy_metric_name, read_exemplar_labels,
+    read_series, type_name, unescape, unescape_help,
 };
 use corten_wire::histogram::{limit_buckets, limit_schema, schema_for_factor, validate};
 use hashbrown::HashTable;
@@ -163,6 +163,8 @@ pub(crate) struct SeriesCache {
     families: Families,
     /// The time of the last scrape that succeeded.
     committed_ms: i64,
+    /// Whether the series of the next scrape may have been sent before, by another cache.
+    follows: bool,
 }
 
 /// The state of the scrape that is under way.
@@ -223,6 +225,9 @@ pub(crate) struct Scraped {
     pub(crate) old_exemplars: u64,
 }
 
+/// In place of the number of a scrape: the series has ended, or was never sent.
+const ENDED: u32 = u32::MAX;
+
 /// How far ahead of the scrape the time of a sample may lie, in milliseconds.
 const AHEAD_MS_MAX: i64 = 10 * 60 * 1000;
 
@@ -253,6 +258,7 @@ impl SeriesCache {
             exemplars: HashMap::new(),
             families: Families::default(),
             committed_ms: i64::MIN,
+            follows: false,
         }
     }
 
@@ -288,6 +294,7 @@ impl SeriesCache {
         self.order_is_live = true;
         self.push_changed_metadata();
         self.committed_ms = self.scrape.base_ms;
+        self.follows = false;
         let scraped = self.take_scraped();
         self.rebuild_when_wasteful();
         scraped
@@ -349,7 +356,21 @@ impl SeriesCache {
     /// Whether the last scrape had a series of these labels.
     fn has(&self, labels: Labels<'_>) -> bool {
         self.order_is_live
-            && self.by_labels.find(labels.hash64(), |p| labels_at(&self.tables, &self.scrape.building, *p) == labels).is_some()
+            && self
+                .by_labels
+                .find(labels.hash64(), |p| labels_at(&self.tables, &self.scrape.building, *p) == labels)
+                .is_some()
+    }
+
+    /// Whether the last scrape left series that have not ended.
+    pub(crate) fn is_live(&self) -> bool {
+        self.order_is_live
+    }
+
+    /// Begins where another cache of the same target stopped, as far as it is known what was sent by then.
+    pub(crate) fn follow(&mut self, other: &SeriesCache) {
+        self.committed_ms = self.committed_ms.max(other.committed_ms);
+        self.follows |= other.is_live() || other.follows;
     }
 
     /// Changes the most samples that a scrape may have.
@@ -382,7 +403,16 @@ impl SeriesCache {
 
     fn take_parts(&mut self) -> Vec<SeriesPart> {
         let base_ms = self.scrape.base_ms;
-        let mut parts = Vec::new();
+        let mut parts: Vec<SeriesPart> = Vec::new();
+        // Times that are too far for an offset lie in the past, so that they come first.
+        for (place, time_ms, value) in std::mem::take(&mut self.scrape.far) {
+            let block = &self.tables[usize::from(place.block)].block;
+            let sample = Sample { value, index: u32::from(place.index), offset_ms: 0 };
+            match parts.last_mut().filter(|part| part.base_ms == time_ms && part.block.id() == block.id()) {
+                Some(part) => part.samples.push(sample),
+                None => parts.push(SeriesPart::of_samples(Arc::clone(block), time_ms, vec![sample])),
+            }
+        }
         for table in &mut self.tables {
             table.samples_before = table.taken.samples.len();
             let taken = std::mem::take(&mut table.taken);
@@ -396,11 +426,6 @@ impl SeriesCache {
                     metadata: taken.metadata,
                 });
             }
-        }
-        for (place, time_ms, value) in std::mem::take(&mut self.scrape.far) {
-            let block = Arc::clone(&self.tables[usize::from(place.block)].block);
-            let samples = vec![Sample { value, index: u32::from(place.index), offset_ms: 0 }];
-            parts.push(SeriesPart::of_samples(block, time_ms, samples));
         }
         parts
     }
@@ -440,12 +465,11 @@ impl SeriesCache {
         let table = &mut self.tables[usize::from(place.block)];
         let seen = &mut table.seen[usize::from(place.index)];
         let has_time = *seen & 1 == 1;
-        let mark = u32::MAX;
-        if *seen != mark && (!has_time || self.rules.track_timestamps_staleness) {
+        if *seen != ENDED && (!has_time || self.rules.track_timestamps_staleness) {
             table.taken.samples.push(Sample { value: STALE_NAN, index: u32::from(place.index), offset_ms: 0 });
         }
         // Whatever text refers to the series as well: it is marked once.
-        *seen = mark;
+        *seen = ENDED;
     }
 
     fn remove_entry(&mut self, id: u32) {
@@ -612,7 +636,8 @@ impl SeriesCache {
         self.check_limits(labels)?;
         if !self.rules.utf8_names
             && let Some((name, value)) = labels.iter().find(|(name, value)| {
-                !value.is_empty() && if *name == METRIC_NAME { !is_legacy_metric_name(value) } else { !is_legacy_label_name(name) }
+                !value.is_empty()
+                    && if *name == METRIC_NAME { !is_legacy_metric_name(value) } else { !is_legacy_label_name(name) }
             })
         {
             let shown = if name == METRIC_NAME { value } else { name };
@@ -750,7 +775,7 @@ impl TextSink for SeriesCache {
             self.push_start(place, start_ms, timestamp_ms.unwrap_or(self.scrape.base_ms));
         }
         let index = u32::from(place.index);
-        match timestamp_ms.map(|time| i32::try_from(time - self.scrape.base_ms)) {
+        match timestamp_ms.map(|time| i32::try_from(time.saturating_sub(self.scrape.base_ms))) {
             None => self.taken(place).samples.push(Sample { value, index, offset_ms: 0 }),
             Some(Ok(offset_ms)) => self.taken(place).samples.push(Sample { value, index, offset_ms }),
             Some(Err(_)) => self.scrape.far.push((place, timestamp_ms.unwrap_or_default(), value)),
@@ -865,7 +890,8 @@ impl Families {
             self.unit_of = name.clone().into_owned();
         }
         let known = self.by_name.get(&*name);
-        let mut metadata = known.map_or_else(|| Metadata { family: name.to_string(), ..Metadata::default() }, |m| (**m).clone());
+        let mut metadata =
+            known.map_or_else(|| Metadata { family: name.to_string(), ..Metadata::default() }, |m| (**m).clone());
         note(&mut metadata);
         if known.is_none_or(|known| **known != metadata) {
             if known.is_some() && !self.changed.contains(&Box::from(&*name)) {
@@ -941,6 +967,10 @@ impl SeriesCache {
             }
             Some(time) if time > self.scrape.latest_accepted_ms => {
                 self.scrape.out_of_bounds += 1;
+                if *seen == 0 {
+                    // What was never sent does not end either.
+                    *seen = ENDED;
+                }
                 return Ok(None);
             }
             _ => {}
@@ -961,13 +991,19 @@ impl SeriesCache {
 
     /// Whether a series that says when it began to count began after what was handed on of it, and before this sample.
     fn starts_now(&self, place: Place, start_ms: i64, timestamp_ms: i64) -> bool {
-        let is_new = usize::from(place.block) >= self.scrape.tables_before;
+        let is_new = !self.follows && usize::from(place.block) >= self.scrape.tables_before;
         start_ms < timestamp_ms && (is_new || start_ms > self.committed_ms)
     }
 
     fn push_start(&mut self, place: Place, start_ms: i64, timestamp_ms: i64) {
         if self.starts_now(place, start_ms, timestamp_ms) {
-            self.scrape.far.push((place, start_ms, 0.0));
+            match i32::try_from(start_ms.saturating_sub(self.scrape.base_ms)) {
+                Ok(offset_ms) => {
+                    let index = u32::from(place.index);
+                    self.taken(place).samples.push(Sample { value: 0.0, index, offset_ms });
+                }
+                Err(_) => self.scrape.far.push((place, start_ms, 0.0)),
+            }
         }
     }
 
@@ -1003,7 +1039,10 @@ impl SeriesCache {
         let order = std::mem::take(&mut self.order);
         for id in &order {
             let place = self.entries[*id as usize].at;
-            // Series of this scrape were given theirs when they were made, and may be given it again.
+            // Series of this scrape were given theirs when they were made.
+            if usize::from(place.block) >= self.scrape.tables_before {
+                continue;
+            }
             let table = &mut self.tables[usize::from(place.block)];
             let name = table.block.labels(u32::from(place.index)).get(METRIC_NAME).unwrap_or_default();
             if let Some(metadata) = self.families.of_metric(name)
@@ -1158,10 +1197,7 @@ mod tests {
         for (track, want) in [(false, 0), (true, 1)] {
             let mut cache = cache(SeriesRules { track_timestamps_staleness: track, ..timestamped() });
             let first = scrape(&mut cache, 1000, "a 1 500\na 2 700\n");
-            assert_eq!(
-                lines(&first.parts),
-                [r#"{__name__="a", job="j"} 1 @500"#, r#"{__name__="a", job="j"} 2 @700"#]
-            );
+            assert_eq!(lines(&first.parts), [r#"{__name__="a", job="j"} 1 @500"#, r#"{__name__="a", job="j"} 2 @700"#]);
             assert_eq!(scrape(&mut cache, 2000, "").parts.len(), want);
         }
     }
@@ -1173,7 +1209,10 @@ mod tests {
         let scraped = scrape(&mut cache, now, &format!("a 1 1\nb 1 {}\nc 1 {}\n", now + 600_000, now + 600_001));
         assert_eq!(
             lines(&scraped.parts),
-            [r#"{__name__="a", job="j"} 1 @1"#.to_owned(), format!(r#"{{__name__="b", job="j"}} 1 @{}"#, now + 600_000)]
+            [
+                r#"{__name__="a", job="j"} 1 @1"#.to_owned(),
+                format!(r#"{{__name__="b", job="j"}} 1 @{}"#, now + 600_000)
+            ]
         );
         assert_eq!((scraped.kept, scraped.out_of_bounds), (2, 1));
     }
@@ -1235,11 +1274,7 @@ mod tests {
             ),
             (SeriesRules::default(), "{\"a.b\"} 1\n", "invalid metric name or label names: a.b"),
             (SeriesRules::default(), "a{\"x.y\"=\"1\"} 1\n", "invalid metric name or label names: x.y"),
-            (
-                SeriesRules::default(),
-                "a{x=\"1\",x=\"2\"} 1\n",
-                "label name \"x\" is not unique: invalid sample",
-            ),
+            (SeriesRules::default(), "a{x=\"1\",x=\"2\"} 1\n", "label name \"x\" is not unique: invalid sample"),
         ] {
             let mut cache = cache(rules);
             assert_eq!(feed(&mut cache, 1, body).unwrap_err().to_string(), want);
@@ -1290,7 +1325,8 @@ mod tests {
         let mut cache = cache(SeriesRules::default());
         let mut sizes = Vec::new();
         for round in 0..400 {
-            let body: String = (0..100).map(|i| format!("a{{i=\"{i}\",r=\"{}\"}} 1\n", if i % 4 == 0 { round } else { 0 })).collect();
+            let body: String =
+                (0..100).map(|i| format!("a{{i=\"{i}\",r=\"{}\"}} 1\n", if i % 4 == 0 { round } else { 0 })).collect();
             scrape(&mut cache, round, &body);
             sizes.push(cache.size_bytes());
         }

@@ -41,18 +41,12 @@ impl ScrapeMetrics {
             "Number of targets that have moved from this cluster node to another one",
         );
         ScrapeMetrics {
-            targets: registry.gauge(
-                "prometheus_scrape_targets_gauge",
-                "Number of targets this component is configured to scrape",
-            ),
-            pools: registry.counter(
-                "prometheus_target_scrape_pools_total",
-                "Total number of scrape pool creation attempts.",
-            ),
-            reloads: registry.counter(
-                "prometheus_target_scrape_pool_reloads_total",
-                "Total number of scrape pool reloads.",
-            ),
+            targets: registry
+                .gauge("prometheus_scrape_targets_gauge", "Number of targets this component is configured to scrape"),
+            pools: registry
+                .counter("prometheus_target_scrape_pools_total", "Total number of scrape pool creation attempts."),
+            reloads: registry
+                .counter("prometheus_target_scrape_pool_reloads_total", "Total number of scrape pool reloads."),
             reload_length: registry.summaries(
                 "prometheus_target_reload_length_seconds",
                 "Actual interval to reload the scrape pool with a given configuration.",
@@ -90,10 +84,8 @@ impl ScrapeMetrics {
                 &["scrape_job"],
                 LENGTH_BUCKETS,
             ),
-            sync_failed: registry.counter(
-                "prometheus_target_sync_failed_total",
-                "Total number of target sync failures.",
-            ),
+            sync_failed: registry
+                .counter("prometheus_target_sync_failed_total", "Total number of target sync failures."),
             body_size_exceeded: registry.counter(
                 "prometheus_target_scrapes_exceeded_body_size_limit_total",
                 "Total number of scrapes that hit the body size limit",
@@ -140,5 +132,14 @@ impl ScrapeMetrics {
                 INTERVAL_BUCKETS,
             ),
         }
+    }
+
+    /// Removes what is told of a job that has another name now.
+    pub(crate) fn forget(&self, job: &str) {
+        self.target_limit.remove(&[job]);
+        self.pool_targets.remove(&[job]);
+        self.syncs.remove(&[job]);
+        self.sync_length.remove(&[job]);
+        self.sync_length_histogram.remove(&[job]);
     }
 }

@@ -36,13 +36,8 @@ impl Protocol {
         [Protocol::OpenMetrics100, Protocol::OpenMetrics001, Protocol::Text100, Protocol::Text004];
 
     /// What is asked for where native histograms are wanted and the user says nothing else.
-    pub(crate) const PROTOBUF_FIRST: [Protocol; 5] = [
-        Protocol::Protobuf,
-        Protocol::OpenMetrics100,
-        Protocol::OpenMetrics001,
-        Protocol::Text100,
-        Protocol::Text004,
-    ];
+    pub(crate) const PROTOBUF_FIRST: [Protocol; 5] =
+        [Protocol::Protobuf, Protocol::OpenMetrics100, Protocol::OpenMetrics001, Protocol::Text100, Protocol::Text004];
 
     /// The format that a `Content-Type` names. Versions and other parameters make no difference.
     pub(crate) fn of_content_type(content_type: &str) -> Option<Self> {

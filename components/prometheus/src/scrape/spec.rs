@@ -57,11 +57,9 @@ impl TargetSpec {
             }
         }
         let get = |labels: &LabelsBuilder, name: &str| labels.get(name).filter(|v| !v.is_empty()).map(str::to_owned);
-        for (name, value) in [
-            ("job", &defaults.job),
-            ("__scheme__", &defaults.scheme),
-            ("__metrics_path__", &defaults.metrics_path),
-        ] {
+        for (name, value) in
+            [("job", &defaults.job), ("__scheme__", &defaults.scheme), ("__metrics_path__", &defaults.metrics_path)]
+        {
             if get(&labels, name).is_none() {
                 labels.set(name, value);
             }
@@ -143,7 +141,8 @@ fn uri_of(labels: &LabelsBuilder, address: &str, params: &[(String, Vec<String>)
         }
     }
     params.sort();
-    let mut url = url::Url::parse(&format!("{scheme}://{address}")).map_err(|e| format!("invalid address {address:?}: {e}"))?;
+    let mut url =
+        url::Url::parse(&format!("{scheme}://{address}")).map_err(|e| format!("invalid address {address:?}: {e}"))?;
     // A path may bring a query of its own.
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     url.set_path(path);
@@ -295,7 +294,9 @@ mod tests {
 
     #[test]
     fn spans_are_read_as_prometheus_writes_them() {
-        for (text, want) in [("15s", Some(15_000)), ("1h30m", Some(5_400_000)), ("0", Some(0)), ("1d1ms", Some(86_400_001))] {
+        for (text, want) in
+            [("15s", Some(15_000)), ("1h30m", Some(5_400_000)), ("0", Some(0)), ("1d1ms", Some(86_400_001))]
+        {
             assert_eq!(parse_span(text).ok().map(|d| d.as_millis()), want);
         }
         for text in ["", "15", "s", "1s1m", "1s1s", "-1s", "1 s", "99999999999y"] {

@@ -21,6 +21,8 @@ use crate::forward::Forward;
 /// What decides how a target is scraped. A loop takes changes of it without losing what it remembers, where that can be.
 #[derive(Clone)]
 pub(crate) struct LoopSettings {
+    /// The name of the job, for logs; the label that stands on samples may be another.
+    pub(crate) job: String,
     pub(crate) client: Client,
     pub(crate) forward: Arc<Forward>,
     pub(crate) fetch: FetchSettings,
@@ -41,9 +43,21 @@ pub(crate) enum Order {
     Run(Arc<LoopSettings>),
     /// The target is gone: end its series after two more intervals, unless it comes back.
     End,
+    /// Leave the series to the loop of another target with the same labels, and stop.
+    HandOver,
     /// Stop and say nothing.
     Leave,
 }
+
+/// What a loop leaves to the next one of the same labels.
+pub(crate) struct Legacy {
+    cache: SeriesCache,
+    report_live: usize,
+}
+
+/// Where the loops of one label set, one after the other, leave their series. The one before may still be busy when the
+/// next begins, so that what it leaves is looked for at each scrape.
+pub(crate) type Estate = Arc<Mutex<Vec<Legacy>>>;
 
 /// A file to which failed scrapes are written, one JSON object a line.
 pub(crate) struct FailureLog {
@@ -84,7 +98,7 @@ pub(crate) struct LastScrape {
 /// Everything about a loop that does not change.
 pub(crate) struct TargetLoop {
     pub(crate) spec: TargetSpec,
-    pub(crate) job: String,
+    pub(crate) estate: Estate,
     pub(crate) seed: u64,
     pub(crate) metrics: ScrapeMetrics,
     pub(crate) logger: Logger,
@@ -98,10 +112,11 @@ const TOLERANCE_MAX: Duration = Duration::from_millis(2);
 struct State {
     settings: Arc<LoopSettings>,
     cache: SeriesCache,
-    /// The cache from before a change that could not be taken over: its series end unless the next scrape has them.
-    before: Option<SeriesCache>,
+    /// The caches from before a change that could not be taken over: their series end unless the next scrape has them.
+    before: Vec<SeriesCache>,
     report: Report,
-    report_is_live: bool,
+    /// How many of the series about scrapes were written last: those in front.
+    report_live: usize,
     last_started: Option<Instant>,
 }
 
@@ -111,14 +126,17 @@ impl TargetLoop {
         let Order::Run(settings) = orders.borrow_and_update().clone() else { return };
         let mut state = State {
             cache: SeriesCache::new(self.seed, self.spec.labels.clone(), settings.rules.clone()),
-            before: None,
+            before: Vec::new(),
             report: Report::new(&self.spec.labels, settings.extra_metrics),
-            report_is_live: false,
+            report_live: 0,
             last_started: None,
             settings,
         };
         let mut ticks = Ticks::new(state.settings.interval, self.offset_key());
         loop {
+            if ticks.interval != state.settings.interval {
+                ticks = Ticks::new(state.settings.interval, self.offset_key());
+            }
             tokio::select! {
                 biased;
                 changed = orders.changed() => {
@@ -128,16 +146,13 @@ impl TargetLoop {
                     let order = orders.borrow_and_update().clone();
                     match order {
                         Order::Leave => return,
+                        Order::HandOver => return self.hand_over(state),
                         Order::Run(settings) => {
-                            if settings.interval != state.settings.interval {
-                                ticks = Ticks::new(settings.interval, self.offset_key());
-                            }
                             self.take_settings(&mut state, settings);
                         }
                         Order::End => {
-                            if self.end(&mut state, &mut ticks, &mut orders).await {
-                                return;
-                            }
+                            let Some(back) = self.end(state, &mut ticks, &mut orders).await else { return };
+                            state = back;
                         }
                     }
                 }
@@ -152,14 +167,17 @@ impl TargetLoop {
 
     fn take_settings(&self, state: &mut State, settings: Arc<LoopSettings>) {
         let sample_limit = settings.rules.sample_limit;
-        let same_series =
-            SeriesRules { sample_limit, ..state.settings.rules.clone() } == settings.rules && settings.fetch == state.settings.fetch;
+        let same_series = SeriesRules { sample_limit, ..state.settings.rules.clone() } == settings.rules
+            && settings.fetch == state.settings.fetch;
         if same_series {
             state.cache.set_sample_limit(sample_limit);
         } else {
             let cache = SeriesCache::new(self.seed, self.spec.labels.clone(), settings.rules.clone());
             let before = std::mem::replace(&mut state.cache, cache);
-            state.before.get_or_insert(before);
+            state.cache.follow(&before);
+            if before.is_live() {
+                state.before.push(before);
+            }
         }
         if settings.extra_metrics != state.settings.extra_metrics {
             state.report = Report::new(&self.spec.labels, settings.extra_metrics);
@@ -167,9 +185,25 @@ impl TargetLoop {
         state.settings = settings;
     }
 
+    /// Leaves the series to the next loop.
+    fn hand_over(&self, state: State) {
+        let State { before, cache, report_live, .. } = state;
+        let caches = before.into_iter().chain([cache]).filter(SeriesCache::is_live);
+        self.estate.lock().extend(caches.map(|cache| Legacy { cache, report_live }));
+    }
+
+    /// Takes what the loop before left, if it has left something by now.
+    fn inherit(&self, state: &mut State) {
+        for Legacy { cache, report_live } in std::mem::take(&mut *self.estate.lock()) {
+            state.cache.follow(&cache);
+            state.report_live = state.report_live.max(report_live);
+            state.before.push(cache);
+        }
+    }
+
     /// Ends the series of a target that is gone, two ticks and a tenth of an interval later, with the time of the first
-    /// tick; whether the loop is over. It is not if the target comes back before.
-    async fn end(&self, state: &mut State, ticks: &mut Ticks, orders: &mut watch::Receiver<Order>) -> bool {
+    /// tick. It gives the state back if the target comes back before.
+    async fn end(&self, mut state: State, ticks: &mut Ticks, orders: &mut watch::Receiver<Order>) -> Option<State> {
         let wait = state.settings.interval / 10;
         let ended = async {
             let first_ms = ticks.next().await;
@@ -177,34 +211,47 @@ impl TargetLoop {
             tokio::time::sleep(wait).await;
             first_ms
         };
-        let first_ms = tokio::select! {
-            changed = orders.changed() => {
-                if changed.is_err() {
-                    return true;
-                }
-                let order = orders.borrow_and_update().clone();
-                return match order {
-                    Order::Leave | Order::End => true,
-                    Order::Run(settings) => {
-                        self.take_settings(state, settings);
-                        false
+        tokio::pin!(ended);
+        let first_ms = loop {
+            tokio::select! {
+                biased;
+                changed = orders.changed() => {
+                    if changed.is_err() {
+                        return None;
                     }
-                };
+                    let order = orders.borrow_and_update().clone();
+                    match order {
+                        Order::Leave => return None,
+                        Order::HandOver => {
+                            self.hand_over(state);
+                            return None;
+                        }
+                        Order::Run(settings) => {
+                            self.take_settings(&mut state, settings);
+                            return Some(state);
+                        }
+                        // It came back and went again before this task ran.
+                        Order::End => {}
+                    }
+                }
+                first_ms = &mut ended => break first_ms,
             }
-            first_ms = ended => first_ms,
         };
+        self.inherit(&mut state);
         let mut parts = Vec::new();
         for cache in state.before.iter_mut().chain([&mut state.cache]) {
             cache.begin(first_ms);
             parts.extend(cache.end_all());
         }
-        if state.report_is_live {
-            parts.push(state.report.stale(first_ms));
+        if state.report_live > 0 {
+            let all = Report::new(&self.spec.labels, true);
+            parts.push(all.stale(0..state.report_live, first_ms));
         }
         if !parts.is_empty() {
+            // Nobody is left to be told of a refusal.
             let _ = state.settings.forward.consume(Arc::new(MetricsBatch { parts })).await;
         }
-        true
+        None
     }
 
     async fn scrape(&self, state: &mut State, now_ms: i64) {
@@ -216,6 +263,7 @@ impl TargetLoop {
             self.metrics.interval_length.with(&[&interval]).observe(length);
             self.metrics.interval_length_histogram.with(&[&interval]).observe(length);
         }
+        self.inherit(state);
         state.cache.begin(now_ms);
         let mut body_bytes = 0;
         let fetched = match &settings.forced_error {
@@ -243,7 +291,7 @@ impl TargetLoop {
             Ok(()) => state.cache.succeed(),
             Err(_) => state.cache.fail(),
         };
-        if let Some(mut before) = state.before.take() {
+        for mut before in std::mem::take(&mut state.before) {
             before.begin(now_ms);
             scraped.parts.extend(before.end_missing(&state.cache));
         }
@@ -264,12 +312,16 @@ impl TargetLoop {
             },
         };
         let mut part = state.report.part(&report, now_ms);
-        if settings.rules.metadata && !state.report_is_live {
+        if settings.rules.metadata && state.report_live < state.report.count {
             part.metadata = state.report.metadata();
         }
-        state.report_is_live = true;
         let mut parts = scraped.parts;
         parts.push(part);
+        if state.report_live > state.report.count {
+            let all = Report::new(&self.spec.labels, true);
+            parts.push(all.stale(state.report.count..state.report_live, now_ms));
+        }
+        state.report_live = state.report.count;
         let forwarded = settings.forward.consume(Arc::new(MetricsBatch { parts })).await;
         self.metrics.duration.observe(started.elapsed().as_secs_f64());
         let error = match (fetched, forwarded) {
@@ -279,13 +331,16 @@ impl TargetLoop {
         };
         if let Some(error) = &error {
             let target = corten_net::redact_url(&self.spec.uri.to_string());
-            self.logger.debug("Scrape failed", &[
-                ("scrape_pool", Field::from(&self.job)),
-                ("target", Field::from(&target)),
-                ("err", Field::from(error)),
-            ]);
+            self.logger.debug(
+                "Scrape failed",
+                &[
+                    ("scrape_pool", Field::from(&settings.job)),
+                    ("target", Field::from(&target)),
+                    ("err", Field::from(error)),
+                ],
+            );
             if let Some(log) = &settings.failure_log {
-                log.write(&self.job, &target, error);
+                log.write(&settings.job, &target, error);
             }
         }
         *self.last.lock() = LastScrape { at: Some(SystemTime::now()), duration, error, samples: scraped.kept };
@@ -380,8 +435,16 @@ const REPORT_SERIES: [(&str, &str, &str); 8] = [
     ),
     ("scrape_series_added", "series", "Number of series in the last scrape."),
     ("scrape_timeout_seconds", "seconds", "The configured scrape timeout for a target."),
-    ("scrape_sample_limit", "samples", "The configured sample limit for a target. Returns zero if there is no limit configured."),
-    ("scrape_body_size_bytes", "bytes", "The uncompressed size of the last scrape response, if successful. Scrapes failing because body_size_limit is exceeded report -1, other scrape failures report 0."),
+    (
+        "scrape_sample_limit",
+        "samples",
+        "The configured sample limit for a target. Returns zero if there is no limit configured.",
+    ),
+    (
+        "scrape_body_size_bytes",
+        "bytes",
+        "The uncompressed size of the last scrape response, if successful. Scrapes failing because body_size_limit is exceeded report -1, other scrape failures report 0.",
+    ),
 ];
 const REPORT_SERIES_ALWAYS: usize = 5;
 
@@ -413,8 +476,11 @@ impl Report {
         self.samples(all.into_iter(), now_ms)
     }
 
-    fn stale(&self, now_ms: i64) -> SeriesPart {
-        self.samples(std::iter::repeat(STALE_NAN), now_ms)
+    /// Markers for some of them.
+    fn stale(&self, which: std::ops::Range<usize>, now_ms: i64) -> SeriesPart {
+        let samples = which.take_while(|at| *at < self.count);
+        let samples = samples.map(|at| Sample { value: STALE_NAN, index: at as u32, offset_ms: 0 }).collect();
+        SeriesPart::of_samples(Arc::clone(&self.block), now_ms, samples)
     }
 
     fn samples(&self, values: impl Iterator<Item = f64>, now_ms: i64) -> SeriesPart {

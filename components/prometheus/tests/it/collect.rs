@@ -141,8 +141,11 @@ impl Batch {
 
 fn series(labels: Labels<'_>) -> String {
     let name = labels.get("__name__").unwrap_or_default();
-    let others: Vec<String> =
-        labels.iter().filter(|(name, _)| *name != "__name__").map(|(name, value)| format!("{name}={value:?}")).collect();
+    let others: Vec<String> = labels
+        .iter()
+        .filter(|(name, _)| *name != "__name__")
+        .map(|(name, value)| format!("{name}={value:?}"))
+        .collect();
     format!("{name}{{{}}}", others.join(","))
 }
 
@@ -194,6 +197,7 @@ impl Collector {
 
     /// Waits for a batch after the first `skip` that is so, and gives it.
     pub(crate) async fn wait(&self, what: &str, skip: usize, is_so: impl Fn(&Batch) -> bool) -> Batch {
-        corten_testkit::until_some(what, || self.batches.lock().iter().skip(skip).find(|batch| is_so(batch)).cloned()).await
+        corten_testkit::until_some(what, || self.batches.lock().iter().skip(skip).find(|batch| is_so(batch)).cloned())
+            .await
     }
 }

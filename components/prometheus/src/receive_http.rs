@@ -1,0 +1,145 @@
+//! `prometheus.receive_http`.
+
+mod requests;
+mod server;
+
+use std::sync::Arc;
+
+use corten_component::{Component, Context, Error, Task};
+use corten_config::schema::Stability;
+use corten_config::{Arguments, CheckErrors};
+use corten_net::{ReceiverHttp, TlsAcceptor, TlsSwitch};
+use corten_signal::{Metrics, Receiver};
+
+use self::requests::{Message, Settings, Shared};
+use crate::forward::Forward;
+
+/// Receives metrics by Prometheus remote write, and sends them on.
+///
+/// Requests are sent to `/api/v1/metrics/write`. They are answered when all receivers have taken what they brought, so
+/// that a sender that keeps what was not answered loses nothing. Labels and times stay as they are.
+///
+/// When the address cannot be listened on, the component is unhealthy and tries again. Changed arguments do not close
+/// the port unless the address changes; then the new one is opened first where the system allows both at a time.
+#[derive(Arguments, Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where to send the metrics.
+    forward_to: Vec<Receiver<Metrics>>,
+    /// Which messages are accepted: `prometheus.WriteRequest` for version 1 of the protocol,
+    /// `io.prometheus.write.v2.Request` for version 2, which is experimental.
+    #[arg(default = ["prometheus.WriteRequest"])]
+    accepted_remote_write_protobuf_messages: Vec<String>,
+    /// Whether metadata is sent on. It comes with version 2 of the protocol only. Experimental.
+    #[arg(default = false)]
+    append_metadata: bool,
+    /// Whether type and unit of the metadata become the labels `__type__` and `__unit__`. Experimental.
+    #[arg(default = false)]
+    enable_type_and_unit_labels: bool,
+    /// Where and how to listen.
+    #[block]
+    http: Option<ReceiverHttp>,
+}
+
+impl Config {
+    fn check(&self) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        let argument = "accepted_remote_write_protobuf_messages";
+        if self.accepted_remote_write_protobuf_messages.is_empty() {
+            errors.push(&[argument], format!("{argument} must not be empty"));
+        }
+        for name in &self.accepted_remote_write_protobuf_messages {
+            if Message::named(name).is_none() {
+                let (v1, v2) = (Message::V1.name(), Message::V2.name());
+                let text = format!("unsupported protocol version {name:?}: valid values are {v1:?} and {v2:?}");
+                errors.push(&[argument], text);
+            }
+        }
+        errors.into_result()
+    }
+
+    /// What is asked for that is experimental, in the reference's words.
+    fn experimental(&self) -> Option<String> {
+        let what = if self.append_metadata {
+            "append_metadata is".to_owned()
+        } else if self.enable_type_and_unit_labels {
+            "enable_type_and_unit_labels is".to_owned()
+        } else if self.accepted().contains(&Message::V2) {
+            format!("using {:?} in supported_protocol_versions is", Message::V2.name())
+        } else {
+            return None;
+        };
+        Some(format!(
+            "{what} an experimental feature, and must be enabled by setting the stability.level flag to experimental"
+        ))
+    }
+
+    fn accepted(&self) -> Vec<Message> {
+        self.accepted_remote_write_protobuf_messages.iter().filter_map(|name| Message::named(name)).collect()
+    }
+}
+
+/// The component.
+pub struct ReceiveHttp {
+    shared: Arc<Shared>,
+    server: Task,
+}
+
+/// What is to be put in place.
+pub struct Prepared {
+    config: Config,
+    http: ReceiverHttp,
+    tls: TlsSwitch,
+}
+
+impl Component for ReceiveHttp {
+    const NAME: &'static str = "prometheus.receive_http";
+    type Arguments = Config;
+    type Exports = ();
+    type Prepared = Prepared;
+
+    async fn prepare(config: Config, cx: &Context<Self>, current: Option<&Self>) -> Result<(Prepared, ()), Error> {
+        if cx.services().stability != Stability::Experimental
+            && let Some(refusal) = config.experimental()
+        {
+            return Err(Error::new(refusal));
+        }
+        let http = config.http.clone().unwrap_or_default();
+        let before = current.map(|current| current.shared.settings());
+        let tls = match (&before, &http.tls) {
+            (Some(before), _) if before.http.tls == http.tls => before.tls.clone(),
+            (_, Some(tls)) => {
+                let acceptor = TlsAcceptor::new(tls.server_tls()).await;
+                TlsSwitch::new(acceptor.map_err(|error| Error::new(error.to_string()))?)
+            }
+            (_, None) => TlsSwitch::default(),
+        };
+        Ok((Prepared { config, http, tls }, ()))
+    }
+
+    fn commit(current: Option<Self>, Prepared { config, http, tls }: Prepared, cx: &Context<Self>) -> Self {
+        let settings = Settings {
+            accepted: config.accepted(),
+            append_metadata: config.append_metadata,
+            type_and_unit_labels: config.enable_type_and_unit_labels,
+            forward: Forward::new(cx.metrics(), config.forward_to),
+            http,
+            tls,
+        };
+        if let Some(current) = current {
+            current.shared.set(settings);
+            return current;
+        }
+        let shared = Arc::new(Shared::new(settings, cx.metrics(), cx.logger().clone()));
+        let (serving, context) = (Arc::clone(&shared), cx.clone());
+        let server = cx.spawn("server", move |stop| server::run(Arc::clone(&serving), context.clone(), stop));
+        ReceiveHttp { shared, server }
+    }
+
+    async fn drain(self, _: &Context<Self>) {
+        // Requests under way are answered, within a limit; whoever connects is refused.
+        self.server.stop().await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

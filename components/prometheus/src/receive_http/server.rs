@@ -1,0 +1,294 @@
+//! The listener, and how it follows the configuration.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as Cx, Poll};
+use std::time::Duration;
+
+use corten_component::metrics::Gauge;
+use corten_component::{Context, Health, HealthState, Stop};
+use corten_net::{Backoff, Listener, Peer, ReceiverHttp, ServeOptions, ServerLimits, serve};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::ReceiveHttp;
+use super::requests::{Settings, Shared};
+
+/// The waits between attempts to listen: doubling from the first to the second.
+const BIND_WAIT_MIN: Duration = Duration::from_millis(500);
+const BIND_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How long requests under way may go on when their server stops: the reference's `graceful_shutdown_timeout`.
+const DRAIN_MS_MAX: u64 = 30_000;
+
+/// What a server is to do. One whose sender is gone stops.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mode {
+    Serving,
+    /// Serve the connections that there are as long as they last, and take no others.
+    Retired,
+}
+
+/// A server that accepts connections.
+struct Serving {
+    socket: Arc<TcpListener>,
+    /// The address as it was configured: the port may be one that the system chose.
+    address: String,
+    http: ReceiverHttp,
+    mode: watch::Sender<Mode>,
+    closed: oneshot::Receiver<()>,
+}
+
+impl Serving {
+    /// Begins to accept connections. The server runs among `servers`.
+    fn start(socket: Arc<TcpListener>, settings: &Settings, shared: &Arc<Shared>, servers: &mut JoinSet<()>) -> Self {
+        let limits = ServerLimits { drain_ms_max: DRAIN_MS_MAX, ..settings.http.limits() };
+        shared.metrics.connections_limit.set(limits.connections_max.unwrap_or(0) as f64);
+        let told = Arc::clone(shared);
+        let options = ServeOptions {
+            limits,
+            tls: settings.tls.clone(),
+            on_error: Some(Arc::new(move |peer: Option<Peer>, error: &corten_net::Error| {
+                let peer = peer.map_or_else(|| "listener".to_owned(), |peer| peer.to_string());
+                told.warn("connection failed", &[format!("{peer}: {error}")], 1);
+            })),
+        };
+        let (mode, modes) = watch::channel(Mode::Serving);
+        let (closes, closed) = oneshot::channel::<()>();
+        let open = Arc::new(Open { all: shared.metrics.connections.clone(), own: watch::Sender::new(0) });
+        let end = end(modes.clone(), open.own.subscribe());
+        let door = Door { socket: Some(Arc::clone(&socket)), open, modes, _closes: closes };
+        let requests = Arc::clone(shared);
+        let handler = Arc::new(move |request| {
+            let requests = Arc::clone(&requests);
+            async move { requests.handle(request).await }
+        });
+        servers.spawn(serve(door, handler, options, end));
+        Serving { socket, address: settings.http.address(), http: settings.http.clone(), mode, closed }
+    }
+
+    /// Whether the server ended by itself: it panicked.
+    fn has_ended(&mut self) -> bool {
+        matches!(self.closed.try_recv(), Err(oneshot::error::TryRecvError::Closed))
+    }
+
+    /// Takes no further connections and waits until the port is free. Requests under way go on.
+    async fn close(self) {
+        let Serving { socket, mode, closed, .. } = self;
+        drop(socket);
+        drop(mode);
+        let _ = closed.await;
+    }
+}
+
+/// Ready when a server is to stop: when it is told to, or was retired and has no connections left.
+async fn end(mut modes: watch::Receiver<Mode>, mut open: watch::Receiver<usize>) {
+    if modes.wait_for(|mode| *mode == Mode::Retired).await.is_err() {
+        return;
+    }
+    tokio::select! {
+        // Nothing comes after retirement but the end.
+        _ = modes.changed() => {}
+        _ = open.wait_for(|open| *open == 0) => {}
+    }
+}
+
+/// Keeps the server as it is configured until it is to stop; then answers what is under way.
+pub(super) async fn run(shared: Arc<Shared>, cx: Context<ReceiveHttp>, mut stop: Stop) -> Result<(), String> {
+    let mut settings = shared.subscribe();
+    let mut servers = JoinSet::new();
+    let (mut serving, mut retired) = (None, Vec::new());
+    let mut waits = Backoff::new(BIND_WAIT_MIN, BIND_WAIT_MAX);
+    loop {
+        let wanted = Arc::clone(&settings.borrow_and_update());
+        let failure = apply(&mut serving, &mut retired, &wanted, &shared, &mut servers).await.err();
+        let wait = match failure {
+            None => {
+                waits = Backoff::new(BIND_WAIT_MIN, BIND_WAIT_MAX);
+                cx.report_health(None);
+                None
+            }
+            Some(error) => {
+                let wait = waits.next_wait();
+                let text = format!("cannot listen on {}: {error}", wanted.http.address());
+                cx.logger().error("cannot listen", &[("err", (&text).into()), ("retry_after", wait.into())]);
+                cx.report_health(Some(Health::now(HealthState::Unhealthy, text)));
+                Some(wait)
+            }
+        };
+        let again = async {
+            match wait {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.wait() => break,
+            changed = settings.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                waits = Backoff::new(BIND_WAIT_MIN, BIND_WAIT_MAX);
+            }
+            // Mostly one that was told to; one that ended by itself is started again.
+            _ = servers.join_next(), if !servers.is_empty() => {}
+            () = again => {}
+        }
+    }
+    drop((serving, retired));
+    while servers.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// Makes the server what is wanted. On an error what served goes on, unless it stood in the way of the new address.
+async fn apply(
+    serving: &mut Option<Serving>,
+    retired: &mut Vec<watch::Sender<Mode>>,
+    wanted: &Settings,
+    shared: &Arc<Shared>,
+    servers: &mut JoinSet<()>,
+) -> io::Result<()> {
+    retired.retain(|mode| mode.receiver_count() > 0);
+    let socket = match serving.take() {
+        Some(mut now) if now.address == wanted.http.address() => {
+            if now.http == wanted.http && !now.has_ended() {
+                *serving = Some(now);
+                return Ok(());
+            }
+            if now.http.tls == wanted.http.tls {
+                now.mode.send_replace(Mode::Retired);
+                retired.push(now.mode);
+            } else {
+                // Who got in by what is no longer enough has to come in again.
+                retired.clear();
+            }
+            // The socket stays open, so that nobody is refused while one server takes over from the other.
+            now.socket
+        }
+        Some(now) => match bind(&wanted.http).await {
+            Ok(socket) => {
+                retired.clear();
+                Arc::new(socket)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                // Perhaps this server is in the way itself (all addresses and one of them), or keeps another component
+                // from the address that it is to have in exchange for this one.
+                retired.clear();
+                now.close().await;
+                Arc::new(bind(&wanted.http).await?)
+            }
+            Err(error) => {
+                *serving = Some(now);
+                return Err(error);
+            }
+        },
+        None => Arc::new(bind(&wanted.http).await?),
+    };
+    if let Ok(address) = socket.local_addr() {
+        shared.logger.info("listening for remote write requests", &[("addr", address.to_string().into())]);
+    }
+    *serving = Some(Serving::start(socket, wanted, shared, servers));
+    Ok(())
+}
+
+async fn bind(http: &ReceiverHttp) -> io::Result<TcpListener> {
+    match TcpListener::bind(http.address()).await {
+        // All addresses are those of IPv4 where there is no IPv6.
+        Err(error) if http.listen_address.is_empty() && error.kind() != io::ErrorKind::AddrInUse => {
+            TcpListener::bind(("0.0.0.0", http.listen_port)).await.map_err(|_| error)
+        }
+        outcome => outcome,
+    }
+}
+
+/// How many connections are open.
+struct Open {
+    /// Of the component.
+    all: Gauge,
+    /// Of one server.
+    own: watch::Sender<usize>,
+}
+
+/// Takes connections of a socket that may outlive it, and counts them.
+struct Door {
+    /// Nothing once the server was retired.
+    socket: Option<Arc<TcpListener>>,
+    open: Arc<Open>,
+    modes: watch::Receiver<Mode>,
+    /// Dropped with the door: then the port is let go.
+    _closes: oneshot::Sender<()>,
+}
+
+impl Listener for Door {
+    type Io = Connection;
+
+    async fn accept(&mut self) -> io::Result<(Connection, Peer)> {
+        let Some(socket) = &self.socket else { return std::future::pending().await };
+        let ends = async {
+            // An error means that the server is to stop, which takes no connections either.
+            let _ = self.modes.wait_for(|mode| *mode == Mode::Retired).await;
+        };
+        let (stream, address) = tokio::select! {
+            // In this order, so that a retired server that has no connections gets none.
+            biased;
+            () = ends => {
+                self.socket = None;
+                return std::future::pending().await;
+            }
+            accepted = socket.accept() => accepted?,
+        };
+        // Responses are written whole: waiting for more to fill a packet only delays them.
+        let _ = stream.set_nodelay(true);
+        self.open.all.add(1.0);
+        self.open.own.send_modify(|open| *open += 1);
+        Ok((Connection { stream, open: Arc::clone(&self.open) }, Peer::Network(address)))
+    }
+}
+
+/// A connection that is counted as long as it is open.
+struct Connection {
+    stream: TcpStream,
+    open: Arc<Open>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.open.all.add(-1.0);
+        self.open.own.send_modify(|open| *open -= 1);
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Cx<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Cx<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Cx<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Cx<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Cx<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
