@@ -1,7 +1,10 @@
 //! The real binary, as its user runs it.
 
 mod commands;
+mod docs;
+mod invalid;
 mod load;
+mod peers;
 mod signals;
 mod support;
 mod tls;

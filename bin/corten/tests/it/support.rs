@@ -209,6 +209,24 @@ impl Corten {
         }
     }
 
+    /// Ends the process as a power cut does, and keeps its folder.
+    pub(crate) fn kill(mut self) -> Folder {
+        self.child.kill().expect("it runs");
+        self.wait();
+        self.take_folder()
+    }
+
+    /// Ends the process as a service manager does, and keeps its folder.
+    pub(crate) fn end_keeping(mut self) -> Folder {
+        let folder = self.take_folder();
+        self.end();
+        folder
+    }
+
+    fn take_folder(&mut self) -> Folder {
+        std::mem::replace(&mut self.folder, Folder::new(""))
+    }
+
     /// Ends the process as a service manager does. All lines that it ever wrote.
     pub(crate) fn end(mut self) -> Vec<String> {
         self.signal(rustix::process::Signal::TERM);

@@ -1,0 +1,28 @@
+//! Whole pipelines, from a target to a real Prometheus or VictoriaMetrics, and back by the peer's own API.
+
+mod delivery;
+mod net;
+mod peer;
+mod staleness;
+mod values;
+
+use std::time::{Duration, Instant};
+
+/// How long a condition may take to come true. Long, because a machine that runs tests may have much else to do; a test
+/// that passes never waits so long.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Requests soon, one at a time: a test waits for them.
+const QUEUE: &str = "\n\t\t\tbatch_send_deadline = \"100ms\"\n\t\t\tmax_shards = 1\n\t\t";
+
+/// Waits until there is something; what was seen last is told if there never is.
+fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let started = Instant::now();
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(seen) => assert!(started.elapsed() < WAIT_MAX, "waited in vain until {what}: {seen}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

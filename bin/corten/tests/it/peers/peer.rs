@@ -1,0 +1,209 @@
+//! The peers as processes, and what they know.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::net::{Request, send};
+use super::until;
+
+/// A running peer. It is killed when it is dropped.
+pub(super) struct Peer {
+    folder: TempDir,
+    child: Child,
+    pub(super) address: SocketAddr,
+    write_path: &'static str,
+}
+
+/// A Prometheus that takes remote write; none if there is none on this machine.
+pub(super) fn prometheus() -> Option<Peer> {
+    let arguments = |folder: &Path| {
+        let config = folder.join("prometheus.yml");
+        fs::write(&config, "").expect("a file");
+        vec![
+            format!("--config.file={}", config.display()),
+            format!("--storage.tsdb.path={}", folder.join("data").display()),
+            "--web.listen-address=127.0.0.1:0".to_owned(),
+            "--web.enable-remote-write-receiver".to_owned(),
+            "--enable-feature=native-histograms".to_owned(),
+        ]
+    };
+    Peer::start("prometheus", arguments, "/-/ready", "/api/v1/write")
+}
+
+/// A VictoriaMetrics; none if there is none on this machine.
+pub(super) fn victoria_metrics() -> Option<Peer> {
+    let arguments = |folder: &Path| {
+        vec![
+            format!("-storageDataPath={}", folder.join("data").display()),
+            "-httpListenAddr=127.0.0.1:0".to_owned(),
+            // Its default hides what is younger than half a minute.
+            "-search.latencyOffset=0s".to_owned(),
+            "-search.disableCache".to_owned(),
+            "-memory.allowedBytes=64MB".to_owned(),
+        ]
+    };
+    Peer::start("victoria-metrics", arguments, "/health", "/api/v1/write")
+}
+
+impl Peer {
+    fn start(
+        name: &str,
+        arguments: impl FnOnce(&Path) -> Vec<String>,
+        ready: &str,
+        write_path: &'static str,
+    ) -> Option<Self> {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the build directory").join("peers");
+        let program = match xtask::peers::named(name).expect("a peer").find(&dir) {
+            Ok(program) => program,
+            Err(error) => {
+                assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{error}");
+                // Past the test runner, which keeps what tests print that pass.
+                let _ = writeln!(std::io::stderr(), "{error}");
+                return None;
+            }
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = File::create(folder.path().join("log")).expect("a file");
+        let mut command = Command::new(program);
+        command.args(arguments(folder.path())).current_dir(folder.path()).stdin(Stdio::null());
+        command.stdout(log.try_clone().expect("a file")).stderr(log);
+        let child = command.spawn().expect("the peer runs");
+        let mut peer = Peer { folder, child, address: ([127, 0, 0, 1], 0).into(), write_path };
+        peer.address = until("the peer listens", || {
+            peer.check();
+            listening(peer.child.id()).ok_or_else(|| peer.log())
+        });
+        until("the peer is ready", || {
+            peer.check();
+            match peer.get(ready) {
+                Ok(answer) if answer.0 == 200 => Ok(()),
+                other => Err(format!("{other:?}: {}", peer.log())),
+            }
+        });
+        Some(peer)
+    }
+
+    fn check(&mut self) {
+        let ended = self.child.try_wait().expect("a status");
+        assert!(ended.is_none(), "the peer ended with {ended:?}: {}", self.log());
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Where samples are sent.
+    pub(super) fn write_url(&self) -> String {
+        format!("http://{}{}", self.address, self.write_path)
+    }
+
+    fn get(&self, target: &str) -> Result<(u16, String), String> {
+        let request = Request { method: "GET".into(), target: target.into(), headers: Vec::new(), body: Vec::new() };
+        let answer = send(self.address, &request).map_err(|error| error.to_string())?;
+        Ok((answer.status, String::from_utf8_lossy(&answer.body).into_owned()))
+    }
+
+    /// What an instant query finds.
+    pub(super) fn query(&self, query: &str) -> Result<Vec<Value>, String> {
+        let (status, body) = self.get(&format!("/api/v1/query?query={}", percent(query)))?;
+        let answer: Value = serde_json::from_str(&body).map_err(|error| format!("{error}: {status} {body}"))?;
+        let result = answer["data"]["result"].as_array();
+        result.cloned().ok_or_else(|| format!("{status} {body}"))
+    }
+
+    /// The series that a selector finds now, as `name{label="value"} value`, sorted.
+    pub(super) fn series(&self, selector: &str) -> Result<Vec<String>, String> {
+        let mut series: Vec<String> = self.query(selector)?.iter().map(shown).collect();
+        series.sort();
+        Ok(series)
+    }
+
+    /// Waits until a selector finds exactly these series.
+    pub(super) fn expect(&self, selector: &str, series: &[impl AsRef<str>]) {
+        let mut wanted: Vec<&str> = series.iter().map(AsRef::as_ref).collect();
+        wanted.sort_unstable();
+        until(&format!("{selector} finds {wanted:#?}"), || match self.series(selector)? {
+            found if found == wanted => Ok(()),
+            found => Err(format!("{found:#?}")),
+        });
+    }
+
+    /// All values that a series had within the hour, in the order of their times.
+    pub(super) fn values(&self, selector: &str) -> Result<Vec<f64>, String> {
+        let result = self.query(&format!("{selector}[1h]"))?;
+        match result.as_slice() {
+            [] => Ok(Vec::new()),
+            [one] => {
+                let samples = one["values"].as_array().ok_or("no values")?;
+                Ok(samples.iter().map(|sample| number(&sample[1])).collect())
+            }
+            _ => Err(format!("more than one series: {result:?}")),
+        }
+    }
+
+    /// Waits until a counting target's values from 1 to `last` have come, each once and in order, and nothing else.
+    pub(super) fn expect_counted(&self, selector: &str, last: u64) {
+        let wanted: Vec<f64> = (1..=last).map(|tick| tick as f64).collect();
+        until(&format!("{selector} counts from 1 to {last}"), || match self.values(selector)? {
+            found if found == wanted => Ok(()),
+            found => {
+                let distinct: BTreeSet<u64> = found.iter().map(|value| *value as u64).collect();
+                assert_eq!(distinct.len(), found.len(), "something was repeated: {found:?}");
+                Err(format!("{found:?}"))
+            }
+        });
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn shown(result: &Value) -> String {
+    let labels = result["metric"].as_object().expect("labels");
+    let name = labels.get("__name__").and_then(Value::as_str).unwrap_or_default();
+    let labels: Vec<String> = labels
+        .iter()
+        .filter(|(name, _)| *name != "__name__")
+        .map(|(name, value)| format!("{name}={:?}", value.as_str().unwrap_or_default()))
+        .collect();
+    format!("{name}{{{}}} {}", labels.join(","), number(&result["value"][1]))
+}
+
+/// A number as the peers write it; read, because they differ in how they write large ones.
+fn number(value: &Value) -> f64 {
+    value.as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no number: {value}"))
+}
+
+fn percent(text: &str) -> String {
+    text.bytes()
+        .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+/// Where a process listens: VictoriaMetrics does not tell which port the system chose for it.
+fn listening(pid: u32) -> Option<SocketAddr> {
+    let links: Vec<PathBuf> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .ok()?
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+        .collect();
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).ok()?;
+    table.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+        let own = links.iter().any(|link| link.to_str() == Some(&format!("socket:[{inode}]")));
+        let port = u16::from_str_radix(local.split_once(':')?.1, 16).ok()?;
+        (own && *state == "0A").then(|| ([127, 0, 0, 1], port).into())
+    })
+}

@@ -1,0 +1,124 @@
+//! The peers: Debian's packages, unpacked below the build directory, never installed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// A program that Corten is tested or measured against.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// What the user writes.
+    pub name: &'static str,
+    /// Debian's package.
+    pub package: &'static str,
+    program: &'static str,
+}
+
+/// All peers, by name.
+pub const PEERS: &[Peer] = &[
+    Peer { name: "prometheus", package: "prometheus", program: "usr/bin/prometheus" },
+    Peer { name: "victoria-metrics", package: "victoria-metrics", program: "usr/bin/victoria-metrics" },
+    Peer { name: "vmagent", package: "victoria-metrics", program: "usr/bin/vmagent" },
+];
+
+impl Peer {
+    /// Where the program is, when the peers are unpacked in a directory.
+    pub fn path(&self, dir: &Path) -> PathBuf {
+        dir.join(self.program)
+    }
+
+    /// The program.
+    ///
+    /// # Errors
+    ///
+    /// If it was not fetched: a text that begins with `not run`.
+    pub fn find(&self, dir: &Path) -> Result<PathBuf, String> {
+        let path = self.path(dir);
+        if path.is_file() {
+            return Ok(path);
+        }
+        Err(format!("not run: {} is not at {}; fetch it with `cargo xtask peers`", self.name, path.display()))
+    }
+}
+
+/// The peer of a name.
+pub fn named(name: &str) -> Option<&'static Peer> {
+    PEERS.iter().find(|peer| peer.name == name)
+}
+
+/// Fetches and unpacks the peers that are not there yet, and says what it does. All are tried.
+///
+/// # Errors
+///
+/// What cannot be had, and why; one line each.
+pub fn fetch(dir: &Path, mut say: impl FnMut(String)) -> Result<(), String> {
+    let mut missing = Vec::new();
+    let mut updated = false;
+    for peer in PEERS {
+        if !peer.path(dir).is_file() {
+            say(format!("fetching {} for {}", peer.package, peer.name));
+            if let Err(error) = fetch_one(peer, dir, &mut updated) {
+                missing.push(format!("not run: {} cannot be had: {error}", peer.name));
+                continue;
+            }
+        }
+        say(format!("{}: {}", peer.name, peer.path(dir).display()));
+    }
+    if missing.is_empty() { Ok(()) } else { Err(missing.join("\n")) }
+}
+
+fn fetch_one(peer: &Peer, dir: &Path, updated: &mut bool) -> Result<(), String> {
+    // Each package has a folder of its own, so that no other version is unpacked by accident.
+    let downloads = dir.join("deb").join(peer.package);
+    fs::create_dir_all(&downloads).map_err(|error| format!("cannot make {}: {error}", downloads.display()))?;
+    let download = || run(Command::new("apt-get").args(["download", peer.package]).current_dir(&downloads));
+    if let Err(error) = download() {
+        // A fresh machine has no package lists, and those of an old one name what is gone.
+        if *updated {
+            return Err(error);
+        }
+        *updated = true;
+        run(Command::new("apt-get").arg("update")).map_err(|update| format!("{error}; {update}"))?;
+        download()?;
+    }
+    let entries = fs::read_dir(&downloads).map_err(|error| format!("{}: {error}", downloads.display()))?;
+    let mut packages: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .collect();
+    packages.sort();
+    let package = packages.pop().ok_or("apt-get brought no package")?;
+    run(Command::new("dpkg").arg("-x").arg(package).arg(dir))?;
+    if peer.path(dir).is_file() { Ok(()) } else { Err(format!("the package has no {}", peer.program)) }
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().map_err(|error| format!("cannot run {name}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let errors = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{name} failed: {}", errors.lines().last().unwrap_or("no reason given").trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_was_not_fetched_is_not_run() {
+        let error = named("vmagent").unwrap().find(Path::new("/nonexistent")).unwrap_err();
+        assert!(error.starts_with("not run: vmagent is not at /nonexistent/usr/bin/vmagent"), "{error}");
+        assert!(named("alloy").is_none());
+    }
+
+    #[test]
+    fn a_failing_command_gives_its_last_words() {
+        let error = run(Command::new("sh").args(["-c", "echo first >&2; echo last >&2; exit 3"])).unwrap_err();
+        assert_eq!(error, "sh failed: last");
+        assert!(run(&mut Command::new("/nonexistent")).is_err());
+    }
+}
