@@ -14,7 +14,7 @@ use corten_component::metrics::{Counter, DEFAULT_BUCKETS, Gauge, Histogram, Refr
 use corten_component::{Component, Context, DebugInfo, Error, Field, Health, Logger, Task};
 use corten_config::encode::Item;
 use corten_config::{Arguments, CheckErrors, Exports, StringEnum, Value};
-use corten_net::{Client, ClientConfig, ClientOptions};
+use corten_net::{AzureAdConfig, Client, ClientConfig, ClientOptions, GoogleIamConfig, SigV4Config};
 use corten_queue::{Options, Queue, Reader, ReaderOptions, Start, default_bytes_max};
 use corten_signal::flow::BoxFuture;
 use corten_signal::relabel::{NameScheme, Rule, Rules};
@@ -73,6 +73,15 @@ pub struct Endpoint {
     round_robin_dns: bool,
     #[flatten(defaults(enable_http2 = false))]
     client: ClientConfig,
+    /// Signs requests for AWS, by signature version 4.
+    #[block]
+    sigv4: Option<SigV4Config>,
+    /// Authentication by Microsoft Entra ID.
+    #[block]
+    azuread: Option<AzureAdConfig>,
+    /// Authentication by Google Cloud.
+    #[block]
+    google_iam: Option<GoogleIamConfig>,
     /// How requests are made of samples.
     #[block(default)]
     queue_config: QueueConfig,
@@ -204,6 +213,13 @@ impl Endpoint {
                 errors.push(&["headers"], format!("{name:?} is not a header, or its value is none"));
             }
         }
+        let methods = [self.sigv4.is_some(), self.azuread.is_some(), self.google_iam.is_some(), self.client.has_auth()];
+        errors.require(
+            methods.into_iter().filter(|used| *used).count() <= 1,
+            &["sigv4", "azuread", "google_iam"],
+            "at most one of sigv4, azuread, google_iam, basic_auth, oauth2, bearer_token & bearer_token_file must be \
+             configured",
+        );
         errors.into_result()
     }
 
@@ -892,18 +908,27 @@ async fn send_settings(endpoint: &Endpoint, services: &corten_component::Service
     }
     let user_agent = HeaderValue::from_str(&services.user_agent).map_err(|e| invalid(&e))?;
     let user_agent = headers.remove(USER_AGENT).unwrap_or(user_agent);
-    let options = ClientOptions {
+    let mut options = ClientOptions {
         user_agent,
         dialer: Some(Arc::clone(&services.dialer)),
         headers,
         random_address: endpoint.round_robin_dns,
         ..ClientOptions::default()
     };
+    let mut uri: Uri = endpoint.url.parse().map_err(|e| invalid(&e))?;
+    if let Some(sigv4) = &endpoint.sigv4 {
+        options.sign = Some(sigv4.signer(&options).await.map_err(|e| invalid(&e))?);
+        uri = SigV4Config::clean_uri(&uri);
+    } else if let Some(azuread) = &endpoint.azuread {
+        options.sign = Some(azuread.signer(&options).await.map_err(|e| invalid(&e))?);
+    } else if let Some(google_iam) = &endpoint.google_iam {
+        options.sign = Some(google_iam.signer(&options).await.map_err(|e| invalid(&e))?);
+    }
     let client = Client::new(endpoint.client.clone(), options).await.map_err(|e| invalid(&e))?;
     let queue = &endpoint.queue_config;
     Ok(SendSettings {
         client,
-        uri: endpoint.url.parse().map_err(|e| invalid(&e))?,
+        uri,
         timeout: endpoint.remote_timeout,
         backoff_min: queue.min_backoff,
         backoff_max: queue.max_backoff,

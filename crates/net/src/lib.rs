@@ -15,6 +15,7 @@
 mod backoff;
 mod body;
 mod client;
+mod cloud;
 mod config;
 mod connect;
 mod error;
@@ -30,6 +31,10 @@ mod tls;
 pub use backoff::{Backoff, RETRY_AFTER_SECONDS_MAX, parse_retry_after, retry_after};
 pub use body::{Body, BodyError, ResponseBody, read_body_limited, read_body_within};
 pub use client::{Client, ClientOptions};
+pub use cloud::{
+    AzureAdConfig, AzureAdManagedIdentity, AzureAdOAuth, AzureAdSdk, AzureAdWorkloadIdentity, GoogleIamConfig,
+    SigV4Config,
+};
 pub use config::{Authorization, BasicAuth, ClientConfig, Headers, OAuth2, ProxyConfig, ProxyUrl, TlsConfig};
 pub use connect::Dialer;
 pub use corten_config::decode::Secret;

@@ -14,7 +14,7 @@ async fn started(text: &str) -> Pipeline {
 }
 
 async fn refused(text: &str) -> String {
-    load(text, &[FAMILY]).await.err().expect("a refusal")
+    load(text, &[FAMILY]).await.expect_err("a refusal")
 }
 
 #[tokio::test]
