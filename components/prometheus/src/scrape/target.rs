@@ -156,7 +156,10 @@ impl TargetLoop {
                         }
                     }
                 }
-                now_ms = ticks.next() => self.scrape(&mut state, now_ms).await,
+                now_ms = ticks.next() => {
+                    // On the heap: what a scrape needs is there while it runs, not in every task that waits for the next.
+                    Box::pin(self.scrape(&mut state, now_ms)).await;
+                }
             }
         }
     }
