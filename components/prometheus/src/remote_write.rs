@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use corten_component::metrics::{Counter, DEFAULT_BUCKETS, Gauge, Histogram, Refresh, Vector};
-use corten_component::{Component, Context, DebugInfo, Error, Field, Health, Logger, Task};
+use corten_component::{Component, Context, DebugInfo, Error, Field, Health, Logger, Task, Url};
 use corten_config::encode::Item;
 use corten_config::{Arguments, CheckErrors, Exports, StringEnum, Value};
 use corten_net::{AzureAdConfig, Client, ClientConfig, ClientOptions, GoogleIamConfig, SigV4Config};
@@ -52,7 +52,7 @@ pub struct Endpoint {
     #[arg(default = "")]
     name: String,
     /// The URL to send to.
-    url: String,
+    url: Url,
     /// How long a request may take.
     #[arg(default = "30s")]
     remote_timeout: Duration,
@@ -198,10 +198,10 @@ impl Config {
 impl Endpoint {
     fn check(&self) -> Result<(), CheckErrors> {
         let mut errors = CheckErrors::new();
-        match self.url.parse::<Uri>() {
+        match self.url.expose().parse::<Uri>() {
             Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() => {}
             _ => {
-                let url = corten_net::redact_url(&self.url);
+                let url = self.url.to_string();
                 errors.push(
                     &["url"],
                     format!("cannot parse remote_write url {url:?}: want http:// or https:// with a host"),
@@ -228,7 +228,7 @@ impl Endpoint {
         if !self.name.is_empty() {
             return format!("name:{}", self.name);
         }
-        let Ok(uri) = self.url.parse::<Uri>() else { return String::new() };
+        let Ok(uri) = self.url.expose().parse::<Uri>() else { return String::new() };
         let scheme = uri.scheme_str().unwrap_or("http");
         let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
         format!("{scheme}://{}:{port}{}", uri.host().unwrap_or_default(), uri.path())
@@ -240,7 +240,7 @@ impl Endpoint {
     }
 
     fn shown_url(&self) -> String {
-        corten_net::redact_url(&self.url)
+        self.url.to_string()
     }
 }
 
@@ -915,7 +915,7 @@ async fn send_settings(endpoint: &Endpoint, services: &corten_component::Service
         random_address: endpoint.round_robin_dns,
         ..ClientOptions::default()
     };
-    let mut uri: Uri = endpoint.url.parse().map_err(|e| invalid(&e))?;
+    let mut uri: Uri = endpoint.url.expose().parse().map_err(|e| invalid(&e))?;
     if let Some(sigv4) = &endpoint.sigv4 {
         options.sign = Some(sigv4.signer(&options).await.map_err(|e| invalid(&e))?);
         uri = SigV4Config::clean_uri(&uri);

@@ -1286,7 +1286,9 @@ async fn secrets_of_a_url_are_never_shown() {
     push_number(&receiver(&world), "a", 1).await;
     until("it is unhealthy again", || world.health_text().starts_with("unhealthy")).await;
     let invalid = refusal(&endpoint("ftp://me:hunter2@host/?token=topsecret&x=also", "", "")).await;
-    for shown in [world.logs(), world.metrics().text(), world.health_text(), invalid] {
+    let arguments = corten_config::encode::json(&unit.shown_arguments());
+    assert!(arguments.contains("(secret)"), "{arguments}");
+    for shown in [world.logs(), world.metrics().text(), world.health_text(), invalid, arguments] {
         for secret in ["hunter2", "topsecret", "=also"] {
             assert!(!shown.contains(secret), "{secret} in {shown}");
         }
