@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
+use crate::http1::StreamedBody;
 use crate::{Error, ErrorKind};
 
 /// The body of a request: nothing, or a run of byte strings that is sent as one.
@@ -124,12 +125,23 @@ impl HttpBody for Body {
 /// The body of a response, as it arrives.
 #[derive(Debug)]
 pub struct ResponseBody {
-    inner: Incoming,
+    inner: Inner,
+}
+
+#[derive(Debug)]
+enum Inner {
+    /// Of a connection that is negotiated: HTTP/2, and HTTP/1.1 where HTTP/2 was offered.
+    Negotiated(Incoming),
+    Streamed(StreamedBody),
 }
 
 impl ResponseBody {
-    pub(crate) fn new(inner: Incoming) -> Self {
-        Self { inner }
+    pub(crate) fn negotiated(body: Incoming) -> Self {
+        Self { inner: Inner::Negotiated(body) }
+    }
+
+    pub(crate) fn streamed(body: StreamedBody) -> Self {
+        Self { inner: Inner::Streamed(body) }
     }
 
     /// The next bytes, or `None` at the end. What a chunk holds is up to the network; none is empty.
@@ -141,8 +153,14 @@ impl ResponseBody {
 
     /// As [`ResponseBody::chunk`], for hand-written state machines.
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
+        let incoming = match &mut self.inner {
+            Inner::Streamed(body) => {
+                return body.poll_chunk(cx).map_err(|error| error.context("reading body"));
+            }
+            Inner::Negotiated(incoming) => incoming,
+        };
         loop {
-            match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+            match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
                 None => return Poll::Ready(Ok(None)),
                 Some(Err(error)) => return Poll::Ready(Err(Error::from_hyper(&error).context("reading body"))),
                 Some(Ok(frame)) => {
@@ -181,15 +199,29 @@ impl HttpBody for ResponseBody {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        Pin::new(&mut self.inner).poll_frame(cx).map_err(|error| Error::from_hyper(&error).context("reading body"))
+        self.poll_chunk(cx).map(|outcome| outcome.transpose().map(|chunk| chunk.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        match &self.inner {
+            Inner::Negotiated(incoming) => incoming.is_end_stream(),
+            Inner::Streamed(body) => body.is_done(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match &self.inner {
+            Inner::Negotiated(incoming) => incoming.size_hint(),
+            Inner::Streamed(body) => {
+                let (left, all) = body.left_bytes();
+                let mut hint = SizeHint::new();
+                hint.set_lower(left);
+                if all {
+                    hint.set_upper(left);
+                }
+                hint
+            }
+        }
     }
 }
 

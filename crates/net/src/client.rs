@@ -19,6 +19,7 @@ use crate::config::ClientConfig;
 use crate::connect::{Connector, Dialer, Dialling, LazyTls, UsedBefore};
 use crate::error::{describe_io, find_cause};
 use crate::files::{Stamps, off_thread, read_secret};
+use crate::http1::Pool;
 use crate::oauth2::TokenSource;
 use crate::proxy::{ProxyRules, basic, credentials, header_map};
 use crate::redirect::{self, REDIRECTS_MAX};
@@ -55,9 +56,9 @@ pub struct ClientOptions {
     pub random_address: bool,
     /// Whether to speak HTTP/2 from the first byte, without negotiation: what gRPC in clear text needs.
     pub http2_prior_knowledge: bool,
-    /// The largest read buffer of an HTTP/1.1 connection, at least 8192. Buffers start at 8 KiB and grow with what
-    /// arrives; one is kept with each idle connection. It also limits the head of a response, give or take a factor of
-    /// two. Measured with 2,000 idle connections after bodies of 200 kB, each took 27 KiB of memory with 8 KiB here, 42
+    /// The largest read buffer of an HTTP/1.1 connection on which HTTP/2 was offered and not taken, at least 8192; the
+    /// other connections of HTTP/1.1 have none of their own. Buffers start at 8 KiB and grow with what arrives; one is
+    /// kept with each idle connection. It also limits the head of a response, give or take a factor of two. Measured with 2,000 idle connections after bodies of 200 kB, each took 27 KiB of memory with 8 KiB here, 42
     /// with 16, 57 with 32 and 140 with 64, and a body cost 1.5 times the CPU with 8 KiB as with 32.
     pub read_buffer_bytes_max: usize,
     /// How many unused connections to one host are kept.
@@ -102,7 +103,10 @@ struct Inner {
 
 /// The connections made with one state of the TLS material.
 struct Transport {
-    http: legacy::Client<Connector, Body>,
+    /// HTTP/1.1 where nothing is negotiated.
+    http1: Arc<Pool>,
+    /// HTTP/2, and HTTP/1.1 where HTTP/2 was offered and not taken.
+    negotiating: legacy::Client<Connector, Body>,
     /// The files that the TLS was made from, empty when there are none.
     stamps: Stamps,
     digest: [u8; 32],
@@ -260,13 +264,19 @@ impl Client {
             headers.insert(PROXY_AUTHORIZATION, authorization);
         }
 
-        let response = exchange(&transport.http, request).await?;
+        let negotiates = inner.options.http2_prior_knowledge || (https && inner.config.enable_http2);
+        let response = if negotiates {
+            exchange(&transport.negotiating, request).await?.map(ResponseBody::negotiated)
+        } else {
+            let retries = if is_repeatable(request.method()) { STALE_RETRIES_MAX } else { 0 };
+            transport.http1.exchange(&request, retries).await?
+        };
         if response.status() == StatusCode::UNAUTHORIZED
             && let (Auth::OAuth2(source), Some(token)) = (&inner.auth, &token)
         {
             source.forget(token).await;
         }
-        Ok(response.map(ResponseBody::new))
+        Ok(response)
     }
 }
 
@@ -343,14 +353,18 @@ impl Hop {
     }
 }
 
+/// Whether a request may be sent a second time without a second effect.
+fn is_repeatable(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+}
+
 /// Sends a request over a kept or new connection. A request that may be repeated and finds its kept connection closed
 /// by the server, which servers do at any time, is sent again.
 async fn exchange(
     http: &legacy::Client<Connector, Body>,
     request: Request<Body>,
 ) -> Result<Response<hyper::body::Incoming>, Error> {
-    let repeatable = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-    let mut retries = if repeatable { STALE_RETRIES_MAX } else { 0 };
+    let mut retries = if is_repeatable(request.method()) { STALE_RETRIES_MAX } else { 0 };
     let mut request = request;
     loop {
         let again = (retries > 0).then(|| request.clone());
@@ -425,19 +439,22 @@ impl Loaded {
 impl Transport {
     fn new(options: &ClientOptions, config: &ClientConfig, dialling: &Arc<Dialling>, loaded: Loaded) -> Self {
         let tls = LazyTls::new(config.tls_config.clone(), config.enable_http2, loaded.tls);
-        let http = legacy::Client::builder(TokioExecutor::new())
+        let connector = Connector::new(dialling.clone(), tls);
+        let (idle_max, per_host_max) = (Duration::from_millis(IDLE_MS_MAX), options.idle_connections_per_host_max);
+        let http1 = Pool::new(connector.clone(), per_host_max, idle_max);
+        let negotiating = legacy::Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_millis(IDLE_MS_MAX))
-            .pool_max_idle_per_host(options.idle_connections_per_host_max)
+            .pool_idle_timeout(idle_max)
+            .pool_max_idle_per_host(per_host_max)
             .http1_max_buf_size(options.read_buffer_bytes_max)
             .http2_only(options.http2_prior_knowledge)
             .http2_max_header_list_size(HTTP2_HEAD_BYTES_MAX)
             .http2_keep_alive_interval(Duration::from_millis(HTTP2_SILENT_MS_MAX))
             .http2_keep_alive_timeout(Duration::from_millis(HTTP2_PING_MS_MAX))
             .http2_keep_alive_while_idle(true)
-            .build(Connector::new(dialling.clone(), tls));
-        Self { http, stamps: loaded.stamps, digest: loaded.digest }
+            .build(connector);
+        Self { http1, negotiating, stamps: loaded.stamps, digest: loaded.digest }
     }
 }
 
@@ -459,7 +476,8 @@ impl Inner {
         let loaded = off_thread(move || Loaded::read(&config, http2, Some(known))).await??;
         let transport = Arc::new(if loaded.tls.is_none() {
             // The same text was written again: the connections stay.
-            Transport { http: current.http.clone(), stamps: loaded.stamps, digest: loaded.digest }
+            let (http1, negotiating) = (current.http1.clone(), current.negotiating.clone());
+            Transport { http1, negotiating, stamps: loaded.stamps, digest: loaded.digest }
         } else {
             Transport::new(&self.options, &self.config, &self.dialling, loaded)
         });

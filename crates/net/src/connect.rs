@@ -71,6 +71,13 @@ pub(crate) struct Conn {
     used: UsedBefore,
 }
 
+impl Conn {
+    /// The stream, and whether requests on it name the whole URL.
+    pub(crate) fn into_parts(self) -> (BoxIo, bool) {
+        (self.io.into_inner(), self.absolute_form)
+    }
+}
+
 impl Connection for Conn {
     fn connected(&self) -> Connected {
         let connected = Connected::new().proxy(self.absolute_form).extra(self.used.clone());
@@ -190,7 +197,7 @@ impl Connector {
         Self { dialling, tls: Arc::new(tls) }
     }
 
-    async fn connect(self, uri: Uri) -> Result<Conn, Error> {
+    pub(crate) async fn connect(self, uri: Uri) -> Result<Conn, Error> {
         let https = uri.scheme_str() == Some("https");
         let host = uri.host().ok_or_else(|| Error::new(ErrorKind::Request, "url has no host"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']');

@@ -20,6 +20,7 @@ mod config;
 mod connect;
 mod error;
 mod files;
+mod http1;
 pub mod memory;
 mod oauth2;
 mod proxy;
