@@ -1,6 +1,6 @@
 //! `discovery.file`: targets that are listed in files.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -30,7 +30,8 @@ const FILE_BYTES_MAX: usize = 64 << 20;
 /// system tells of them. A file may have up to 64 MiB and a million targets.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The files, as paths or patterns: `*` and `?` stand for any characters but a slash, `[a-z]` for one of some.
+    /// The files, as paths or patterns: `*` and `?` stand for any characters but a slash, `[a-z]` for one of some. One
+    /// that can only find files with other extensions is refused.
     files: Vec<String>,
     /// How often to read all files, besides when they change.
     #[arg(default = "5m")]
@@ -42,7 +43,35 @@ impl Config {
         let mut errors = CheckErrors::new();
         let holds = !self.refresh_interval.is_zero();
         errors.require(holds, &["refresh_interval"], "refresh_interval must be greater than 0");
+        // The reference ends with a panic when it finds such a file.
+        for name in self.files.iter().filter(|name| finds_only_others(name)) {
+            errors.push(&["files"], format!("path name {name:?} is not valid for file discovery"));
+        }
         errors.into_result()
+    }
+}
+
+/// Whether no file that matches a pattern can have one of the extensions: the last segment ends with another.
+fn finds_only_others(pattern: &str) -> bool {
+    let name = pattern.rsplit('/').next().unwrap_or_default();
+    // What stands after the last sign that may stand for something else. A pattern that is wrong is told of elsewhere.
+    let tail = &name[name.rfind(['*', '?', '[', ']', '\\']).map_or(0, |sign| sign + 1)..];
+    match tail.rsplit_once('.') {
+        Some((_, extension)) => parser(extension).is_none(),
+        // Nothing at all finds nothing, which is what a variable of the environment gives that is not set.
+        None => tail.len() == name.len() && !pattern.is_empty(),
+    }
+}
+
+/// Reads a list of groups.
+type Parse = fn(&[u8]) -> Result<Vec<groups::Group>, String>;
+
+/// What reads files with an extension; nothing if files with it are not read.
+fn parser(extension: &str) -> Option<Parse> {
+    match extension.to_ascii_lowercase().as_str() {
+        "json" => Some(groups::from_json),
+        "yml" | "yaml" => Some(groups::from_yaml),
+        _ => None,
     }
 }
 
@@ -111,8 +140,8 @@ struct Files {
     metrics: FileMetrics,
     /// What could not be watched when that was last tried, so that it is told once.
     not_watched: Mutex<Vec<String>>,
-    /// The files of which there is a time of change among the metrics.
-    stamped: Mutex<BTreeSet<String>>,
+    /// The files of which there is a time of change among the metrics, with it.
+    stamped: Mutex<BTreeMap<String, Gauge>>,
 }
 
 struct FileMetrics {
@@ -220,7 +249,7 @@ impl Files {
 
     fn stamp(&self, stamps: &[(String, SystemTime)], found: &Found) {
         let mut stamped = self.stamped.lock();
-        stamped.retain(|name| {
+        stamped.retain(|name, _| {
             let kept = found.groups.contains_key(name);
             if !kept {
                 self.metrics.mtime.remove(&[name]);
@@ -229,19 +258,19 @@ impl Files {
         });
         for (name, modified) in stamps {
             let seconds = modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            self.metrics.mtime.with(&[name]).set(seconds as f64);
-            stamped.insert(name.clone());
+            // Looking it up among the metrics takes the longer the more there are.
+            stamped.entry(name.clone()).or_insert_with(|| self.metrics.mtime.with(&[name])).set(seconds as f64);
         }
     }
 }
 
 /// The targets of a file, and when it was last changed.
 fn read(path: &Path, name: &str) -> Result<(Vec<Target>, SystemTime), String> {
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    let parse = match extension.to_ascii_lowercase().as_str() {
-        "json" => groups::from_json,
-        "yml" | "yaml" => groups::from_yaml,
-        _ => return Err(format!("read {name}: unhandled file extension \".{extension}\"")),
+    // As Go has it, the extension of a file `.json` is all of its name.
+    let extension =
+        name.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map_or("", |(_, extension)| extension);
+    let Some(parse) = parser(extension) else {
+        return Err(format!("read {name}: unhandled file extension \".{extension}\""));
     };
     let (content, modified) = read_limited(path, FILE_BYTES_MAX)?;
     let targets = parse(&content).and_then(|groups| groups::targets(&groups, (FILEPATH, name)));
@@ -378,10 +407,94 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_pattern_that_can_only_find_other_extensions_is_refused() {
+        for (pattern, is_refused) in [
+            ("a.txt", true),
+            ("a", true),
+            ("/etc/a.json/b", true),
+            ("*.txt", true),
+            ("[ab].json5", true),
+            ("*.json.tmp", true),
+            ("*.", true),
+            ("folder/", true),
+            ("a.json", false),
+            ("a.YML", false),
+            ("*/a.yaml", false),
+            ("a.b/*.json", false),
+            ("*", false),
+            ("*.*", false),
+            ("*.[jy]*", false),
+            ("*json", false),
+            ("a.jso?", false),
+            ("a.[j]son", false),
+            ("\\a", false),
+            ("a.jso\\n", false),
+            ("", false),
+        ] {
+            let text = format!("files = [\"never.json\", {pattern:?}]\n{NEVER}");
+            let outcome = Unit::start(host("discovery.file.x"), &DEFINITION, &text).await;
+            let error = format!("path name {pattern:?} is not valid for file discovery");
+            assert_eq!(outcome.is_err_and(|refused| refused.ends_with(&error)), is_refused, "{pattern}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn thousands_of_files_and_targets_are_found() {
+        let world = host("discovery.file.x");
+        for n in 0..5_000 {
+            world.write(&format!("{n}.json"), list(&format!("{n}:1")));
+        }
+        let many: Vec<String> = (0..50_000).map(|n| format!("many:{n}")).collect();
+        world.write("many.yml", format!("- targets: {many:?}\n"));
+        let _unit = start(&world, &["*.[jy]*"], NEVER).await;
+        // Counting so many takes a while: it is done once for each export, of which the first has nothing.
+        for (exports, expected) in [(2, 55_000), (3, 5_000)] {
+            until("they are exported", || world.exports().len() == exports).await;
+            let targets = world.exports().last().unwrap().field("targets").unwrap();
+            assert_eq!(targets.items().count(), expected);
+            let _ = fs::remove_file(world.path("many.yml"));
+        }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test(start_paused = true)]
+    async fn a_volume_that_is_exchanged_behind_a_link_is_noticed() {
+        use std::os::unix::fs::symlink;
+
+        let world = host("discovery.file.x");
+        world.write("v/..1/a.json", list("a:1"));
+        symlink("..1", world.path("v/..data")).unwrap();
+        symlink("..data/a.json", world.path("v/a.json")).unwrap();
+        let _unit = start(&world, &["v/*.json"], NEVER).await;
+        until_addresses(&world, "a:1").await;
+        for n in 2..5 {
+            world.write(&format!("v/..{n}/a.json"), list(&format!("a:{n}")));
+            symlink(format!("..{n}"), world.path("v/..tmp")).unwrap();
+            fs::rename(world.path("v/..tmp"), world.path("v/..data")).unwrap();
+            fs::remove_dir_all(world.path(&format!("v/..{}", n - 1))).unwrap();
+            until_addresses(&world, &format!("a:{n}")).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_folder_that_is_deleted_takes_its_targets_and_brings_them_back() {
+        let world = host("discovery.file.x");
+        world.write("f/a.json", list("a:1"));
+        world.write("b.json", list("b:1"));
+        let _unit = start(&world, &["f/*.json", "b.json"], "").await;
+        until_addresses(&world, "b:1 a:1").await;
+        fs::remove_dir_all(world.path("f")).unwrap();
+        until_addresses(&world, "b:1").await;
+        world.write("f/a.json", list("a:2"));
+        // By the next refresh at the latest.
+        until_addresses(&world, "b:1 a:2").await;
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_pattern_that_is_wrong_finds_nothing_and_says_so() {
         let world = host("discovery.file.x");
         world.write("a.json", list("a:1"));
-        let _unit = start(&world, &["[", "a.json"], NEVER).await;
+        let _unit = start(&world, &["[.json", "a.json"], NEVER).await;
         until_addresses(&world, "a:1").await;
         assert!(world.health_text().ends_with("syntax error in pattern"), "{}", world.health_text());
         assert!(world.logs().contains("msg=\"Error expanding glob\""), "{}", world.logs());

@@ -7,7 +7,7 @@ use ::http::{HeaderValue, Method, Request, StatusCode};
 use corten_component::metrics::Counter;
 use corten_component::{Component, Context, Error, Url};
 use corten_config::{Arguments, CheckErrors};
-use corten_net::{Body, Client, ClientConfig, ClientOptions};
+use corten_net::{Body, Client, ClientConfig, ClientOptions, status_text};
 use corten_signal::target::Target;
 
 use crate::poll::{Discoverer, Found, Poll};
@@ -22,12 +22,13 @@ const BODY_BYTES_MAX: usize = 64 << 20;
 /// Exports the targets that an HTTP service lists.
 ///
 /// The service answers `200` with a list of groups, `[{"targets": ["host:1"], "labels": {"job": "x"}}]`, and the content
-/// type `application/json`. Each target gets the label `__meta_url`, which does not hold user and password. Whatever else
-/// the service answers, or if it does not, the targets stay as they are. A list may have up to 64 MiB and a million
-/// targets. A request may take as long as `refresh_interval`.
+/// type `application/json`. Each target gets the label `__meta_url`, which does not hold user and password, and is
+/// `(secret)` if the address was made from a secret. Whatever else the service answers, or if it does not, the targets
+/// stay as they are. A list may have up to 64 MiB and a million targets. A request may take as long as
+/// `refresh_interval`.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The address of the list.
+    /// The address of the list, `http://…` or `https://…`.
     url: Url,
     /// How often to ask.
     #[arg(default = "60s")]
@@ -42,6 +43,14 @@ impl Config {
         let mut errors = CheckErrors::new();
         let holds = !self.refresh_interval.is_zero();
         errors.require(holds, &["refresh_interval"], "refresh_interval must be greater than 0");
+        // The reference finds it out with every request. An address that is not there, as from a variable of the
+        // environment that is not set, is not refused: the rest of the configuration may well do without.
+        if let Err(error) = self.url.to_uri()
+            && !self.url.is_empty()
+        {
+            let is_scheme = error.starts_with("unsupported protocol scheme");
+            errors.push(&["url"], if is_scheme { "URL scheme must be 'http' or 'https'".to_owned() } else { error });
+        }
         errors.into_result()
     }
 }
@@ -132,16 +141,16 @@ impl Asker {
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
         request.headers_mut().insert("x-prometheus-refresh-interval-seconds", seconds);
 
-        let response = self.client.request(request).await.map_err(|error| error.to_string())?;
+        let response = self.client.request(request).await.map_err(|error| self.config.url.in_error(&error))?;
         if response.status() != StatusCode::OK {
-            return Err(format!("server returned HTTP status {}", response.status()));
+            return Err(format!("server returned HTTP status {}", status_text(response.status())));
         }
         let content_type = response.headers().get(CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or("?"));
         if !is_json(content_type) {
             return Err(format!("unsupported content type {content_type:?}"));
         }
         let body = response.into_body().read(BODY_BYTES_MAX).await.map_err(|error| error.to_string())?;
-        let meta = self.config.url.without_user_information();
+        let meta = self.config.url.for_label();
         // A long list takes a while.
         let parse = move || groups::from_json(&body).and_then(|groups| groups::targets(&groups, (URL, &meta)));
         tokio::task::spawn_blocking(parse).await.map_err(|error| error.to_string())?
@@ -221,12 +230,13 @@ mod tests {
     async fn what_is_no_list_keeps_the_targets() {
         for (next, error) in [
             ((500, JSON, "[]"), "server returned HTTP status 500 Internal Server Error"),
+            ((599, JSON, "[]"), "server returned HTTP status 599"),
             ((204, JSON, ""), "server returned HTTP status 204 No Content"),
             ((200, &[("content-type", "text/html")], "[]"), "unsupported content type \"text/html\""),
             ((200, &[], "[]"), "unsupported content type \"\""),
             ((200, JSON, "[null]"), "nil target group item found"),
             ((200, JSON, "[{\"targets\": [\"a\"], \"more\": 1}]"), "unknown field \"more\""),
-        ] as [(Answer, &str); 6]
+        ] as [(Answer, &str); 7]
         {
             let (server, answers) = service((200, JSON, "[{\"targets\": [\"a\"]}]")).await;
             let world = host("discovery.http.x");
@@ -308,13 +318,49 @@ mod tests {
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         for (url, error) in [
             (format!("http://{address}/"), "connection refused"),
+            // What a variable of the environment gives that is not set.
             (String::new(), "unsupported protocol scheme \"\""),
-            ("ftp://host/".to_owned(), "unsupported protocol scheme \"ftp\""),
         ] {
             let world = host("discovery.http.x");
             let _unit = start(&world, &format!("url = {url:?}\nrefresh_interval = \"1s\"")).await;
             until("it is unhealthy", || world.health_text().contains(error)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_leads_nowhere_is_refused() {
+        for (url, error) in [
+            ("host/sd", "URL scheme must be 'http' or 'https'"),
+            ("localhost:9009/sd", "URL scheme must be 'http' or 'https'"),
+            ("127.0.0.1:9009/sd", "URL scheme must be 'http' or 'https'"),
+            ("//host/sd", "URL scheme must be 'http' or 'https'"),
+            ("ftp://host/", "URL scheme must be 'http' or 'https'"),
+            ("file:///etc/sd.json", "URL scheme must be 'http' or 'https'"),
+            ("http://", "invalid url: empty host"),
+            ("http://host:port/", "invalid url: invalid port number"),
+        ] {
+            let text = format!("url = {url:?}");
+            let refused = Unit::start(host("discovery.http.x"), &DEFINITION, &text).await.unwrap_err();
+            assert!(refused.ends_with(error), "{url}: {refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_of_the_address_was_made_from_a_secret_is_shown_nowhere() {
+        let (server, answers) = service((200, JSON, "[{\"targets\": [\"a\"]}]")).await;
+        let world = host("discovery.http.x");
+        let names = [("found", corten_config::Value::string(server.url("/hunter2?t=hunter2")).marked(true))];
+        let text = "url = found\nrefresh_interval = \"50ms\"";
+        let unit = Unit::start_with(world.clone(), &DEFINITION, text, &names).await.unwrap();
+        until("a target is found", || found(&world).len() == 1).await;
+        assert_eq!(found(&world), ["__address__=a __meta_url=(secret)"]);
+        assert_eq!(server.seen()[0].target, "/hunter2?t=hunter2");
+        answers.lock().0 = 500;
+        until("it is unhealthy", || world.health_text().contains("500")).await;
+        drop(server);
+        until("nobody is there", || world.health_text().contains("Get \"(secret)\": ")).await;
+        let shown = format!("{} {} {:?}", world.health_text(), world.logs(), unit.shown_arguments());
+        assert!(!shown.contains("hunter2"), "{shown}");
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use corten_component::metrics::Snapshot;
+use corten_component::metrics::{Counter, Gauge, Snapshot};
 use corten_component::{Component, Context, Error, HttpHandler};
 use corten_config::Arguments;
 use corten_signal::flow::BoxFuture;
@@ -30,17 +30,39 @@ impl Component for SelfExporter {
     }
 
     fn commit(_: Option<Self>, (): (), cx: &Context<Self>) -> Self {
-        cx.serve_http(Arc::new(Handler(Arc::clone(&cx.services().gather))));
+        let name = "promhttp_metric_handler_requests_total";
+        let requests = cx.metrics().counters(name, "Total number of scrapes by HTTP status code.", &["code"]);
+        // These two are part of what the reference exports. Gathering does not fail here.
+        for code in ["500", "503"] {
+            requests.with(&[code]);
+        }
+        let name = "promhttp_metric_handler_requests_in_flight";
+        cx.serve_http(Arc::new(Handler {
+            gather: Arc::clone(&cx.services().gather),
+            served: requests.with(&["200"]),
+            in_flight: cx.metrics().gauge(name, "Current number of scrapes being served."),
+        }));
         SelfExporter
     }
 }
 
 /// Answers with all metrics of the process, under whatever path.
-struct Handler(Arc<dyn Fn() -> Snapshot + Send + Sync>);
+struct Handler {
+    gather: Arc<dyn Fn() -> Snapshot + Send + Sync>,
+    served: Counter,
+    in_flight: Gauge,
+}
 
 impl HttpHandler for Handler {
     fn handle(&self, request: Request<()>) -> BoxFuture<'_, Response<Bytes>> {
-        Box::pin(async move { Negotiated::of(request.headers(), false).answer((self.0)().to_text()) })
+        Box::pin(async move {
+            // What is gathered tells of this very scrape as being served, and of those before it as served.
+            self.in_flight.add(1.0);
+            let text = (self.gather)().to_text();
+            self.in_flight.add(-1.0);
+            self.served.inc();
+            Negotiated::of(request.headers(), false).answer(text)
+        })
     }
 }
 
@@ -77,6 +99,33 @@ mod tests {
             );
             let text = "# HELP own_total Own.\n# TYPE own_total counter\nown_total{component_id=\"b\"} 1\n";
             assert_eq!(*response.body(), text);
+        }
+        let requests = |code| unit.world.metrics().get("promhttp_metric_handler_requests_total", &[("code", code)]);
+        assert_eq!((requests("200"), requests("500"), requests("503")), (Some(2.0), Some(0.0), Some(0.0)));
+        assert_eq!(unit.world.metric("promhttp_metric_handler_requests_in_flight"), Some(0.0));
+        unit.drain().await;
+    }
+
+    #[tokio::test]
+    async fn a_scrape_sees_itself_being_served() {
+        let registry: Arc<std::sync::OnceLock<corten_component::metrics::Registry>> = Arc::default();
+        let of_component = Arc::clone(&registry);
+        let world = World::with("prometheus.exporter.self.a", |services| {
+            services.gather = Arc::new(move || {
+                let mut snapshot = Snapshot::default();
+                of_component.get().unwrap().gather(&[], &mut snapshot);
+                snapshot
+            });
+        });
+        registry.set(world.context::<SelfExporter>().metrics().clone()).unwrap();
+        let mut unit = Unit::start(world, &Definition::of::<SelfExporter>(), "").await.unwrap();
+        let handler = unit.world.host().handler.lock().clone().expect("it answers requests");
+        for served in ["0", "1"] {
+            let response = handler.handle(Request::get("/metrics").body(()).unwrap()).await;
+            let text = String::from_utf8(response.body().to_vec()).unwrap();
+            assert!(text.contains("\npromhttp_metric_handler_requests_in_flight 1\n"), "{text}");
+            let line = format!("\npromhttp_metric_handler_requests_total{{code=\"200\"}} {served}\n");
+            assert!(text.contains(&line), "{text}");
         }
         unit.drain().await;
     }

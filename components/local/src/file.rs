@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use corten_component::{Component, Context, Error, Health, HealthState, Stop, Task, Turn};
 use corten_config::limits::TEXT_BYTES_MAX;
+use corten_config::schema::Stability;
 use corten_config::value::OptionalSecret;
-use corten_config::{Arguments, Exports, StringEnum};
+use corten_config::{Arguments, CheckErrors, Exports, StringEnum};
 use corten_files::read_limited;
 use corten_files::watch::{Watch, way};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -36,6 +37,15 @@ pub struct Config {
     is_secret: bool,
 }
 
+impl Config {
+    fn check_build(&self, _: Stability) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        let holds = !self.poll_frequency.is_zero();
+        errors.require(holds, &["poll_frequency"], "poll_frequency must be greater than 0");
+        errors.into_result()
+    }
+}
+
 /// How changes are noticed.
 #[derive(StringEnum, Clone, Copy, Debug, PartialEq, Eq)]
 #[string_enum(refusal = refuse_detector)]
@@ -58,6 +68,7 @@ fn refuse_detector(text: &str) -> String {
 #[derive(Exports, Clone, Debug, PartialEq)]
 pub struct Offer {
     /// The content of the file when it was last read; a secret if `is_secret` says so.
+    #[export(secret_if = "is_secret")]
     content: OptionalSecret,
 }
 
@@ -75,10 +86,6 @@ impl Component for File {
     type Prepared = (Config, Offer);
 
     async fn prepare(config: Config, _: &Context<Self>, _: Option<&Self>) -> Result<((Config, Offer), Offer), Error> {
-        // Checked here rather than with the other rules: this is where the reference's text says it went wrong.
-        if config.poll_frequency.is_zero() {
-            return Err("poll_frequency must be greater than 0".into());
-        }
         let offer = read(&config).await.map_err(|error| format!("failed to read file: {error}"))?;
         Ok(((config, offer.clone()), offer))
     }
@@ -111,7 +118,10 @@ impl Follower {
         let mut not_watched = Vec::new();
         loop {
             if let Some(watching) = watch.take() {
-                let (watching, errors) = self.watch(watching).await?;
+                let (watching, errors) = tokio::select! {
+                    () = stop.wait() => return Ok(()),
+                    outcome = self.watch(watching) => outcome?,
+                };
                 watch = Some(watching);
                 if errors != not_watched {
                     for error in &errors {

@@ -183,20 +183,21 @@ impl Finder {
             if exclude.is_some_and(|exclude| exclude.matches(name)) {
                 continue;
             }
-            let failed = |step: &str, error: &std::io::Error| {
-                self.logger.error(step, &[("path", name.into()), ("err", error.to_string().into())]);
+            let failed = |step: &str, path: &Path, error: &std::io::Error| {
+                let path = path.display().to_string();
+                self.logger.error(step, &[("path", path.into()), ("err", error.to_string().into())]);
             };
             let absolute = match std::path::absolute(&path) {
                 Ok(absolute) => absolute,
                 Err(error) => {
-                    failed("error getting absolute path", &error);
+                    failed("error getting absolute path", &path, &error);
                     continue;
                 }
             };
             let metadata = match std::fs::metadata(&absolute) {
                 Ok(metadata) => metadata,
                 Err(error) => {
-                    failed("error getting os stat", &error);
+                    failed("error getting os stat", &absolute, &error);
                     continue;
                 }
             };
@@ -386,6 +387,40 @@ mod tests {
         // Without a pattern there is nothing to find.
         unit.update(&targets(&[&[("job", "x".to_owned())]])).await.unwrap();
         until_paths(&world, "").await;
+    }
+
+    #[cfg(unix)]
+    #[tokio::test(start_paused = true)]
+    async fn links_are_followed_and_those_that_lead_nowhere_are_told_of() {
+        use std::os::unix::fs::symlink;
+
+        let world = host("local.file_match.x");
+        world.write("d/a.log", "");
+        symlink("d", world.path("e")).unwrap();
+        symlink("d/a.log", world.path("b.log")).unwrap();
+        symlink("nowhere", world.path("c.log")).unwrap();
+        // A circle: the walk ends nevertheless.
+        symlink("..", world.path("d/up")).unwrap();
+        let text = targets(&[&[("__path__", below(&world, "**/*.log"))]]);
+        let _unit = Unit::start(world.clone(), &DEFINITION, &text).await.unwrap();
+        until_paths(&world, "b.log d/a.log e/a.log").await;
+        let line =
+            format!("msg=\"error getting os stat\" component_id=local.file_match.x path={}", below(&world, "c.log"));
+        assert!(world.logs().contains(&line), "{}", world.logs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_folder_that_is_deleted_takes_its_files_and_brings_them_back() {
+        let world = host("local.file_match.x");
+        world.write("d/a.log", "");
+        let text = targets(&[&[("__path__", below(&world, "d/*.log"))]]);
+        let _unit = Unit::start(world.clone(), &DEFINITION, &text).await.unwrap();
+        until_paths(&world, "d/a.log").await;
+        fs::remove_dir_all(world.path("d")).unwrap();
+        until_paths(&world, "").await;
+        assert_eq!(world.health_text(), "healthy: component evaluated");
+        world.write("d/b.log", "");
+        until_paths(&world, "d/b.log").await;
     }
 
     #[tokio::test]

@@ -1,16 +1,17 @@
 //! `remote.http`: what an HTTP service answers, as a value.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::header::{CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING, USER_AGENT};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
-use corten_component::{Component, Context, Error, Health, HealthState, Stop, Task, Turn, Url};
+use corten_component::{Component, Context, Error, Health, HealthState, Logger, Stop, Task, Turn, Url};
 use corten_config::limits::TEXT_BYTES_MAX;
 use corten_config::value::OptionalSecret;
 use corten_config::{Arguments, CheckErrors, Exports};
-use corten_net::{Body, Client, ClientConfig, ClientOptions};
+use corten_net::{Body, Client, ClientConfig, ClientOptions, status_text};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 /// Headers that belong to the connection rather than to the request: the program sets them itself.
@@ -63,6 +64,12 @@ impl Config {
         }
         if self.http_method().is_none() {
             errors.push(&["method"], format!("net/http: invalid method {:?}", self.method));
+        } else if let Err(error) = self.url.to_uri()
+            && !self.url.is_empty()
+        {
+            // It would be the outcome of the first request, for which the load waits. That a variable of the environment
+            // is not set where a configuration is only validated says nothing.
+            errors.push(&["url"], Failure::Request(self.failed(&error)).to_string());
         }
         if let Err((name, what)) = self.header_map() {
             errors.push(&["headers"], format!("net/http: invalid header field {what} for {name:?}"));
@@ -76,6 +83,14 @@ impl Config {
             "" => Some(Method::GET),
             method => Method::from_bytes(method.as_bytes()).ok(),
         }
+    }
+
+    /// An error of a request that was not sent, in the form of the client's.
+    fn failed(&self, error: &str) -> String {
+        let method = self.http_method().unwrap_or_default();
+        let (first, rest) = method.as_str().split_at(1);
+        let url = if self.url.is_empty() { String::new() } else { self.url.to_string() };
+        format!("{first}{} \"{url}\": {error}", rest.to_ascii_lowercase())
     }
 
     /// The headers, or the name of one that is none, and what of it.
@@ -102,6 +117,7 @@ impl Config {
 #[derive(Exports, Clone, Debug, PartialEq)]
 pub struct Offer {
     /// The last answer of the service; a secret if `is_secret` says so.
+    #[export(secret_if = "is_secret")]
     content: OptionalSecret,
 }
 
@@ -131,7 +147,10 @@ impl Component for Http {
     async fn prepare(config: Config, cx: &Context<Self>, current: Option<&Self>) -> Result<(Prepared, Offer), Error> {
         let poller = Poller::new(config, cx, current.map(|current| &*current.poller)).await?;
         let at = Instant::now();
-        let offer = poller.poll().await?;
+        let offer = poller.poll().await.map_err(|failure| {
+            failure.log(cx.logger());
+            failure.to_string()
+        })?;
         Ok((Prepared { poller: Arc::new(poller), offer: offer.clone(), at }, offer))
     }
 
@@ -168,10 +187,10 @@ async fn run(poller: Arc<Poller>, turn: Turn<Http>, at: Instant, mut stop: Stop)
         };
         match answer {
             Ok(offer) => announce(&turn, &offer),
-            Err(error) => {
+            Err(failure) => {
                 turn.speak(|cx| {
-                    cx.logger().error("polling failed", &[("err", (&error).into())]);
-                    let message = format!("polling failed: {error}");
+                    failure.log(cx.logger());
+                    let message = format!("polling failed: {failure}");
                     cx.report_health(Some(Health::now(HealthState::Unhealthy, message)));
                 });
             }
@@ -222,27 +241,62 @@ impl Poller {
         Ok(Poller { config, client, method, headers, left_out })
     }
 
-    async fn poll(&self) -> Result<Offer, String> {
+    async fn poll(&self) -> Result<Offer, Failure> {
         let limit = self.config.poll_timeout;
-        let answer = tokio::time::timeout(limit, self.ask()).await;
-        answer
-            .unwrap_or_else(|_| Err(format!("performing request: no answer from {} within {limit:?}", self.config.url)))
+        let late = || Failure::Request(self.config.failed(&format!("no answer within {limit:?}")));
+        tokio::time::timeout(limit, self.ask()).await.unwrap_or_else(|_| Err(late()))
     }
 
-    async fn ask(&self) -> Result<Offer, String> {
+    async fn ask(&self) -> Result<Offer, Failure> {
+        let url = &self.config.url;
         let mut request = Request::new(Body::from(self.config.body.clone()));
         *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.config.url.to_uri().map_err(|error| format!("building request: {error}"))?;
+        *request.uri_mut() = url.to_uri().map_err(|error| Failure::Request(self.config.failed(&error)))?;
         *request.headers_mut() = self.headers.clone();
-        let response = self.client.request(request).await.map_err(|error| format!("performing request: {error}"))?;
+        let response = self.client.request(request).await;
+        let response = response.map_err(|error| Failure::Request(url.in_error(&error)))?;
         let status = response.status();
         if status != StatusCode::OK {
-            return Err(format!("unexpected status code {status}"));
+            return Err(Failure::Status(status));
         }
         let read = response.into_body().read(TEXT_BYTES_MAX).await;
-        let body = read.map_err(|error| format!("reading response: {error}"))?;
-        let text = std::str::from_utf8(&body).map_err(|_| "reading response: content is not valid UTF-8")?;
+        let body = read.map_err(|error| Failure::Body(error.to_string()))?;
+        let text = std::str::from_utf8(&body).map_err(|_| Failure::Body("content is not valid UTF-8".to_owned()))?;
         Ok(Offer { content: OptionalSecret { text: text.trim().into(), is_secret: self.config.is_secret } })
+    }
+}
+
+/// Why there is no answer to export.
+#[derive(Debug)]
+enum Failure {
+    /// There was none.
+    Request(String),
+    /// It was no success.
+    Status(StatusCode),
+    /// It did not arrive, or was not what can be exported.
+    Body(String),
+}
+
+impl Failure {
+    fn log(&self, logger: &Logger) {
+        match self {
+            Failure::Request(error) => logger.error("failed to perform request", &[("err", error.into())]),
+            Failure::Status(status) => {
+                let fields = [("status", status_text(*status).into())];
+                logger.error("unexpected status code from response", &fields);
+            }
+            Failure::Body(error) => logger.error("failed to read response", &[("err", error.into())]),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Request(error) => write!(f, "performing request: {error}"),
+            Failure::Status(status) => write!(f, "unexpected status code {}", status_text(*status)),
+            Failure::Body(error) => write!(f, "reading response: {error}"),
+        }
     }
 }
 
@@ -347,10 +401,53 @@ mod tests {
             "{error}"
         );
         assert!(!error.contains("hunter2"), "{error}");
-        let error = refused("url = \"\"").await;
-        assert_eq!(error, "building request: unsupported protocol scheme \"\"");
-        let error = refused("url = \"ftp://host\"").await;
-        assert!(error.ends_with("unsupported protocol scheme \"ftp\""), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_leads_nowhere_is_refused() {
+        for (url, error) in [
+            ("", "performing request: Get \"\": unsupported protocol scheme \"\""),
+            (
+                "ftp://host?a=hunter2",
+                "performing request: Get \"ftp://host/?a=xxxxx\": unsupported protocol scheme \"ftp\"",
+            ),
+            ("localhost:9009", "performing request: Get \"localhost:9009\": unsupported protocol scheme \"\""),
+            ("user:hunter2@host", "performing request: Get \"(not a url)\": unsupported protocol scheme \"\""),
+            ("http://host:hunter2", "performing request: Get \"(not a url)\": invalid url: invalid port number"),
+        ] {
+            let refused = refused(&format!("url = {url:?}")).await;
+            assert!(refused.ends_with(error), "{url}: {refused}");
+        }
+        let refused = refused("url = \"ftp://host\"\nmethod = \"PATCH\"").await;
+        assert!(refused.contains("Patch \"ftp://host/\""), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn what_of_the_address_was_made_from_a_secret_is_shown_nowhere() {
+        let (server, next) = service(200, "1").await;
+        let world = host("remote.http.x");
+        let names = [("found", corten_config::Value::string(server.url("/hunter2?t=hunter2")).marked(true))];
+        let text = format!("url = found\n{OFTEN}");
+        let unit = Unit::start_with(world.clone(), &DEFINITION, &text, &names).await.unwrap();
+        assert_eq!(server.seen()[0].target, "/hunter2?t=hunter2");
+        next.lock().0 = 500;
+        until("it is unhealthy", || world.health_text().contains("500")).await;
+        drop(server);
+        until("nobody is there", || world.health_text().contains("Get \"(secret)\": ")).await;
+        let shown = format!("{} {} {:?}", world.health_text(), world.logs(), unit.shown_arguments());
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn query_values_are_shown_as_an_argument_only() {
+        let address = closed();
+        let world = host("remote.http.x");
+        let text = format!("url = \"http://{address}/a?token=hunter2&x=hunter2#hunter2\"");
+        let error = Unit::start(world.clone(), &DEFINITION, &text).await.unwrap_err();
+        let shown = format!("Get \"http://{address}/a?token=xxxxx&x=xxxxx\": dial tcp {address}: connection refused");
+        assert_eq!(error, format!("performing request: {shown}"));
+        assert!(world.logs().contains("msg=\"failed to perform request\""), "{}", world.logs());
+        assert!(!world.logs().contains("hunter2"), "{}", world.logs());
     }
 
     #[tokio::test]
@@ -358,7 +455,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let error = refused(&format!("url = {url:?}\npoll_timeout = \"20ms\"")).await;
-        assert_eq!(error, format!("performing request: no answer from {url} within 20ms"));
+        assert_eq!(error, format!("performing request: Get \"{url}\": no answer within 20ms"));
     }
 
     #[tokio::test]
@@ -373,7 +470,8 @@ mod tests {
         let text = "unhealthy: polling failed: unexpected status code 503 Service Unavailable";
         until("it is unhealthy", || world.health_text() == text).await;
         assert_eq!(world.exported("content"), "\"2\"");
-        assert!(world.logs().contains("polling failed"), "{}", world.logs());
+        let line = "msg=\"unexpected status code from response\" component_id=remote.http.x status=\"503 Service Unavailable\"";
+        assert!(world.logs().contains(line), "{}", world.logs());
         *next.lock() = (200, "4".to_owned());
         until("the last is exported", || world.exported("content") == "\"4\"").await;
         assert_eq!(world.exports().len(), 3);

@@ -49,6 +49,7 @@ pub(crate) struct Options {
     pub(crate) defaults: Vec<(String, String)>,
     pub(crate) stability: Option<Ident>,
     pub(crate) deprecated: Option<String>,
+    pub(crate) secret_if: Option<String>,
     pub(crate) zero: bool,
     pub(crate) refusal: Option<Path>,
     pub(crate) ignore_case: bool,
@@ -93,6 +94,7 @@ impl Options {
             "ignore_case" => self.ignore_case = true,
             "refusal" => self.refusal = Some(meta.value()?.parse()?),
             "stability" => self.stability = Some(stability(meta.value()?.parse()?)?),
+            "secret_if" => self.secret_if = Some(meta.value()?.parse::<LitStr>()?.value()),
             "deprecated" => self.deprecated = Some(meta.value()?.parse::<LitStr>()?.value()),
             "defaults" => {
                 let content;

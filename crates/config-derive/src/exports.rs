@@ -30,7 +30,7 @@ fn row(field: &Field) -> syn::Result<Row> {
     let Some(ident) = &field.ident else { return Err(Error::new_spanned(field, "the fields need names")) };
     let doc = required_doc(&field.attrs, ident, "field")?;
     exclusive(&field.attrs, &["export"])?;
-    let options = Options::read(&field.attrs, "export", &["name", "stability", "deprecated"])?;
+    let options = Options::read(&field.attrs, "export", &["name", "stability", "deprecated", "secret_if"])?;
     let ty = &field.ty;
     let kind = quote!(::corten_config::schema::FieldKind::Attr {
         ty: <#ty as ::corten_config::decode::Typed>::TYPE,

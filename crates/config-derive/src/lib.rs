@@ -41,7 +41,9 @@ mod tests;
 /// `name` (otherwise the variant's in snake case), `stability` and `deprecated`.
 ///
 /// A method `fn check(&self) -> Result<(), CheckErrors>` of the type, if there is one, holds the rules between its
-/// fields: it is found by its name.
+/// fields: it is found by its name. So is `fn check_build(&self, minimum: Stability) -> Result<(), CheckErrors>`, for rules
+/// that the reference looks at only when it builds the component, so that at run time the text of the error says
+/// `building component`, and for those that depend on the level of stability that the user allows.
 #[proc_macro_derive(Arguments, attributes(arg, block, flatten, label))]
 pub fn arguments(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
@@ -50,7 +52,9 @@ pub fn arguments(input: TokenStream) -> TokenStream {
 
 /// Derives schema, documentation and conversion to a value of a component's exports.
 ///
-/// Each field has a doc comment. `#[export(...)]` takes `name`, `stability` and `deprecated`.
+/// Each field has a doc comment. `#[export(...)]` takes `name`, `stability` and `deprecated`. Of an optional secret
+/// `secret_if = "is_secret"` names the argument that says whether it is secret, so that a check which does not run the
+/// component knows it.
 #[proc_macro_derive(Exports, attributes(export))]
 pub fn exports(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);

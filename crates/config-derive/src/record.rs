@@ -88,6 +88,14 @@ pub(crate) fn record(input: &DeriveInput, rows: &[Row]) -> TokenStream {
                 use ::corten_config::arguments::NoCheck as _;
                 Self::check(self)
             }
+            fn check_build_rules(
+                &self,
+                minimum: ::corten_config::schema::Stability,
+            ) -> ::core::result::Result<(), ::corten_config::arguments::CheckErrors> {
+                #[allow(unused_imports)]
+                use ::corten_config::arguments::NoCheck as _;
+                Self::check_build(self, minimum)
+            }
         }
     }
 }
@@ -255,11 +263,13 @@ impl Row {
         let name = options.name.clone().unwrap_or_else(|| ident.unraw().to_string());
         let stability = options.stability_tokens();
         let deprecated = options.deprecated_tokens();
+        let secret_if = option(options.secret_if.as_ref());
         let tokens = quote!(::corten_config::schema::Field {
             name: #name,
             doc: #doc,
             stability: #stability,
             deprecated: #deprecated,
+            secret_if: #secret_if,
             kind: #tokens,
         });
         let name = matches!(kind, Kind::Attr | Kind::Block).then_some(name);

@@ -10,7 +10,7 @@ use std::fmt;
 use crate::decode::{self, Decode, Mismatches, Typed, ValueContext};
 use crate::encode;
 use crate::error::ValueError;
-use crate::schema::{Arity, BlockType, Body, FieldKind, GroupType, OneOfSchema, Schema, Shape, Slot, Words};
+use crate::schema::{Arity, BlockType, Body, FieldKind, GroupType, OneOfSchema, Schema, Shape, Slot, Stability, Words};
 use crate::value::Value;
 
 /// A struct with a table of its fields. Derived with [`Arguments`](macro@crate::Arguments) or [`Exports`](macro@crate::Exports).
@@ -26,6 +26,11 @@ pub trait Record: Sized + 'static {
     /// # Errors
     /// Every rule that does not hold.
     fn check_rules(&self) -> Result<(), CheckErrors>;
+    /// Checks what the reference checks when it builds the component: at run time the text of the error says so.
+    ///
+    /// # Errors
+    /// Every rule that does not hold.
+    fn check_build_rules(&self, minimum: Stability) -> Result<(), CheckErrors>;
 }
 
 /// The arguments of a component, or the contents of a block or object: see the derive of the same name.
@@ -65,6 +70,10 @@ impl Record for () {
     fn check_rules(&self) -> Result<(), CheckErrors> {
         Ok(())
     }
+
+    fn check_build_rules(&self, _: Stability) -> Result<(), CheckErrors> {
+        Ok(())
+    }
 }
 
 impl Arguments for () {}
@@ -86,6 +95,10 @@ impl<T: Record> Record for Box<T> {
     fn check_rules(&self) -> Result<(), CheckErrors> {
         (**self).check_rules()
     }
+
+    fn check_build_rules(&self, minimum: Stability) -> Result<(), CheckErrors> {
+        (**self).check_build_rules(minimum)
+    }
 }
 
 impl<T: Arguments> Arguments for Box<T> {}
@@ -99,12 +112,19 @@ pub struct RecordOps {
     pub field: for<'a> fn(&'a dyn Any, usize) -> Option<&'a dyn Any>,
     /// Checks the rules between the fields.
     pub check: fn(&dyn Any) -> Result<(), CheckErrors>,
+    /// Checks what the reference checks when it builds the component.
+    pub check_build: fn(&dyn Any, Stability) -> Result<(), CheckErrors>,
 }
 
 impl RecordOps {
     /// Those of a type.
     pub const fn of<T: Record>() -> Self {
-        RecordOps { assemble: assemble_slot::<T>, field: field_of_slot::<T>, check: check_slot::<T> }
+        RecordOps {
+            assemble: assemble_slot::<T>,
+            field: field_of_slot::<T>,
+            check: check_slot::<T>,
+            check_build: check_build_slot::<T>,
+        }
     }
 }
 
@@ -118,6 +138,10 @@ fn field_of_slot<T: Record>(value: &dyn Any, index: usize) -> Option<&dyn Any> {
 
 fn check_slot<T: Record>(value: &dyn Any) -> Result<(), CheckErrors> {
     value.downcast_ref::<T>().map_or(Ok(()), T::check_rules)
+}
+
+fn check_build_slot<T: Record>(value: &dyn Any, minimum: Stability) -> Result<(), CheckErrors> {
+    value.downcast_ref::<T>().map_or(Ok(()), |value| value.check_build_rules(minimum))
 }
 
 /// The fields of a struct in the making.
@@ -451,13 +475,23 @@ impl From<&str> for CheckErrors {
     }
 }
 
-/// What the derive calls when a type has no method `check` of its own: an inherent method of that name goes first.
+/// What the derive calls when a type has no such method of its own: an inherent method of that name goes first.
 pub trait NoCheck {
-    /// Holds always.
+    /// The rules between fields. Holds always.
     ///
     /// # Errors
     /// None.
     fn check(&self) -> Result<(), CheckErrors> {
+        Ok(())
+    }
+
+    /// The rules that the reference looks at when it builds the component, some of which depend on the level of stability
+    /// that the user allows. Holds always.
+    ///
+    /// # Errors
+    /// None.
+    fn check_build(&self, minimum: Stability) -> Result<(), CheckErrors> {
+        let _ = minimum;
         Ok(())
     }
 }

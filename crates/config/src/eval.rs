@@ -1,5 +1,6 @@
 //! Evaluation of expressions.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::literal;
 use crate::number::Number;
 use crate::ops::{self, Side};
 use crate::stdlib::{self, CallError};
+use crate::unknown::{self, IndexError, Part};
 use crate::value::{Data, Object, Type, Value};
 
 /// What the names in an expression stand for. What a scope does not know is looked for in the standard library.
@@ -117,12 +119,22 @@ fn part<'a>(expr: &'a Expr, step: &PathStep) -> Option<&'a Expr> {
 
 /// Evaluates an expression. Secrets mark everything that is made of them: see [`Value::sensitive`].
 pub fn evaluate(source: &SourceFile, expr: &Expr, scope: &dyn Scope) -> Result<Value, EvalError> {
-    Evaluator { source, scope }.expression(expr, 0)
+    Evaluator { source, scope, errors: None }.expression(expr, 0)
+}
+
+/// Evaluates an expression as far as it goes: what is wrong in one of its parts is noted, and that part is
+/// [unknown](crate::unknown).
+pub fn evaluate_all(source: &SourceFile, expr: &Expr, scope: &dyn Scope) -> (Value, Vec<EvalError>) {
+    let evaluator = Evaluator { source, scope, errors: Some(RefCell::default()) };
+    let value = evaluator.part(expr, 0).unwrap_or_else(|_| Value::unknown());
+    (value, evaluator.errors.map(RefCell::into_inner).unwrap_or_default())
 }
 
 struct Evaluator<'a> {
     source: &'a SourceFile,
     scope: &'a dyn Scope,
+    /// Where errors go so that the rest is evaluated; without it the first one ends the evaluation.
+    errors: Option<RefCell<Vec<EvalError>>>,
 }
 
 impl Evaluator<'_> {
@@ -157,6 +169,17 @@ impl Evaluator<'_> {
         Ok(value)
     }
 
+    /// A part of an expression whose errors say nothing about the others.
+    fn part(&self, expr: &Expr, depth: usize) -> Result<Value, EvalError> {
+        match (self.expression(expr, depth), &self.errors) {
+            (Err(error), Some(errors)) => {
+                errors.borrow_mut().push(error);
+                Ok(Value::unknown())
+            }
+            (result, _) => result,
+        }
+    }
+
     fn leaf(&self, expr: &Expr, depth: usize) -> Result<Value, EvalError> {
         match expr {
             Expr::Literal(literal) => self.literal(literal),
@@ -171,13 +194,13 @@ impl Evaluator<'_> {
             }
             Expr::Array(array) => {
                 let items: Result<Vec<Value>, EvalError> =
-                    array.elements.iter().map(|element| self.expression(element, depth + 1)).collect();
+                    array.elements.iter().map(|element| self.part(element, depth + 1)).collect();
                 Ok(Value::array(items?))
             }
             Expr::Object(object) => {
                 let mut fields = Object::new();
                 for field in &object.fields {
-                    fields.insert(Arc::clone(&field.name.text), self.expression(&field.value, depth + 1)?);
+                    fields.insert(Arc::clone(&field.name.text), self.part(&field.value, depth + 1)?);
                 }
                 Ok(Value::object(fields))
             }
@@ -192,14 +215,14 @@ impl Evaluator<'_> {
     fn apply(&self, node: &Expr, value: Value, depth: usize) -> Result<Value, EvalError> {
         match node {
             Expr::Binary(binary) => {
-                let right = self.expression(&binary.right, depth + 1)?;
+                let right = self.part(&binary.right, depth + 1)?;
                 ops::binary(&value, binary.op, &right).map_err(|(side, error)| {
                     self.fault(&error, if side == Side::Left { &binary.left } else { &binary.right })
                 })
             }
             Expr::Access(access) => self.access(access, &value),
             Expr::Index(index) => {
-                let place = self.expression(&index.index, depth + 1)?;
+                let place = self.part(&index.index, depth + 1)?;
                 self.index(index, &value, &place)
             }
             Expr::Call(call) => self.call(call, &value, depth),
@@ -226,22 +249,34 @@ impl Evaluator<'_> {
 
     fn access(&self, access: &corten_syntax::Access, value: &Value) -> Result<Value, EvalError> {
         let name = &access.name;
+        let missing = || self.message(name.span, format!("field {} does not exist", quote(&name.text)));
+        match unknown::field(value, &name.text) {
+            None => {}
+            Some(Part::Is(field)) => return Ok(field),
+            Some(Part::Missing) => return Err(missing()),
+            Some(Part::None(Type::Capsule)) => return Err(self.not_a_container(value, &access.value)),
+            Some(Part::None(ty)) => return Err(self.fault(&unknown::no_field(&name.text, ty, value), &access.value)),
+        }
         match value.ty() {
             Type::Object | Type::Capsule => match value.to_object() {
                 Some(fields) => match fields.get(&name.text) {
                     Some(field) => Ok(field.clone().marked(value.sensitive)),
-                    None => Err(self.message(name.span, format!("field {} does not exist", quote(&name.text)))),
+                    None => Err(missing()),
                 },
                 None => Err(self.not_a_container(value, &access.value)),
             },
-            ty => {
-                let message = format!("cannot access field {} on value of type {ty}", quote(&name.text));
-                Err(self.fault(&ValueError::new(value, message), &access.value))
-            }
+            ty => Err(self.fault(&unknown::no_field(&name.text, ty, value), &access.value)),
         }
     }
 
     fn index(&self, node: &corten_syntax::Index, value: &Value, place: &Value) -> Result<Value, EvalError> {
+        if let Some(result) = unknown::index(value, place) {
+            return result.map_err(|error| match error {
+                IndexError::Container(error) => self.fault(&error, &node.value),
+                IndexError::NotAContainer => self.not_a_container(value, &node.value),
+                IndexError::Place(error) => self.fault(&error, &node.index),
+            });
+        }
         // What is chosen by a secret says something about it.
         let sensitive = place.holds_secret();
         match value.ty() {
@@ -274,11 +309,16 @@ impl Evaluator<'_> {
     }
 
     fn call(&self, call: &corten_syntax::Call, value: &Value, depth: usize) -> Result<Value, EvalError> {
-        let Data::Function(function) = value.data else {
-            return Err(self.fault(&ValueError::expected(Type::Function, value), &call.function));
-        };
-        let args: Result<Vec<Value>, EvalError> = call.args.iter().map(|arg| self.expression(arg, depth + 1)).collect();
-        function.invoke(&args?).map_err(|error| match error {
+        if let Some(ty) = unknown::known_type(value)
+            && ty != Type::Function
+        {
+            let message = format!("should be {}, got {ty}", Type::Function);
+            return Err(self.fault(&ValueError::new(value, message), &call.function));
+        }
+        let args: Result<Vec<Value>, EvalError> = call.args.iter().map(|arg| self.part(arg, depth + 1)).collect();
+        let args = args?;
+        let Data::Function(function) = value.data else { return Ok(Value::unknown()) };
+        function.invoke(&args).map_err(|error| match error {
             CallError::Argument { index, error } => self.fault(&error, call.args.get(index).unwrap_or(&call.function)),
             CallError::Failed(message) => self.fault(&ValueError::new(value, message), &call.function),
             CallError::Message(message) => self.message(call.function.span(), message),
@@ -540,6 +580,22 @@ mod tests {
             assert_eq!(value, value.clone());
             assert!(!value.holds_secret() && !value.to_string().is_empty() && !crate::render::json(&value).is_empty());
         }
+    }
+
+    #[test]
+    fn rows_as_long_as_the_parser_allows_are_evaluated_on_a_small_stack() {
+        let work = || {
+            let length = corten_syntax::CHAIN_MAX;
+            let sum = eval(&format!("1{}", " + 1".repeat(length)), &()).unwrap();
+            assert_eq!(sum, Value::int(length as i64 + 1));
+            let unknown = Object::from([(Arc::from("x"), Value::unknown())]);
+            for text in [format!("x{}", ".x".repeat(length)), format!("x{}", " + x".repeat(length))] {
+                assert!(eval(&text, &unknown).unwrap().is_unknown());
+            }
+            let error = eval(&format!("1{} + true", " + 1".repeat(length - 1)), &()).unwrap_err().to_string();
+            assert!(error.contains(": true should be one of [number string capsule]"), "{error}");
+        };
+        std::thread::Builder::new().stack_size(768 * 1024).spawn(work).unwrap().join().unwrap();
     }
 
     /// A capsule that may present itself as an object.

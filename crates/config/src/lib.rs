@@ -20,6 +20,7 @@ pub mod ops;
 pub mod render;
 pub mod schema;
 pub mod stdlib;
+pub mod unknown;
 pub mod value;
 
 // A trait and its derive have one name, so that one import brings both.

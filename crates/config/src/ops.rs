@@ -7,6 +7,7 @@ use corten_syntax::{BinaryOp, UnaryOp};
 
 use crate::error::ValueError;
 use crate::limits::TEXT_BYTES_MAX;
+use crate::unknown;
 use crate::value::{Data, OptionalSecret, Type, Value};
 
 /// Which operand of an operator is at fault.
@@ -19,7 +20,7 @@ pub enum Side {
 }
 
 /// What a binary operator takes, in the order in which diagnostics list it; nothing for those that take everything.
-fn accepted(op: BinaryOp) -> Option<&'static [Type]> {
+pub(crate) fn accepted(op: BinaryOp) -> Option<&'static [Type]> {
     Some(match op {
         BinaryOp::Or | BinaryOp::And => &[Type::Bool],
         BinaryOp::Add => &[Type::Number, Type::String, Type::Capsule],
@@ -29,8 +30,20 @@ fn accepted(op: BinaryOp) -> Option<&'static [Type]> {
     })
 }
 
+/// The text about an operand of a type that an operator does not take.
+pub(crate) fn not_accepted(op: BinaryOp, accepted: &[Type], got: Type) -> String {
+    let names: Vec<&str> = accepted.iter().map(|ty| ty.name()).collect();
+    format!("should be one of [{}] for binop {}, got {got}", names.join(" "), op.as_str())
+}
+
+/// The text about a division by zero, of integers and of other numbers.
+pub(crate) const DIVIDE_BY_ZERO: &str = "divide by zero error";
+
 /// Applies a unary operator.
 pub fn unary(op: UnaryOp, value: &Value) -> Result<Value, ValueError> {
+    if let Some(result) = unknown::unary(op, value) {
+        return result;
+    }
     let result = match (op, &value.data) {
         (UnaryOp::Not, Data::Bool(value)) => Value::bool(!value),
         (UnaryOp::Not, _) => return Err(ValueError::expected(Type::Bool, value)),
@@ -42,6 +55,9 @@ pub fn unary(op: UnaryOp, value: &Value) -> Result<Value, ValueError> {
 
 /// Applies a binary operator. What is made from a secret is marked.
 pub fn binary(left: &Value, op: BinaryOp, right: &Value) -> Result<Value, (Side, ValueError)> {
+    if let Some(result) = unknown::binary(left, op, right) {
+        return result;
+    }
     let sensitive = left.holds_secret() || right.holds_secret();
     let (l, r) = unwrap_secrets(left, right);
     let Some(accepted) = accepted(op) else {
@@ -49,16 +65,13 @@ pub fn binary(left: &Value, op: BinaryOp, right: &Value) -> Result<Value, (Side,
     };
     for (side, value, shown) in [(Side::Left, &l, left), (Side::Right, &r, right)] {
         if !accepted.contains(&value.ty()) {
-            let names: Vec<&str> = accepted.iter().map(|ty| ty.name()).collect();
-            let message =
-                format!("should be one of [{}] for binop {}, got {}", names.join(" "), op.as_str(), value.ty());
-            return Err((side, ValueError::new(shown, message)));
+            return Err((side, ValueError::new(shown, not_accepted(op, accepted, value.ty()))));
         }
     }
     if l.ty() != r.ty() {
         return Err((Side::Right, ValueError { found: right.clone(), ..ValueError::expected(l.ty(), &r) }));
     }
-    let zero = || (Side::Right, ValueError::new(right, "divide by zero error"));
+    let zero = || (Side::Right, ValueError::new(right, DIVIDE_BY_ZERO));
     let too_large = || (Side::Right, ValueError::new(right, too_large_text("text")));
     let result = match (&l.data, op, &r.data) {
         (Data::Bool(a), BinaryOp::Or, Data::Bool(b)) => Value::bool(*a || *b),

@@ -115,6 +115,8 @@ pub struct Field {
     pub stability: Stability,
     /// What to use instead, if the field is deprecated.
     pub deprecated: Option<&'static str>,
+    /// Of an export that may be secret: the argument that says whether it is.
+    pub secret_if: Option<&'static str>,
     /// What it is.
     pub kind: FieldKind,
 }
@@ -409,6 +411,16 @@ impl Schema {
             FieldKind::Flatten { schema, .. } => schema().find(name),
             FieldKind::Group { .. } | FieldKind::Label => None,
             _ => (field.name == name).then_some(field),
+        })
+    }
+
+    /// Whether the name of a block begins so.
+    pub(crate) fn begins_name(&self, prefix: &str) -> bool {
+        self.fields.iter().any(|field| match field.kind {
+            FieldKind::Flatten { schema, .. } => schema().begins_name(prefix),
+            FieldKind::Group { prefix: group, .. } => format!("{group}.").starts_with(prefix),
+            FieldKind::Attr { .. } | FieldKind::Block { .. } => field.name.starts_with(prefix),
+            FieldKind::Label => false,
         })
     }
 

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
+use http::StatusCode;
 use url::Url;
 
 /// What kind of failure an [`Error`] is: what a caller decides by.
@@ -156,48 +157,83 @@ pub(crate) fn describe_io(error: &io::Error) -> String {
     }
 }
 
-/// A URL that may be shown: user information, query values and the fragment are taken out.
+/// A status as it is written on the wire, `404 Not Found`; one that nobody has named is its number alone.
+pub fn status_text(status: StatusCode) -> String {
+    match status.canonical_reason() {
+        Some(reason) => format!("{} {reason}", status.as_str()),
+        None => status.as_str().to_owned(),
+    }
+}
+
+/// What stands in the place of what is not shown.
+const MASK: &str = "xxxxx";
+
+/// A URL that may be shown: user information, query values and the fragment are taken out, host and port stay.
 ///
-/// Names of query parameters stay, because they help to recognise the request. Text that is not a URL is replaced as
-/// a whole, since nothing is known of where a secret in it would be.
+/// Names of query parameters stay, because they help to recognise the request. Of a text without a scheme only
+/// `host:port` is known for what it is, `localhost:9009/path`; any other text that is no URL is replaced as a whole,
+/// since nothing is known of where a secret in it would be.
 pub fn redact_url(url: &str) -> String {
-    const MASK: &str = "xxxxx";
-    let Ok(url) = Url::parse(url) else { return "(not a url)".to_owned() };
-    let mut out = String::with_capacity(url.as_str().len());
+    let mut out = String::with_capacity(url.len());
+    let url = match Url::parse(url) {
+        // Without `//` the word before the colon is no scheme of anything that is asked for here: `localhost:9009`.
+        Ok(url) if url.has_authority() => url,
+        _ => return redact_without_scheme(url).unwrap_or_else(|| "(not a url)".to_owned()),
+    };
     out.push_str(url.scheme());
-    out.push(':');
-    if url.has_authority() {
-        out.push_str("//");
-        if !url.username().is_empty() || url.password().is_some() {
-            out.push_str(MASK);
-            out.push('@');
-        }
-        out.push_str(url.host_str().unwrap_or_default());
-        if let Some(port) = url.port() {
-            out.push(':');
-            out.push_str(&port.to_string());
-        }
-    } else if url.cannot_be_a_base() {
-        // Such as `mailto:` or a mistyped `user:password@host`: there is no part of it that is known to be harmless.
+    out.push_str("://");
+    if !url.username().is_empty() || url.password().is_some() {
         out.push_str(MASK);
-        return out;
+        out.push('@');
+    }
+    out.push_str(url.host_str().unwrap_or_default());
+    if let Some(port) = url.port() {
+        out.push(':');
+        out.push_str(&port.to_string());
     }
     out.push_str(url.path());
-    if let Some(query) = url.query() {
-        out.push('?');
-        for (index, pair) in query.split('&').enumerate() {
-            if index > 0 {
-                out.push('&');
-            }
-            // A pair without `=` is a value as likely as a name.
-            if let Some((name, _)) = pair.split_once('=') {
-                out.push_str(name);
-                out.push('=');
-            }
-            out.push_str(MASK);
-        }
-    }
+    push_redacted_query(&mut out, url.query());
     out
+}
+
+/// `host:port`, with a path and a query, in the form that may be shown. Nothing for any other text.
+fn redact_without_scheme(text: &str) -> Option<String> {
+    let text = text.split('#').next().unwrap_or_default();
+    let (text, query) = text.split_once('?').map_or((text, None), |(text, query)| (text, Some(query)));
+    let (authority, path) = text.split_at(text.find('/').unwrap_or(text.len()));
+    let (user, address) = authority.rsplit_once('@').map_or((None, authority), |(user, rest)| (Some(user), rest));
+    let (host, port) = address.rsplit_once(':')?;
+    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
+    };
+    let is_port = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    // An `@` further on may end a password that was not written as a URL demands.
+    if !is_host || !is_port || path.contains(['@', '\\']) || query.is_some_and(|query| query.contains('@')) {
+        return None;
+    }
+    let mut out = String::with_capacity(text.len());
+    if user.is_some() {
+        out.push_str(MASK);
+        out.push('@');
+    }
+    out.push_str(address);
+    out.push_str(path);
+    push_redacted_query(&mut out, query);
+    Some(out)
+}
+
+fn push_redacted_query(out: &mut String, query: Option<&str>) {
+    let Some(query) = query else { return };
+    for (index, pair) in query.split('&').enumerate() {
+        out.push(if index == 0 { '?' } else { '&' });
+        // A pair without `=` is a value as likely as a name.
+        if let Some((name, _)) = pair.split_once('=') {
+            out.push_str(name);
+            out.push('=');
+        }
+        out.push_str(MASK);
+    }
 }
 
 #[cfg(test)]
@@ -215,12 +251,33 @@ mod tests {
             ("https://host/a?token=s3cret&x=1#frag", "https://host/a?token=xxxxx&x=xxxxx"),
             ("https://host/a?s3cret", "https://host/a?xxxxx"),
             ("http://[::1]:80/a", "http://[::1]/a"),
-            ("user:hunter2@host", "user:xxxxx"),
+            ("localhost:9009", "localhost:9009"),
+            ("localhost:9009/a?token=s3cret&s3cret#frag", "localhost:9009/a?token=xxxxx&xxxxx"),
+            ("127.0.0.1:9009/a", "127.0.0.1:9009/a"),
+            ("[::1]:9009", "[::1]:9009"),
+            ("user:hunter2@localhost:9009/a", "xxxxx@localhost:9009/a"),
+            ("user:hun@ter2@localhost:9009", "xxxxx@localhost:9009"),
+            // Without a port it may all be a password.
+            ("user:hunter2@host", "(not a url)"),
+            ("localhost:hunter2", "(not a url)"),
+            ("localhost:99999", "(not a url)"),
+            ("user:12/hunter2@localhost:9009", "(not a url)"),
+            ("user:12?hunter2@localhost:9009", "(not a url)"),
+            ("mailto:hunter2@host", "(not a url)"),
+            ("user:/hunter2@host", "(not a url)"),
+            ("http://user:hun/ter2@host:80/", "(not a url)"),
+            ("hunter2", "(not a url)"),
             ("not a url with hunter2", "(not a url)"),
             ("", "(not a url)"),
         ] {
             assert_eq!(redact_url(url), shown, "{url}");
         }
+    }
+
+    #[test]
+    fn a_status_is_shown_with_its_name_if_it_has_one() {
+        assert_eq!(status_text(StatusCode::NOT_FOUND), "404 Not Found");
+        assert_eq!(status_text(StatusCode::from_u16(599).unwrap()), "599");
     }
 
     #[test]
@@ -247,6 +304,22 @@ mod tests {
             let shown = redact_url(&format!("{scheme}://{user}@host/p?{name}={value}&{value}#{fragment}"));
             // No other part of the URL holds this pair of letters.
             prop_assert!(!shown.contains("QZ"), "{shown}");
+            let shown = redact_url(&format!("{user}@host:1/p?{name}={value}&{value}#{fragment}"));
+            prop_assert!(!shown.contains("QZ"), "{shown}");
+        }
+
+        #[test]
+        fn host_and_port_are_always_shown(
+            scheme in "(https?://)?",
+            user in "([a-z]{1,4}:[a-z0-9]{1,4}@)?",
+            host in "[a-z]([a-z0-9]{0,8}|[a-z0-9.]{1,8}[a-z])",
+            port in 1_000_u16..,
+            rest in "(/[a-z/]{0,6})?([?][a-z]{1,4}=[a-z]{1,4})?",
+        ) {
+            let shown = redact_url(&format!("{scheme}{user}{host}:{port}{rest}"));
+            let masked = if user.is_empty() { "" } else { "xxxxx@" };
+            let address = format!("{masked}{host}:{port}");
+            prop_assert!(shown.strip_prefix(&scheme).is_some_and(|shown| shown.starts_with(&address)), "{shown}");
         }
     }
 }

@@ -39,7 +39,7 @@ pub use cloud::{
 pub use config::{Authorization, BasicAuth, ClientConfig, Headers, OAuth2, ProxyConfig, ProxyUrl, TlsConfig};
 pub use connect::Dialer;
 pub use corten_config::decode::Secret;
-pub use error::{Error, ErrorKind, redact_url};
+pub use error::{Error, ErrorKind, redact_url, status_text};
 pub use proxy::NoProxy;
 pub use server::{
     BasicAuthFilter, BodyFailure, ConnectionInfo, Handler, Listener, OnError, Peer, ReceiverHttp, ReceiverTls,

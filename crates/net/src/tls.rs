@@ -3,11 +3,11 @@
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion};
+use rustls::{RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 
 use crate::config::TlsConfig;
@@ -199,6 +199,37 @@ pub(crate) fn client_tls(config: &TlsConfig, material: &Material, http2: bool) -
     Ok(ClientTls { origin: Arc::new(origin), proxy, server_name })
 }
 
+/// The half of a certificate verifier that is the same in all of them, of servers and of clients: the peer must hold the
+/// key of the certificate that it shows. rustls asks for it in two traits, with the same methods.
+macro_rules! verify_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            cert: &rustls::pki_types::CertificateDer<'_>,
+            signature: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+            let algorithms = &$crate::tls::provider().signature_verification_algorithms;
+            rustls::crypto::verify_tls12_signature(message, cert, signature, algorithms)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &rustls::pki_types::CertificateDer<'_>,
+            signature: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+            let algorithms = &$crate::tls::provider().signature_verification_algorithms;
+            rustls::crypto::verify_tls13_signature(message, cert, signature, algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+            $crate::tls::provider().signature_verification_algorithms.supported_schemes()
+        }
+    };
+}
+pub(crate) use verify_signatures;
+
 /// The verifier of `insecure_skip_verify`: the peer must hold the key of the certificate that it shows, no more.
 #[derive(Debug)]
 struct AnyServer;
@@ -215,27 +246,7 @@ impl ServerCertVerifier for AnyServer {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signature, &provider().signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signature, &provider().signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
+    verify_signatures!();
 }
 
 /// The verifier for configured certificate authorities.
@@ -271,27 +282,7 @@ impl ServerCertVerifier for ConfiguredRoots {
         if valid { Ok(ServerCertVerified::assertion()) } else { Err(refused) }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, cert, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, cert, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
+    verify_signatures!();
 }
 
 /// The first and last second, since the epoch, in which a certificate is valid (RFC 5280, 4.1). `None` when the bytes
@@ -372,6 +363,67 @@ fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
 }
 
 #[cfg(test)]
+pub(crate) mod testing {
+    use std::io::Cursor;
+
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::pki_types::PrivatePkcs8KeyDer;
+    use rustls::sign::{CertifiedKey, SingleCertAndKey};
+
+    use super::*;
+
+    /// A certificate for `localhost`, and its PEM text.
+    pub(crate) struct Made {
+        pub(crate) pem: String,
+        cert: CertificateDer<'static>,
+        key: KeyPair,
+    }
+
+    pub(crate) fn made() -> Made {
+        let key = KeyPair::generate().unwrap();
+        let cert = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+        Made { pem: cert.pem(), cert: cert.der().clone(), key }
+    }
+
+    /// Shows the certificate of the first and signs with the key of the second: what a thief of a certificate can do.
+    pub(crate) fn shows(cert: &Made, key: &Made) -> Arc<SingleCertAndKey> {
+        let key = PrivatePkcs8KeyDer::from(key.key.serialize_der()).into();
+        let key = provider().key_provider.load_private_key(key).unwrap();
+        Arc::new(SingleCertAndKey::from(CertifiedKey::new(vec![cert.cert.clone()], key)))
+    }
+
+    /// Lets a client and a server shake hands in memory: what the side that refuses says.
+    pub(crate) fn handshake(
+        client: Arc<rustls::ClientConfig>,
+        server: Arc<rustls::ServerConfig>,
+    ) -> Result<(), String> {
+        let mut client = rustls::ClientConnection::new(client, ServerName::try_from("localhost").unwrap()).unwrap();
+        let mut server = rustls::ServerConnection::new(server).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut bytes = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut bytes).unwrap();
+            }
+            let mut sent = Cursor::new(bytes);
+            while (sent.position() as usize) < sent.get_ref().len() {
+                server.read_tls(&mut sent).unwrap();
+                server.process_new_packets().map_err(|error| format!("server: {error}"))?;
+            }
+            let mut bytes = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut bytes).unwrap();
+            }
+            let mut sent = Cursor::new(bytes);
+            while (sent.position() as usize) < sent.get_ref().len() {
+                client.read_tls(&mut sent).unwrap();
+                client.process_new_packets().map_err(|error| format!("client: {error}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
@@ -410,6 +462,28 @@ mod tests {
             params.not_before = date_time_ymd(from.0, from.1, from.2);
             params.not_after = date_time_ymd(to.0, to.1, to.2);
             assert_eq!(validity(params.self_signed(&key).unwrap().der()), Some(seconds), "{from:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_does_not_hold_the_key_of_its_certificate_is_refused_even_without_verification() {
+        let (own, other) = (testing::made(), testing::made());
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let server = |resolver| {
+                let builder = rustls::ServerConfig::builder_with_provider(provider().clone());
+                let builder = builder.with_protocol_versions(&[version]).unwrap().with_no_client_auth();
+                Arc::new(builder.with_cert_resolver(resolver))
+            };
+            for config in [
+                TlsConfig { insecure_skip_verify: true, ..TlsConfig::default() },
+                TlsConfig { ca_pem: own.pem.clone(), ..TlsConfig::default() },
+            ] {
+                let client = client_tls(&config, &Material::read(&config).unwrap(), false).unwrap().origin;
+                let honest = testing::handshake(client.clone(), server(testing::shows(&own, &own)));
+                assert_eq!(honest, Ok(()), "{version:?} {config:?}");
+                let thief = testing::handshake(client, server(testing::shows(&own, &other))).unwrap_err();
+                assert_eq!(thief, "client: invalid peer certificate: BadSignature", "{version:?} {config:?}");
+            }
         }
     }
 

@@ -6,19 +6,24 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use corten_component::definition::{ErasedArguments, Prepared};
+use corten_component::definition::Prepared;
 use corten_component::metrics::{Counter, Gauge, Histogram, Kind, Registry, Snapshot, Vector};
 use corten_component::{Definition, Driver, Health, HealthBoard, HealthState, Host, Logger, Services};
 use corten_config::decode::{DecodeContext, DecodeErrors};
-use corten_config::eval::Scope;
-use corten_config::value::{Object, Value};
+use corten_config::value::Value;
 use corten_syntax::{Block, Diagnostic, Diagnostics};
 use parking_lot::{Mutex, RwLock};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex as AsyncMutex, RwLock as AsyncRwLock, Semaphore, mpsc};
 
-use crate::graph::{Catalog, NodeKind, Permissions, Plan, check_contents, deprecated_function, plan};
+use crate::graph::{
+    Catalog, DEPRECATED_FUNCTION, NodeKind, Permissions, Plan, check_contents, check_scope, deprecated_functions, plan,
+    unknown_exports,
+};
+use crate::scope::ExportScope;
 use crate::source::{self, Source, SourceError};
 
 /// The most nodes that are evaluated at the same time because exports changed.
@@ -26,6 +31,9 @@ const EVALUATIONS_MAX: usize = 4;
 
 /// An evaluation that takes longer than this is counted as slow.
 const SLOW_EVALUATION: Duration = Duration::from_secs(60);
+
+/// How often a component that takes long to end is told of.
+const SLOW_SHUTDOWN: Duration = Duration::from_secs(60);
 
 const EVALUATION_BUCKETS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 
@@ -128,13 +136,22 @@ impl ExportCell {
         self.value.lock().clone()
     }
 
+    /// For exports that whoever refers to the node was prepared with.
+    fn set_known(&self, value: Value) {
+        *self.value.lock() = value;
+    }
+
+    fn tell(&self) {
+        let _ = self.changed.send(Arc::clone(&self.id));
+    }
+
     fn set(&self, value: Value) {
         let mut current = self.value.lock();
         if *current != value {
             *current = value;
             drop(current);
             // The queue holds at most one entry a change that really happened; whoever reads it collects them.
-            let _ = self.changed.send(Arc::clone(&self.id));
+            self.tell();
         }
     }
 }
@@ -194,7 +211,7 @@ struct ControllerMetrics {
     evaluation: Histogram,
     wait: Histogram,
     queue_size: Gauge,
-    slow: Vector<Gauge>,
+    slow: Vector<Counter>,
     connections: Vector<Gauge>,
     last_load_successful: Gauge,
     last_load_success_time: Gauge,
@@ -224,14 +241,14 @@ impl ControllerMetrics {
                 "alloy_component_evaluation_queue_size",
                 "Tracks the number of components waiting to be evaluated in the worker pool",
             ),
-            slow: registry.gauges(
+            slow: registry.counters(
                 "alloy_component_evaluation_slow_seconds",
                 "Number of seconds spent evaluating components that take longer than 1 minute to evaluate",
                 &["component_id"],
             ),
             connections: registry.gauges(
                 "alloy_component_graph_connection",
-                "Connections between components in the dependency graph",
+                "Indicates that two components are connected in the graph",
                 &["from", "to"],
             ),
             last_load_successful: registry.gauge("alloy_config_last_load_successful", "Config loaded successfully."),
@@ -255,6 +272,8 @@ struct Change {
     node: Arc<Node>,
     /// Nothing where the node stays as it is.
     prepared: Option<Prepared>,
+    /// The exports with which the nodes that refer to it were prepared.
+    exports: Value,
 }
 
 impl Controller {
@@ -312,11 +331,8 @@ impl Controller {
     pub async fn load_source(&self, source: Source) -> Result<(), LoadError> {
         let _exclusive = self.load_lock.write().await;
         self.metrics.evaluating.set(1.0);
-        let started = Instant::now();
-        self.options.logger.info("starting complete graph evaluation", &[]);
         let result = self.load_locked(&source).await;
         self.metrics.evaluating.set(0.0);
-        self.options.logger.info("finished complete graph evaluation", &[("duration", started.elapsed().into())]);
         result.map_err(LoadError::Invalid)?;
         self.options.logger.info("scheduling loaded components and services", &[]);
         self.metrics.config_hash.clear();
@@ -326,34 +342,43 @@ impl Controller {
     }
 
     async fn load_locked(&self, source: &Source) -> Result<(), Diagnostics> {
+        let started = Instant::now();
         let plan = plan(&source.blocks, &self.options.catalog, self.permissions())?;
-        let changes = self.prepare_all(&plan).await?;
-        self.commit_all(&plan, changes).await;
         self.warn_of_deprecated(&plan);
-        Ok(())
+        let logger = self.options.logger.with(&[("trace_id", &trace_id())]);
+        logger.info("starting complete graph evaluation", &[]);
+        let result = match self.prepare_all(&plan, &logger).await {
+            Ok(changes) => {
+                self.commit_all(&plan, changes).await;
+                Ok(())
+            }
+            Err(diagnostics) => Err(diagnostics),
+        };
+        logger.info("finished complete graph evaluation", &[("duration", started.elapsed().into())]);
+        result
     }
 
     /// The first step of a load. Nothing that runs changes.
-    async fn prepare_all(&self, plan: &Plan) -> Result<Vec<Change>, Diagnostics> {
+    async fn prepare_all(&self, plan: &Plan, logger: &Logger) -> Result<Vec<Change>, Diagnostics> {
         let mut diagnostics = Diagnostics::new();
         let mut changes: Vec<Option<Change>> = Vec::new();
         let mut prospective: Vec<Option<Value>> = Vec::new();
-        for planned in &plan.nodes {
+        let mut unknown: Option<Vec<Value>> = None;
+        for (at, planned) in plan.nodes.iter().enumerate() {
             let existing = self.graph.read().by_id.get(planned.id.as_str()).cloned();
             let node = existing.unwrap_or_else(|| self.new_node(planned));
             if planned.dependencies.iter().any(|d| prospective[*d].is_none()) {
-                // What this refers to failed, so that its own values cannot be known; what can be said without them is.
-                let alone = Plan { nodes: vec![without_references(planned)] };
-                for diagnostic in check_contents(&alone, self.permissions()).into_iter() {
-                    if diagnostic.severity == corten_syntax::Severity::Error {
-                        diagnostics.push(diagnostic);
-                    }
+                // What this refers to failed, so that not all values can be known; what can be said without them is.
+                let unknown = unknown.get_or_insert_with(|| unknown_exports(plan));
+                let scope = check_scope(plan, at, |d| prospective[d].clone().unwrap_or_else(|| unknown[d].clone()));
+                for diagnostic in check_contents(planned, &scope, self.permissions()) {
+                    diagnostics.push(diagnostic);
                 }
                 prospective.push(None);
                 changes.push(None);
                 continue;
             }
-            let scope = ScopeOf::new(
+            let scope = ExportScope::new(
                 planned
                     .dependencies
                     .iter()
@@ -362,22 +387,24 @@ impl Controller {
             let started = Instant::now();
             match self.prepare_node(&node, &planned.block, &scope).await {
                 Ok(prepared) => {
-                    prospective.push(Some(match &prepared {
+                    let exports = match &prepared {
                         Some(prepared) => prepared.exports.clone(),
                         None => node.exports(),
-                    }));
-                    changes.push(Some(Change { node, prepared }));
-                    let fields = [("node_id", (&planned.id).into()), ("duration", started.elapsed().into())];
-                    self.options.logger.info("finished node evaluation", &fields);
+                    };
+                    prospective.push(Some(exports.clone()));
+                    changes.push(Some(Change { node, prepared, exports }));
                 }
-                Err(errors) => {
-                    for diagnostic in errors {
+                Err(failure) => {
+                    failure.log(logger, &planned.id);
+                    for diagnostic in failure.diagnostics {
                         diagnostics.push(diagnostic);
                     }
                     prospective.push(None);
                     changes.push(None);
                 }
             }
+            let fields = [("node_id", (&planned.id).into()), ("duration", started.elapsed().into())];
+            logger.info("finished node evaluation", &fields);
         }
         if diagnostics.has_errors() {
             return Err(diagnostics);
@@ -390,20 +417,27 @@ impl Controller {
         &self,
         node: &Node,
         block: &Arc<Block>,
-        scope: &ScopeOf,
-    ) -> Result<Option<Prepared>, Diagnostics> {
+        scope: &ExportScope,
+    ) -> Result<Option<Prepared>, Failure> {
         let driver = node.driver.lock().await;
-        let arguments = self.decode(node, &**driver, block, scope)?;
+        let step = match (node.kind, driver.is_running()) {
+            (NodeKind::Service, _) => "updating service",
+            (_, true) => "updating component",
+            (_, false) => "building component",
+        };
+        let arguments = driver
+            .decode(block, &DecodeContext { scope, minimum: self.options.services.stability })
+            .map_err(|errors| Failure::of_decoding(&errors, node.kind, step, block))?;
         if driver.is_current(&arguments) {
             return Ok(None);
         }
         for text in &arguments.deprecated {
             node.host.logger.warn(text, &[]);
         }
-        let step = if driver.is_running() { "updating component" } else { "building component" };
         let failed = |error: &dyn std::fmt::Display| {
-            let text = format!("{}: {step}: {error}", failure_prefix(node.kind));
-            Diagnostics::from_iter([Diagnostic::error(&block.source, block.span, text)])
+            let text = format!("{step}: {error}");
+            let message = format!("{}: {text}", failure_prefix(node.kind));
+            Failure { diagnostics: Diagnostic::error(&block.source, block.span, message).into(), text }
         };
         let prepare = std::panic::AssertUnwindSafe(driver.prepare(arguments));
         match futures_util::FutureExt::catch_unwind(prepare).await {
@@ -411,17 +445,6 @@ impl Controller {
             Ok(Err(error)) => Err(failed(&error)),
             Err(panic) => Err(failed(&format!("panicked: {}", corten_component::task::panic_text(&*panic)))),
         }
-    }
-
-    fn decode(
-        &self,
-        node: &Node,
-        driver: &dyn Driver,
-        block: &Arc<Block>,
-        scope: &ScopeOf,
-    ) -> Result<ErasedArguments, Diagnostics> {
-        let cx = DecodeContext { scope, minimum: self.options.services.stability };
-        driver.decode(block, &cx).map_err(|errors| placed(&errors, node.kind, block))
     }
 
     fn new_node(&self, planned: &crate::graph::PlannedNode) -> Arc<Node> {
@@ -467,10 +490,16 @@ impl Controller {
     /// is gone.
     async fn commit_all(&self, plan: &Plan, changes: Vec<Change>) {
         let mut graph = Graph::default();
+        let mut prepared_with = Vec::new();
         for change in changes {
-            if let Some(prepared) = change.prepared {
-                commit_node(&change.node, prepared).await;
+            match change.prepared {
+                Some(prepared) => {
+                    change.node.exports.set_known(prepared.exports.clone());
+                    commit_node(&change.node, prepared).await;
+                }
+                None => change.node.host.health.set_evaluation(evaluated()),
             }
+            prepared_with.push(change.exports);
             graph.by_id.insert(Arc::clone(&change.node.exports.id), Arc::clone(&change.node));
             graph.nodes.push(change.node);
         }
@@ -484,12 +513,20 @@ impl Controller {
         }
         for (planned, node) in plan.nodes.iter().zip(&graph.nodes) {
             for dependency in &planned.dependencies {
-                let target = &graph.nodes[*dependency];
-                target.wiring.lock().dependants.push(Arc::clone(&node.exports.id));
-                self.metrics.connections.with(&[&node.id, &target.id]).set(1.0);
+                graph.nodes[*dependency].wiring.lock().dependants.push(Arc::clone(&node.exports.id));
             }
         }
+        for (from, to) in plan.flow() {
+            self.metrics.connections.with(&[&plan.nodes[from].id, &plan.nodes[to].id]).set(1.0);
+        }
+        let nodes = graph.nodes.clone();
         let before = std::mem::replace(&mut *self.graph.write(), graph);
+        // What was exported while the others were prepared was told to those that referred to it then.
+        for (node, prepared_with) in nodes.iter().zip(&prepared_with) {
+            if node.exports() != *prepared_with {
+                node.exports.tell();
+            }
+        }
         let gone: Vec<Arc<Node>> = {
             let graph = self.graph.read();
             before.nodes.into_iter().filter(|node| !graph.by_id.contains_key(node.id.as_str())).collect()
@@ -497,36 +534,59 @@ impl Controller {
         self.end(gone).await;
     }
 
-    /// Ends nodes: those that refer to others before those.
+    /// Ends nodes, given in the order of their evaluation: those that refer to others before those, and what does not depend
+    /// on each other at the same time.
     async fn end(&self, nodes: Vec<Arc<Node>>) {
-        let deadline = self.options.shutdown_deadline;
-        let started = Instant::now();
-        for node in nodes.into_iter().rev() {
-            let mut driver = node.driver.lock().await;
-            if !driver.is_running() {
-                continue;
+        let place: HashMap<&str, usize> = nodes.iter().enumerate().map(|(at, node)| (node.id.as_str(), at)).collect();
+        let mut waves: Vec<usize> = vec![0; nodes.len()];
+        for (at, node) in nodes.iter().enumerate().rev() {
+            for dependency in node.references_to() {
+                if let Some(target) = place.get(&*dependency) {
+                    waves[*target] = waves[*target].max(waves[at] + 1);
+                }
             }
-            let drain = driver.drain();
-            let left = deadline.saturating_sub(started.elapsed());
-            if deadline.is_zero() {
-                drain.await;
-            } else if tokio::time::timeout(left, drain).await.is_err() {
-                node.host.logger.error("task shutdown deadline exceeded", &[("deadline", deadline.into())]);
-            }
-            node.host.health.set_run(Health::now(HealthState::Exited, "component shut down cleanly"));
+        }
+        for wave in 0..=waves.iter().copied().max().unwrap_or_default() {
+            let ending = nodes.iter().zip(&waves).filter(|(_, of)| **of == wave).map(|(node, _)| self.end_one(node));
+            futures_util::future::join_all(ending).await;
         }
     }
 
-    fn warn_of_deprecated(&self, plan: &Plan) {
-        let by_id: HashMap<String, usize> = plan.nodes.iter().enumerate().map(|(i, n)| (n.id.clone(), i)).collect();
-        for node in &plan.nodes {
-            for traversal in crate::references::traversals(&node.block) {
-                if let Some(name) = deprecated_function(&traversal, &by_id) {
-                    let text = "this stdlib function is deprecated; please refer to the documentation for updated usage and \
-                                alternatives";
-                    self.options.logger.warn(text, &[("function", name.into())]);
-                }
+    /// Ends a node, and gives it up when it takes too long.
+    async fn end_one(&self, node: &Node) {
+        let mut driver = node.driver.lock().await;
+        if !driver.is_running() {
+            return;
+        }
+        let logger = self.options.logger.with(&[("taskID", &node.id)]);
+        let deadline = self.options.shutdown_deadline;
+        let exceeded = async {
+            match deadline.is_zero() {
+                true => std::future::pending().await,
+                false => tokio::time::sleep(deadline).await,
             }
+        };
+        let slow = async {
+            loop {
+                tokio::time::sleep(SLOW_SHUTDOWN).await;
+                logger.warn("task shutdown is taking longer than expected", &[]);
+            }
+        };
+        let health = tokio::select! {
+            () = driver.drain() => "component shut down cleanly".to_owned(),
+            () = exceeded => {
+                let error = "task shutdown deadline exceeded";
+                logger.error("node exited with error", &[("node", (&node.id).into()), ("err", error.into())]);
+                format!("component shut down with error: {error}")
+            }
+            () = slow => return,
+        };
+        node.host.health.set_run(Health::now(HealthState::Exited, health));
+    }
+
+    fn warn_of_deprecated(&self, plan: &Plan) {
+        for (name, _) in plan.nodes.iter().flat_map(deprecated_functions) {
+            self.options.logger.warn(DEPRECATED_FUNCTION, &[("function", (&*name).into())]);
         }
     }
 
@@ -622,23 +682,24 @@ impl Controller {
             let of = |id: &Arc<str>| Some((Arc::clone(id), graph.by_id.get(id)?.exports()));
             wiring.dependencies.iter().filter_map(of).collect()
         };
-        let scope = ScopeOf::new(exports.iter().map(|(id, value)| (&**id, value.clone())));
+        let scope = ExportScope::new(exports.iter().map(|(id, value)| (&**id, value.clone())));
         match self.prepare_node(node, &wiring.block, &scope).await {
-            Ok(None) => node.host.health.set_evaluation(Health::now(HealthState::Healthy, "component evaluated")),
-            Ok(Some(prepared)) => commit_node(node, prepared).await,
-            Err(diagnostics) => {
-                let text = format!("component evaluation failed: {diagnostics}");
-                self.options.logger.error(
-                    "failed to evaluate config",
-                    &[("node", (&node.id).into()), ("err", diagnostics.to_string().into())],
-                );
+            Ok(None) => node.host.health.set_evaluation(evaluated()),
+            Ok(Some(prepared)) => {
+                // Before the component is in place: a task of its may export something newer at once.
+                node.exports.set(prepared.exports.clone());
+                commit_node(node, prepared).await;
+            }
+            Err(failure) => {
+                failure.log(&self.options.logger, &node.id);
+                let text = format!("component evaluation failed: {}", failure.text);
                 node.host.health.set_evaluation(Health::now(HealthState::Unhealthy, text));
             }
         }
         let took = started.elapsed();
         self.metrics.evaluation.observe_duration(took);
         if took >= SLOW_EVALUATION {
-            self.metrics.slow.with(&[&node.id]).add(took.as_secs_f64());
+            self.metrics.slow.with(&[&node.id]).add(took.as_secs());
         }
         self.options
             .logger
@@ -649,13 +710,15 @@ impl Controller {
 async fn commit_node(node: &Arc<Node>, prepared: Prepared) {
     let mut driver = node.driver.lock().await;
     let first = !driver.is_running();
-    // Before the component is in place: a task of its may export something newer at once.
-    node.exports.set(prepared.exports.clone());
     driver.commit(prepared);
-    node.host.health.set_evaluation(Health::now(HealthState::Healthy, "component evaluated"));
+    node.host.health.set_evaluation(evaluated());
     if first {
         node.host.health.set_run(Health::now(HealthState::Healthy, "started component"));
     }
+}
+
+fn evaluated() -> Health {
+    Health::now(HealthState::Healthy, "component evaluated")
 }
 
 fn failure_prefix(kind: NodeKind) -> &'static str {
@@ -666,22 +729,53 @@ fn failure_prefix(kind: NodeKind) -> &'static str {
     }
 }
 
-/// Errors of decoding as the reference words them: one that has a place of its own stands alone, the others get the
-/// block's.
-fn placed(errors: &DecodeErrors, kind: NodeKind, block: &Arc<Block>) -> Diagnostics {
-    let place = |problem: &corten_config::decode::Problem| {
-        if problem.positioned && kind != NodeKind::ConfigBlock {
-            return problem.diagnostic.clone();
-        }
-        let text = format!("{}: decoding configuration: {}", failure_prefix(kind), problem.diagnostic.message);
-        Diagnostic::error(&block.source, block.span, text)
-    };
-    errors.problems().iter().map(place).collect()
+/// Why a node could not be evaluated.
+struct Failure {
+    /// For whoever loads.
+    diagnostics: Diagnostics,
+    /// For the health of the node, and for the log.
+    text: String,
 }
 
-/// A planned node that refers to nothing, for a check of what it says by itself.
-fn without_references(planned: &crate::graph::PlannedNode) -> crate::graph::PlannedNode {
-    crate::graph::PlannedNode { dependencies: Vec::new(), references: Vec::new(), ..planned.clone() }
+impl Failure {
+    /// Errors of decoding as the reference words them: one that has a place of its own stands alone, the others get the
+    /// block's.
+    fn of_decoding(errors: &DecodeErrors, kind: NodeKind, step: &str, block: &Arc<Block>) -> Self {
+        let problems = errors.problems();
+        let placed = |problem: &corten_config::decode::Problem| {
+            if problem.positioned && kind != NodeKind::ConfigBlock {
+                return problem.diagnostic.clone();
+            }
+            let step = if problem.building { step } else { DECODING };
+            let text = format!("{}: {step}: {}", failure_prefix(kind), problem.diagnostic.message);
+            Diagnostic::error(&block.source, block.span, text)
+        };
+        let mut text = match problems.first() {
+            Some(first) if first.positioned => format!("{DECODING}: {}", first.diagnostic),
+            Some(first) if first.building => format!("{step}: {}", first.diagnostic.message),
+            Some(first) => format!("{DECODING}: {}", first.diagnostic.message),
+            None => DECODING.to_owned(),
+        };
+        if let more @ 1.. = problems.len().saturating_sub(1) {
+            text.push_str(&format!(" (and {more} more diagnostics)"));
+        }
+        Failure { diagnostics: problems.iter().map(placed).collect(), text }
+    }
+
+    fn log(&self, logger: &Logger, node: &str) {
+        logger.error("failed to evaluate config", &[("node", node.into()), ("err", (&self.text).into())]);
+    }
+}
+
+const DECODING: &str = "decoding configuration";
+
+/// Tells the lines of one load from those of another, as the reference does by the trace that it makes of it.
+fn trace_id() -> String {
+    static LOADS: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let load = (std::process::id(), LOADS.fetch_add(1, Ordering::Relaxed), now.as_nanos());
+    let hash = Sha256::digest(format!("{load:?}"));
+    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The labels by which metrics and log lines name a component: the path of scopes, and its id within the last.
@@ -689,50 +783,6 @@ fn component_labels(global: &str) -> (String, String) {
     match global.rsplit_once('/') {
         Some((path, id)) => (format!("/{path}"), id.to_owned()),
         None => ("/".to_owned(), global.to_owned()),
-    }
-}
-
-/// What the names in a block stand for: the exports of nodes under their ids.
-struct ScopeOf(Object);
-
-impl ScopeOf {
-    fn new<'a>(exports: impl Iterator<Item = (&'a str, Value)>) -> Self {
-        let mut root = Tree::default();
-        for (id, value) in exports {
-            root.insert(id, value);
-        }
-        ScopeOf(root.children.into_iter().map(|(name, tree)| (Arc::from(name), tree.into_value())).collect())
-    }
-}
-
-impl Scope for ScopeOf {
-    fn lookup(&self, name: &str) -> Option<Value> {
-        self.0.get(name).cloned()
-    }
-}
-
-#[derive(Default)]
-struct Tree {
-    value: Option<Value>,
-    children: std::collections::BTreeMap<String, Tree>,
-}
-
-impl Tree {
-    fn insert(&mut self, id: &str, value: Value) {
-        let mut at = self;
-        for name in id.split('.') {
-            at = at.children.entry(name.to_owned()).or_default();
-        }
-        at.value = Some(value);
-    }
-
-    fn into_value(self) -> Value {
-        match self.value {
-            Some(value) => value,
-            None => {
-                Value::object(self.children.into_iter().map(|(n, tree)| (Arc::from(n), tree.into_value())).collect())
-            }
-        }
     }
 }
 

@@ -2,16 +2,18 @@
 //!
 //! Building a graph evaluates nothing and changes nothing that runs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use corten_component::Definition;
-use corten_config::decode::{CheckContext, References, check};
-use corten_config::schema::{Schema, Stability};
-use corten_config::stdlib;
+use corten_config::decode::{DecodeContext, check};
+use corten_config::schema::{Schema, Shape, Stability};
+use corten_config::{Value, stdlib, unknown};
 use corten_syntax::{Block, Diagnostic, Diagnostics, Span};
 
+use crate::blocks::label_store;
 use crate::references::{Traversal, traversals};
+use crate::scope::{CheckScope, ExportScope};
 
 /// The kinds of blocks at the top level of a scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,10 @@ const NOT_IMPLEMENTED: &[&str] = &[
     "tracing",
 ];
 
+/// The warning about a function of the standard library.
+pub(crate) const DEPRECATED_FUNCTION: &str =
+    "this stdlib function is deprecated; please refer to the documentation for updated usage and alternatives";
+
 /// Services of the reference that take no configuration.
 const NOT_CONFIGURABLE: &[&str] = &["cluster", "otel", "ui"];
 
@@ -80,6 +86,8 @@ pub struct PlannedNode {
     pub dependencies: Vec<usize>,
     /// What in its block refers to nodes: the traversal and the node.
     pub references: Vec<(Traversal, usize)>,
+    /// What in its block refers to nothing that there is, which was reported.
+    pub unresolved: Vec<Traversal>,
 }
 
 /// The nodes of a scope, each after those that it refers to.
@@ -90,9 +98,39 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The place of a node.
-    pub fn find(&self, id: &str) -> Option<usize> {
-        self.nodes.iter().position(|node| node.id == id)
+    /// Which component's telemetry or targets go to which other one, as indices into the plan.
+    ///
+    /// A reference to a receiver sends data to the component that exports it; a reference to anything else takes a value
+    /// from there.
+    pub fn flow(&self) -> BTreeSet<(usize, usize)> {
+        let mut edges = BTreeSet::new();
+        for (at, node) in self.nodes.iter().enumerate() {
+            for (traversal, target) in &node.references {
+                let exporter = &self.nodes[*target];
+                if node.kind != NodeKind::Component || exporter.kind != NodeKind::Component {
+                    continue;
+                }
+                let export = traversal.names.get(exporter.id.split('.').count());
+                let receives = export.is_some_and(|name| is_receiver(exporter.definition.exports, name));
+                edges.insert(if receives { (at, *target) } else { (*target, at) });
+            }
+        }
+        edges
+    }
+
+    /// The ids of nodes, sorted, as a list.
+    fn ids(&self, nodes: &[usize]) -> String {
+        let mut ids: Vec<&str> = nodes.iter().map(|node| self.nodes[*node].id.as_str()).collect();
+        ids.sort_unstable();
+        ids.join(", ")
+    }
+}
+
+/// Whether an export takes telemetry: metrics, logs, profiles, or all that OpenTelemetry has.
+fn is_receiver(exports: &Schema, name: &str) -> bool {
+    match exports.attr(name).map(|ty| ty.shape) {
+        Some(Shape::Capsule(info)) => info.shown.ends_with("Receiver") || info.shown == "otelcol.Consumer",
+        _ => false,
     }
 }
 
@@ -109,6 +147,67 @@ pub struct Permissions {
 ///
 /// Everything that is wrong with names, labels, references and stability.
 pub fn plan(blocks: &[Arc<Block>], catalog: &Catalog, permissions: Permissions) -> Result<Plan, Diagnostics> {
+    let Draft { plan, mut diagnostics, cycles } = draft(blocks, catalog, permissions, Purpose::Load);
+    for members in &cycles {
+        let text = match members[..] {
+            [only] => format!("self reference: {}", plan.nodes[only].id),
+            _ => format!("cycle: {}", plan.ids(members)),
+        };
+        diagnostics.push(Diagnostic::error_without_place("", text));
+    }
+    if diagnostics.has_errors() { Err(diagnostics) } else { Ok(plan) }
+}
+
+/// Everything that can be told to be wrong with the blocks of a scope without running them, and warnings of what is
+/// deprecated, in the order of the text. What refers to no component is evaluated as it would be now.
+pub fn validate(blocks: &[Arc<Block>], catalog: &Catalog, permissions: Permissions) -> Diagnostics {
+    let Draft { plan, mut diagnostics, cycles } = draft(blocks, catalog, permissions, Purpose::Check);
+    for members in &cycles {
+        for member in members {
+            let block = &plan.nodes[*member].block;
+            let span = Span::new(block.name_span.start, block.open.end);
+            let text = match members[..] {
+                [_] => "cannot reference self".to_owned(),
+                _ => format!("cycle detected: {}", plan.ids(members)),
+            };
+            diagnostics.push(Diagnostic::error(&block.source, span, text));
+        }
+    }
+    let exports = unknown_exports(&plan);
+    for (at, node) in plan.nodes.iter().enumerate() {
+        let scope = check_scope(&plan, at, |target| exports[target].clone());
+        for diagnostic in check_contents(node, &scope, permissions) {
+            diagnostics.push(diagnostic);
+        }
+        for (name, traversal) in deprecated_functions(node) {
+            let instead = stdlib::alias(&name).unwrap_or_default();
+            let text = format!("{DEPRECATED_FUNCTION}: {name} is now {instead}");
+            diagnostics.push(Diagnostic::warning(&traversal.source, traversal.span, text));
+        }
+    }
+    // The order of the text is the one in which somebody reads it.
+    let mut sorted: Vec<Diagnostic> = diagnostics.into_iter().collect();
+    sorted.sort_by(|a, b| (&a.file, a.start).cmp(&(&b.file, b.start)));
+    sorted.into_iter().collect()
+}
+
+/// What a plan is made for. The reference words some of what is wrong differently in its check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Load,
+    Check,
+}
+
+/// A plan and what is wrong with it.
+struct Draft {
+    plan: Plan,
+    diagnostics: Diagnostics,
+    /// The nodes that refer to each other in a circle, or to themselves.
+    cycles: Vec<Vec<usize>>,
+}
+
+/// The plan of what is right about the blocks of a scope.
+fn draft(blocks: &[Arc<Block>], catalog: &Catalog, permissions: Permissions, purpose: Purpose) -> Draft {
     let mut diagnostics = Diagnostics::new();
     let mut nodes: Vec<PlannedNode> = Vec::new();
     let mut by_id: HashMap<String, usize> = HashMap::new();
@@ -117,7 +216,7 @@ pub fn plan(blocks: &[Arc<Block>], catalog: &Catalog, permissions: Permissions) 
         if let Some(first) = by_id.get(&node.id) {
             let first = &nodes[*first].block;
             let place = Diagnostic::error(&first.source, first.name_span, "").place();
-            let (span, text) = if node.kind == NodeKind::Service {
+            let (span, text) = if node.kind == NodeKind::Service && purpose == Purpose::Load {
                 (block.span, format!("duplicate definition of {:?}", node.id))
             } else {
                 let end = block.name_span.start + node.id.len() as u32;
@@ -133,11 +232,20 @@ pub fn plan(blocks: &[Arc<Block>], catalog: &Catalog, permissions: Permissions) 
     for node in &mut nodes {
         resolve(node, &by_id, permissions, &mut diagnostics);
     }
-    let order = order(&nodes, &mut diagnostics);
-    if diagnostics.has_errors() {
-        return Err(diagnostics);
+    let components = strongly_connected(&nodes);
+    let order: Vec<usize> = components.iter().flatten().copied().collect();
+    let plan = sorted(nodes, &order);
+    // The members of a component stand side by side in the order.
+    let mut first = 0;
+    let mut cycles = Vec::new();
+    for component in components {
+        let members: Vec<usize> = (first..first + component.len()).collect();
+        first += component.len();
+        if members.len() > 1 || plan.nodes[members[0]].dependencies.contains(&members[0]) {
+            cycles.push(members);
+        }
     }
-    Ok(sorted(nodes, &order))
+    Draft { plan, diagnostics, cycles }
 }
 
 fn node_of(
@@ -157,10 +265,11 @@ fn node_of(
         return None;
     }
     if NOT_CONFIGURABLE.contains(&name) && block.label.is_none() {
-        refuse(block.name_span, format!("service {name:?} does not support being configured"));
+        refuse(block.span, format!("service {name:?} does not support being configured"));
         return None;
     }
-    let Some((kind, definition)) = catalog.get(name).filter(|(kind, _)| {
+    let found = if name == label_store::NAME { Some(&label_store::BLOCK) } else { catalog.get(name) };
+    let Some((kind, definition)) = found.filter(|(kind, _)| {
         // A service's block with a label is no service's.
         *kind != NodeKind::Service || block.label.is_none()
     }) else {
@@ -184,6 +293,14 @@ fn node_of(
                 refuse(label.span, format!("block {name:?} does not support specifying labels"));
                 return None;
             }
+            let subject = match kind {
+                NodeKind::Service => format!("block {name:?}"),
+                _ => format!("config block {name:?}"),
+            };
+            if let Some(text) = definition.stability.refusal(&subject, permissions.stability) {
+                refuse(block.span, text);
+                return None;
+            }
         }
     }
     Some(PlannedNode {
@@ -193,6 +310,7 @@ fn node_of(
         block: Arc::clone(block),
         dependencies: Vec::new(),
         references: Vec::new(),
+        unresolved: Vec::new(),
     })
 }
 
@@ -213,6 +331,7 @@ fn resolve(
         if stdlib::lookup(&traversal.names[0]).is_none() {
             let text = format!("component {:?} does not exist or is out of scope", traversal.text());
             diagnostics.push(Diagnostic::error(&traversal.source, traversal.span, text));
+            node.unresolved.push(traversal);
             continue;
         }
         let name = traversal.text();
@@ -237,24 +356,6 @@ fn target_of<N: AsRef<str>>(names: &[N], by_id: &HashMap<String, usize>) -> Opti
         }
     }
     None
-}
-
-/// The order in which each node comes after those that it refers to. Nodes in a cycle are reported.
-fn order(nodes: &[PlannedNode], diagnostics: &mut Diagnostics) -> Vec<usize> {
-    let components = strongly_connected(nodes);
-    for members in &components {
-        if let [only] = members[..] {
-            if nodes[only].dependencies.contains(&only) {
-                let text = format!("self reference: {}", nodes[only].id);
-                diagnostics.push(Diagnostic::error_without_place("", text));
-            }
-        } else {
-            let mut ids: Vec<&str> = members.iter().map(|member| nodes[*member].id.as_str()).collect();
-            ids.sort_unstable();
-            diagnostics.push(Diagnostic::error_without_place("", format!("cycle: {}", ids.join(", "))));
-        }
-    }
-    components.into_iter().flatten().collect()
 }
 
 /// Tarjan's algorithm, with its stack on the heap. A component comes after those that it refers to.
@@ -321,44 +422,41 @@ fn sorted(nodes: Vec<PlannedNode>, order: &[usize]) -> Plan {
     Plan { nodes }
 }
 
-/// What names stand for in a plan, without values.
-struct PlanReferences<'a> {
-    plan: &'a Plan,
-    by_id: HashMap<String, usize>,
+/// What the nodes of a plan export as long as none of them runs.
+pub(crate) fn unknown_exports(plan: &Plan) -> Vec<Value> {
+    let mut exports: Vec<Value> = Vec::new();
+    for (at, node) in plan.nodes.iter().enumerate() {
+        // What comes later is part of a cycle.
+        let scope = check_scope(plan, at, |target| exports.get(target).cloned().unwrap_or_else(Value::unknown));
+        let definition = &node.definition;
+        exports.push(unknown::exports(definition.exports, definition.arguments, &node.block, &scope));
+    }
+    exports
 }
 
-impl References for PlanReferences<'_> {
-    fn exports(&self, names: &[&str]) -> Option<(usize, &'static Schema)> {
-        let (count, target) = target_of(names, &self.by_id)?;
-        Some((count, self.plan.nodes[target].definition.exports))
+/// What the names in a node's block stand for in a check, given what stands for the nodes that it refers to.
+pub(crate) fn check_scope(plan: &Plan, at: usize, value_of: impl Fn(usize) -> Value) -> CheckScope {
+    let node = &plan.nodes[at];
+    let unresolved: Vec<String> = node.unresolved.iter().map(Traversal::text).collect();
+    let resolved = node.dependencies.iter().map(|target| (plan.nodes[*target].id.as_str(), value_of(*target)));
+    let unresolved = unresolved.iter().map(|names| (names.as_str(), Value::unknown()));
+    CheckScope(ExportScope::new(resolved.chain(unresolved)))
+}
+
+/// Checks the contents of a node's block as far as the scope knows values.
+pub(crate) fn check_contents(node: &PlannedNode, scope: &CheckScope, permissions: Permissions) -> Diagnostics {
+    let cx = DecodeContext { scope, minimum: permissions.stability };
+    match check(node.definition.arguments, &node.block, &cx) {
+        Ok(()) => Diagnostics::new(),
+        Err(errors) => errors.into_diagnostics(),
     }
 }
 
-/// Checks the contents of all blocks of a plan as far as that goes without evaluating them, and warns of what is
-/// deprecated.
-pub fn check_contents(plan: &Plan, permissions: Permissions) -> Diagnostics {
-    let by_id = plan.nodes.iter().enumerate().map(|(at, node)| (node.id.clone(), at)).collect();
-    let references = PlanReferences { plan, by_id };
-    let mut diagnostics = Diagnostics::new();
-    for node in &plan.nodes {
-        let cx = CheckContext { references: &references, minimum: permissions.stability };
-        if let Err(errors) = check(node.definition.arguments, &node.block, &cx) {
-            for diagnostic in errors.into_diagnostics() {
-                diagnostics.push(diagnostic);
-            }
-        }
-        for traversal in traversals(&node.block) {
-            if let Some(name) = deprecated_function(&traversal, &references.by_id) {
-                let text = format!("{name} is deprecated, use {} instead", stdlib::alias(&name).unwrap_or_default());
-                diagnostics.push(Diagnostic::warning(&traversal.source, traversal.span, text));
-            }
-        }
-    }
-    diagnostics
-}
-
-/// The deprecated function that a traversal names, if it names one.
-pub fn deprecated_function(traversal: &Traversal, by_id: &HashMap<String, usize>) -> Option<String> {
-    let name = traversal.names.first()?;
-    (target_of(&traversal.names, by_id).is_none() && stdlib::alias(name).is_some()).then(|| name.to_string())
+/// The deprecated functions that a node's block uses, with their places.
+pub(crate) fn deprecated_functions(node: &PlannedNode) -> Vec<(Arc<str>, Traversal)> {
+    let named = |traversal: Traversal| Some((Arc::clone(traversal.names.first()?), traversal));
+    let mut found: Vec<_> = traversals(&node.block).into_iter().filter_map(named).collect();
+    let refers = |traversal: &Traversal| node.references.iter().any(|(other, _)| other.span == traversal.span);
+    found.retain(|(name, traversal)| stdlib::alias(name).is_some() && !refers(traversal));
+    found
 }

@@ -6,8 +6,9 @@ pub mod blocks;
 pub mod controller;
 pub mod graph;
 pub mod references;
+mod scope;
 pub mod source;
 
 pub use controller::{Controller, LoadError, Node, Options};
-pub use graph::{Catalog, NodeKind, Permissions, check_contents, plan};
+pub use graph::{Catalog, NodeKind, Permissions, plan, validate};
 pub use source::{Source, SourceError};

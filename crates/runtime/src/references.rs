@@ -39,48 +39,37 @@ fn body(statements: &[Stmt], source: &Arc<SourceFile>, found: &mut Vec<Traversal
 }
 
 fn expression(expr: &Expr, source: &Arc<SourceFile>, found: &mut Vec<Traversal>) {
-    // Chains of names, operators and calls are followed by a loop over what is still to be looked at, so that their
-    // length does not matter.
+    // A loop over what is still to be looked at, so that the length of a row does not matter.
     let mut open = vec![expr];
     while let Some(expr) = open.pop() {
-        if let Some(names) = names(expr) {
-            found.push(Traversal { names, span: expr.span(), source: Arc::clone(source) });
-            continue;
-        }
-        match expr {
-            Expr::Literal(_) | Expr::Identifier(_) => {}
-            Expr::Access(access) => open.push(&access.value),
-            Expr::Index(index) => open.extend([&index.index, &index.value]),
-            Expr::Call(call) => {
-                open.extend(call.args.iter().rev());
-                open.push(&call.function);
+        let (first, links) = expr.chain();
+        let mut links = links.into_iter().peekable();
+        let before = open.len();
+        match first {
+            Expr::Identifier(ident) => {
+                let (mut names, mut span) = (vec![Arc::clone(&ident.text)], ident.span);
+                while let Some(Expr::Access(access)) = links.next_if(|link| matches!(link, Expr::Access(_))) {
+                    names.push(Arc::clone(&access.name.text));
+                    span = span.to(access.name.span);
+                }
+                found.push(Traversal { names, span, source: Arc::clone(source) });
             }
             Expr::Unary(unary) => open.push(&unary.value),
-            Expr::Binary(binary) => open.extend([&binary.right, &binary.left]),
             Expr::Paren(paren) => open.push(&paren.inner),
-            Expr::Array(array) => open.extend(array.elements.iter().rev()),
-            Expr::Object(object) => open.extend(object.fields.iter().rev().map(|field| &field.value)),
+            Expr::Array(array) => open.extend(&array.elements),
+            Expr::Object(object) => open.extend(object.fields.iter().map(|field| &field.value)),
+            Expr::Literal(_) | Expr::Access(_) | Expr::Index(_) | Expr::Call(_) | Expr::Binary(_) => {}
         }
-    }
-}
-
-/// The names of an expression that is nothing but names joined by dots.
-fn names(expr: &Expr) -> Option<Vec<Arc<str>>> {
-    let mut names = Vec::new();
-    let mut at = expr;
-    loop {
-        match at {
-            Expr::Identifier(ident) => {
-                names.push(Arc::clone(&ident.text));
-                names.reverse();
-                return Some(names);
+        for link in links {
+            match link {
+                Expr::Index(index) => open.push(&index.index),
+                Expr::Call(call) => open.extend(&call.args),
+                Expr::Binary(binary) => open.push(&binary.right),
+                _ => {}
             }
-            Expr::Access(access) => {
-                names.push(Arc::clone(&access.name.text));
-                at = &access.value;
-            }
-            _ => return None,
         }
+        // What stands first in the text is taken first.
+        open[before..].reverse();
     }
 }
 
@@ -95,5 +84,13 @@ mod tests {
         let Stmt::Block(block) = &parsed.file.body[0] else { panic!("no block") };
         let found: Vec<String> = traversals(block).iter().map(Traversal::text).collect();
         assert_eq!(found, ["b.c", "d.e", "g.h", "i.j", "k", "n.o", "q"]);
+    }
+
+    #[test]
+    fn a_long_row_takes_time_by_its_length_only() {
+        let text = format!("x {{\n\ta = f(){}\n}}\n", ".b".repeat(corten_syntax::CHAIN_MAX - 1));
+        let parsed = corten_syntax::parse("t", &text);
+        let Stmt::Block(block) = &parsed.file.body[0] else { panic!("no block") };
+        assert_eq!(traversals(block).len(), 1);
     }
 }

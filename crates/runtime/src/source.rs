@@ -36,7 +36,7 @@ impl std::fmt::Display for SourceError {
 }
 
 /// The ending of the files of a directory that are read.
-const EXTENSION: &str = "alloy";
+const EXTENSION: &[u8] = b".alloy";
 
 /// Reads and parses what lies at a path.
 ///
@@ -107,7 +107,8 @@ fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     for entry in std::fs::read_dir(path)? {
         let file = entry?.path();
         // A link to a file counts as the file.
-        if file.extension().is_some_and(|extension| extension == EXTENSION) && std::fs::metadata(&file)?.is_file() {
+        let named = file.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(EXTENSION));
+        if named && std::fs::metadata(&file)?.is_file() {
             files.push(file);
         }
     }

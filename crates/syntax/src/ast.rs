@@ -5,7 +5,7 @@
 //! ([`Parsed::tokens`](crate::Parsed::tokens)).
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::source::{SourceFile, Span};
 
@@ -142,7 +142,7 @@ pub fn same_body(a: &[Stmt], b: &[Stmt]) -> bool {
 }
 
 /// An expression.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Expr {
     /// `1`, `"text"`, `true`, `null`.
     Literal(Arc<Literal>),
@@ -378,32 +378,149 @@ impl Expr {
         }
     }
 
+    /// What stands at the left within an operator, an access, an index or a call; nothing for all else.
+    ///
+    /// Chains like `a + b + c` and `a.b.c` are as deep on this side as they are long, so that whatever looks at all of an
+    /// expression goes down this side in a loop. On the other sides the depth is limited by the parser.
+    pub fn left(&self) -> Option<&Expr> {
+        match self {
+            Expr::Access(e) => Some(&e.value),
+            Expr::Index(e) => Some(&e.value),
+            Expr::Call(e) => Some(&e.function),
+            Expr::Binary(e) => Some(&e.left),
+            _ => None,
+        }
+    }
+
+    /// The same to be changed, where nobody else holds the node.
+    fn left_mut(&mut self) -> Option<&mut Expr> {
+        match self {
+            Expr::Access(e) => Arc::get_mut(e).map(|e| &mut e.value),
+            Expr::Index(e) => Arc::get_mut(e).map(|e| &mut e.value),
+            Expr::Call(e) => Arc::get_mut(e).map(|e| &mut e.function),
+            Expr::Binary(e) => Arc::get_mut(e).map(|e| &mut e.left),
+            _ => None,
+        }
+    }
+
+    /// The leftmost expression, and what is done with it, first things first.
+    pub fn chain(&self) -> (&Expr, Vec<&Expr>) {
+        let (mut at, mut links) = (self, Vec::new());
+        while let Some(left) = at.left() {
+            links.push(at);
+            at = left;
+        }
+        links.reverse();
+        (at, links)
+    }
+
     /// Whether two expressions say the same, whatever their layout and position. Spelling counts: `1` and `1.0` differ.
     pub fn same_text(&self, other: &Expr) -> bool {
         fn all(a: &[Expr], b: &[Expr]) -> bool {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same_text(b))
         }
-        match (self, other) {
-            (Expr::Literal(a), Expr::Literal(b)) => a.kind == b.kind && a.text == b.text,
-            (Expr::Identifier(a), Expr::Identifier(b)) => a.text == b.text,
-            (Expr::Access(a), Expr::Access(b)) => a.name.text == b.name.text && a.value.same_text(&b.value),
-            (Expr::Index(a), Expr::Index(b)) => a.value.same_text(&b.value) && a.index.same_text(&b.index),
-            (Expr::Call(a), Expr::Call(b)) => a.function.same_text(&b.function) && all(&a.args, &b.args),
-            (Expr::Unary(a), Expr::Unary(b)) => a.op == b.op && a.value.same_text(&b.value),
-            (Expr::Binary(a), Expr::Binary(b)) => {
-                a.op == b.op && a.left.same_text(&b.left) && a.right.same_text(&b.right)
+        let (mut a, mut b) = (self, other);
+        loop {
+            let same = match (a, b) {
+                (Expr::Access(a), Expr::Access(b)) => a.name.text == b.name.text,
+                (Expr::Index(a), Expr::Index(b)) => a.index.same_text(&b.index),
+                (Expr::Call(a), Expr::Call(b)) => all(&a.args, &b.args),
+                (Expr::Binary(a), Expr::Binary(b)) => a.op == b.op && a.right.same_text(&b.right),
+                (Expr::Literal(a), Expr::Literal(b)) => a.kind == b.kind && a.text == b.text,
+                (Expr::Identifier(a), Expr::Identifier(b)) => a.text == b.text,
+                (Expr::Unary(a), Expr::Unary(b)) => a.op == b.op && a.value.same_text(&b.value),
+                (Expr::Paren(a), Expr::Paren(b)) => a.inner.same_text(&b.inner),
+                (Expr::Array(a), Expr::Array(b)) => all(&a.elements, &b.elements),
+                (Expr::Object(a), Expr::Object(b)) => {
+                    a.fields.len() == b.fields.len()
+                        && a.fields
+                            .iter()
+                            .zip(&b.fields)
+                            .all(|(a, b)| a.name.text == b.name.text && a.value.same_text(&b.value))
+                }
+                _ => false,
+            };
+            match (same, a.left(), b.left()) {
+                (true, Some(left), Some(other)) => (a, b) = (left, other),
+                _ => return same,
             }
-            (Expr::Paren(a), Expr::Paren(b)) => a.inner.same_text(&b.inner),
-            (Expr::Array(a), Expr::Array(b)) => all(&a.elements, &b.elements),
-            (Expr::Object(a), Expr::Object(b)) => {
-                a.fields.len() == b.fields.len()
-                    && a.fields
-                        .iter()
-                        .zip(&b.fields)
-                        .all(|(a, b)| a.name.text == b.name.text && a.value.same_text(&b.value))
-            }
-            _ => false,
         }
+    }
+}
+
+/// A chain is shown as a list, so that its length does not become depth.
+impl fmt::Debug for Expr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Expr::Literal(e) => e.fmt(f),
+            Expr::Identifier(e) => e.fmt(f),
+            Expr::Unary(e) => e.fmt(f),
+            Expr::Paren(e) => e.fmt(f),
+            Expr::Array(e) => e.fmt(f),
+            Expr::Object(e) => e.fmt(f),
+            Expr::Access(_) | Expr::Index(_) | Expr::Call(_) | Expr::Binary(_) => {
+                let (first, links) = self.chain();
+                f.debug_list().entry(first).entries(links.into_iter().map(Link)).finish()
+            }
+        }
+    }
+}
+
+/// A link of a chain without what stands at its left.
+struct Link<'a>(&'a Expr);
+
+impl fmt::Debug for Link<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Expr::Access(e) => f.debug_tuple("Access").field(&e.name).finish(),
+            Expr::Index(e) => f.debug_tuple("Index").field(&e.index).finish(),
+            Expr::Call(e) => f.debug_tuple("Call").field(&e.args).finish(),
+            Expr::Binary(e) => f.debug_tuple("Binary").field(&e.op).field(&e.right).finish(),
+            other => other.fmt(f),
+        }
+    }
+}
+
+/// Frees what stands at the left of a node link by link, which would otherwise take a piece of the stack for each.
+fn unlink(left: &mut Expr) {
+    if left.left().is_none() {
+        return;
+    }
+    let mut at = std::mem::replace(left, nothing());
+    // Where somebody else holds a node, they free what is behind it.
+    while let Some(next) = at.left_mut() {
+        at = std::mem::replace(next, nothing());
+    }
+}
+
+/// Stands for an expression that was taken out of a node on its way to being freed.
+fn nothing() -> Expr {
+    static NOTHING: LazyLock<Arc<Literal>> =
+        LazyLock::new(|| Arc::new(Literal { kind: LiteralKind::Null, text: "null".into(), span: Span::default() }));
+    Expr::Literal(Arc::clone(&NOTHING))
+}
+
+impl Drop for Access {
+    fn drop(&mut self) {
+        unlink(&mut self.value);
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        unlink(&mut self.value);
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        unlink(&mut self.function);
+    }
+}
+
+impl Drop for Binary {
+    fn drop(&mut self) {
+        unlink(&mut self.left);
     }
 }
 

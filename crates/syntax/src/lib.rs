@@ -20,6 +20,8 @@ pub use diag::{DIAGNOSTICS_MAX, Diagnostic, Diagnostics, Severity};
 pub use encoding::{EncodingError, check_encoding, decode};
 pub use format::{expression_text, format};
 pub use lexer::{Token, TokenKind};
-pub use parser::{DEPTH_MAX, Parsed, ParsedExpression, check_top_level, parse, parse_expression, parse_source};
+pub use parser::{
+    CHAIN_MAX, DEPTH_MAX, Parsed, ParsedExpression, check_top_level, parse, parse_expression, parse_source,
+};
 pub use quote::{is_identifier, quote};
 pub use source::{Position, SOURCE_BYTES_MAX, SourceFile, Span};

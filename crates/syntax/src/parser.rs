@@ -14,10 +14,15 @@ use crate::lexer::{LexError, Token, TokenKind, lex};
 use crate::quote::{is_identifier, quote};
 use crate::source::{SOURCE_BYTES_MAX, SourceFile, Span};
 
-/// How many levels deep a tree may be, blocks and expressions together; an operator or an access in a row is a level.
+/// How many levels deep a tree may be, blocks and expressions together. What stands in a row is one level, however long:
+/// `a + b + c`, `a.b.c`. Signs before a value and powers, which are read from the right, are a level each.
 ///
-/// Trees are walked by recursion, here and in the evaluator, and must not overflow the stack of a worker thread.
+/// Levels are walked by recursion, here and in the evaluator, and must not overflow the stack of a worker thread.
 pub const DEPTH_MAX: usize = 256;
+
+/// How many operators of one strength, or accesses, indexes and calls, may stand in a row. Rows are walked by loops; the
+/// limit bounds the time and the memory for what no person writes.
+pub const CHAIN_MAX: usize = 65_536;
 
 /// A parsed file: the tree, the tokens and what is wrong.
 #[derive(Clone, Debug)]
@@ -252,8 +257,11 @@ impl<'a> Parser<'a> {
 
     /// Reports that the text nests too deeply and gives up: recovering from it would only go as deep again.
     fn stop(&mut self) {
+        self.stop_with(format!("nesting is deeper than {DEPTH_MAX} levels"));
+    }
+
+    fn stop_with(&mut self, message: String) {
         if !self.stopped {
-            let message = format!("nesting is deeper than {DEPTH_MAX} levels");
             self.report(Diagnostic::error_at(self.source, self.span.start, message));
             self.stopped = true;
             self.at = self.tokens.len() - 1;
@@ -279,6 +287,19 @@ impl<'a> Parser<'a> {
             self.stop();
         }
         Node { expr, levels: levels + 1 }
+    }
+
+    /// An expression that goes on a row with other expressions, which have `levels`, at its side.
+    fn link(&mut self, expr: Expr, row: usize, levels: usize, length: &mut usize) -> Node {
+        *length += 1;
+        if *length > CHAIN_MAX {
+            self.stop_with(format!("expression has more than {CHAIN_MAX} operators in a row"));
+        }
+        let levels = row.max(levels + 1);
+        if self.depth + levels > DEPTH_MAX {
+            self.stop();
+        }
+        Node { expr, levels }
     }
 
     fn body(&mut self, until: TokenKind) -> Body {
@@ -399,6 +420,7 @@ impl<'a> Parser<'a> {
     /// Operators that bind at least as strongly as `precedence`, all but the power.
     fn binary(&mut self, precedence: u8) -> Node {
         let mut left = self.power();
+        let mut length = 0;
         while let Some((op, binds)) = binary_op(self.kind)
             && binds >= precedence
         {
@@ -406,9 +428,8 @@ impl<'a> Parser<'a> {
             self.next();
             // At most six levels of the stack, one for each strength.
             let right = self.binary(binds + 1);
-            let levels = left.levels.max(right.levels);
             let expr = Expr::Binary(Arc::new(Binary { op, op_span, left: left.expr, right: right.expr }));
-            left = self.node(expr, levels);
+            left = self.link(expr, left.levels, right.levels, &mut length);
         }
         left
     }
@@ -443,6 +464,7 @@ impl<'a> Parser<'a> {
     /// A primary expression and what is done with it: access, index, call.
     fn operand(&mut self) -> Node {
         let mut value = self.primary();
+        let mut length = 0;
         loop {
             match self.kind {
                 TokenKind::Dot => {
@@ -451,21 +473,20 @@ impl<'a> Parser<'a> {
                         self.error_got(TokenKind::Ident.name());
                     }
                     let name = self.take_ident();
-                    value = self.node(Expr::Access(Arc::new(Access { value: value.expr, name })), value.levels);
+                    let expr = Expr::Access(Arc::new(Access { value: value.expr, name }));
+                    value = self.link(expr, value.levels, 0, &mut length);
                 }
                 TokenKind::OpenBracket => {
                     let (open, _) = self.expect(TokenKind::OpenBracket);
                     let index = self.expression();
                     let (close, _) = self.expect(TokenKind::CloseBracket);
-                    let levels = value.levels.max(index.levels);
                     let expr = Index { value: value.expr, index: index.expr, open, close };
-                    value = self.node(Expr::Index(Arc::new(expr)), levels);
+                    value = self.link(Expr::Index(Arc::new(expr)), value.levels, index.levels, &mut length);
                 }
                 TokenKind::OpenParen => {
                     let (open, args, close, levels) = self.list(TokenKind::OpenParen, TokenKind::CloseParen);
-                    let levels = levels.max(value.levels);
                     let expr = Call { function: value.expr, args, open, close };
-                    value = self.node(Expr::Call(Arc::new(expr)), levels);
+                    value = self.link(Expr::Call(Arc::new(expr)), value.levels, levels, &mut length);
                 }
                 // Somebody may have written a block where a value is wanted: read it, to say so.
                 TokenKind::String | TokenKind::OpenBrace => {

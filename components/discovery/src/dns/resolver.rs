@@ -109,8 +109,8 @@ impl Resolver {
     /// Asks one server: with a packet, and over a connection if the answer does not fit.
     async fn ask(&self, server: &str, query: &Query) -> Result<Message, String> {
         // An address takes no look-up; this way the interface of a local one is understood as well.
-        let mut addresses = lookup_host((server, self.port)).await.map_err(|error| error.to_string())?;
-        let address = addresses.next().ok_or("server has no address")?;
+        let looked_up = async { lookup_host((server, self.port)).await.map_err(|error| error.to_string()) };
+        let address = within("address", looked_up).await?.next().ok_or("server has no address")?;
         let answer = within("answer", by_packet(address, query)).await?;
         if !answer.metadata.truncation {
             return Ok(answer);
@@ -206,6 +206,8 @@ impl Conf {
                 _ => {}
             }
         }
+        // The root, which systemd-resolved writes where there is nothing to search, leads to the name itself.
+        conf.search.retain(|domain| domain.contains(|c| c != '.'));
         conf.servers.truncate(SERVERS_MAX);
         conf.search.truncate(SEARCH_MAX);
         conf
@@ -370,6 +372,8 @@ pub(super) mod tests {
             ("search a.org\ndomain b.org c.org", &[], &["b.org"], 1),
             ("domain b.org\nsearch a.org", &[], &["a.org"], 1),
             ("domain b.org\ndomain", &[], &[], 1),
+            ("nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch .", &["127.0.0.53"], &[], 1),
+            ("search a.org . b.org", &[], &["a.org", "b.org"], 1),
             ("options ndots:99\n", &[], &[], 15),
             ("options ndots:-1\n", &[], &[], 0),
             ("options ndots:x\n", &[], &[], 0),
@@ -413,6 +417,8 @@ pub(super) mod tests {
         assert_eq!(server.asked(), 6);
         let error = "could not resolve \"broken\": all servers responded with errors to at least one search domain";
         assert_eq!(look_up(&resolver, "broken").await, Err(error.to_owned()));
+        // A machine without a search list.
+        assert_eq!(look_up(&server.resolver("search ."), "missing").await, Ok(0));
     }
 
     #[tokio::test]
@@ -472,6 +478,40 @@ pub(super) mod tests {
         .await;
         let resolver = forged.resolver("");
         assert!(look_up(&resolver, "a.").await.is_err() || look_up(&resolver, "a.").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_garbage_is_given_up_at_once() {
+        for garbage in [&[][..], &[0xff; 10], &[0xff; 1_000], &[0x80, 0, 0, 1, 0xff, 0xff, 0, 0, 0, 0, 0xc0, 0x0c]] {
+            let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let port = server.local_addr().unwrap().port();
+            let answering = tokio::spawn(async move {
+                let mut packet = [0; 512];
+                let (_, from) = server.recv_from(&mut packet).await.unwrap();
+                server.send_to(&[&packet[..2], garbage].concat(), from).await.unwrap();
+            });
+            let world = host("discovery.dns.x");
+            let conf = world.write("resolv.conf", "nameserver 127.0.0.1\n");
+            let context = world.context::<crate::dns::Dns>();
+            let resolver = Resolver { conf, port };
+            let started = std::time::Instant::now();
+            let outcome = resolver.look_up("a.", RecordType::A, context.logger()).await;
+            assert!(outcome.is_err() && started.elapsed() < ANSWER_MAX, "{outcome:?} {:?}", started.elapsed());
+            assert!(world.logs().contains("err=\"answer is malformed: "), "{}", world.logs());
+            answering.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_closed_before_the_answer_is_an_error() {
+        let server = Answers::start(|query, connected| {
+            let mut answer = one(query)?;
+            answer.metadata.truncation = true;
+            (!connected).then_some(answer)
+        })
+        .await;
+        assert!(look_up(&server.resolver(""), "a.").await.is_err());
+        assert_eq!(server.asked(), 2);
     }
 
     #[tokio::test]

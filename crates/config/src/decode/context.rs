@@ -6,39 +6,13 @@ use corten_syntax::{Diagnostic, Diagnostics};
 
 use crate::encode::Sensitive;
 use crate::eval::Scope;
-use crate::schema::{Schema, Stability};
+use crate::schema::Stability;
 
-/// What decoding needs at run time.
+/// What decoding needs.
 #[derive(Clone, Copy)]
 pub struct DecodeContext<'a> {
-    /// What the names in expressions stand for.
+    /// What the names in expressions stand for. In a static check some of it is [unknown](crate::unknown).
     pub scope: &'a dyn Scope,
-    /// What lies below may not be written.
-    pub minimum: Stability,
-}
-
-/// Knows what the names of a configuration stand for without evaluating them.
-pub trait References {
-    /// The component that the first names of a traversal stand for: of how many names it is made, and the schema of its
-    /// exports.
-    ///
-    /// Nothing for all else, and for components whose exports are known only at run time: such expressions are not
-    /// checked.
-    fn exports(&self, names: &[&str]) -> Option<(usize, &'static Schema)>;
-}
-
-/// Knows nothing: only literals are checked.
-impl References for () {
-    fn exports(&self, _: &[&str]) -> Option<(usize, &'static Schema)> {
-        None
-    }
-}
-
-/// What a static check needs.
-#[derive(Clone, Copy)]
-pub struct CheckContext<'a> {
-    /// What names stand for.
-    pub references: &'a dyn References,
     /// What lies below may not be written.
     pub minimum: Stability,
 }
@@ -63,6 +37,8 @@ pub struct Problem {
     /// the text alone, and the caller says whose it is, at the place of the component's block:
     /// `Failed to build component: decoding configuration: missing required attribute "url"`.
     pub positioned: bool,
+    /// Whether it is only the building of the component that the reference sees fail.
+    pub building: bool,
 }
 
 /// All that is wrong with a body, in the order in which it was found. Never empty.

@@ -3,7 +3,7 @@
 use corten_syntax::{Span, parse_expression};
 
 use super::ValueContext;
-use crate::arguments::{Slots, boxed, zero_field};
+use crate::arguments::{CheckErrors, Slots, boxed, zero_field};
 use crate::eval;
 use crate::schema::{
     Absent, BlockAbsent, BlockType, Body, Field, FieldKind, Overrides, Schema, Slot, Stability, TypeInfo, override_of,
@@ -46,8 +46,15 @@ pub(crate) enum Fault {
     MissingAttr(&'static str),
     /// A block that is required was not written.
     MissingBlock(&'static str),
-    /// A rule between fields does not hold: its text, and where the user wrote a field that it reads.
-    Rule(String, Option<Span>),
+    /// A rule between fields does not hold.
+    Rule {
+        /// The text.
+        message: String,
+        /// Where the user wrote a field that it reads.
+        place: Option<Span>,
+        /// Whether the reference looks at it when it builds the component.
+        building: bool,
+    },
     /// The table itself is wrong.
     Defect(String),
 }
@@ -58,7 +65,7 @@ impl Fault {
         match self {
             Fault::MissingAttr(name) => format!("missing required attribute {}", corten_syntax::quote(name)),
             Fault::MissingBlock(name) => format!("missing required block {}", corten_syntax::quote(name)),
-            Fault::Rule(message, _) | Fault::Defect(message) => message.clone(),
+            Fault::Rule { message, .. } | Fault::Defect(message) => message.clone(),
         }
     }
 }
@@ -117,10 +124,15 @@ impl Frame {
     /// whether all of the struct is known.
     ///
     /// Nothing comes back when a field is neither known nor has a zero value that could stand for it.
-    pub(crate) fn finish(&mut self, required: Required, faults: &mut Vec<Fault>) -> (Option<Slot>, bool) {
+    pub(crate) fn finish(
+        &mut self,
+        required: Required,
+        minimum: Stability,
+        faults: &mut Vec<Fault>,
+    ) -> (Option<Slot>, bool) {
         let mut slots = Slots::empty(self.schema);
         for (index, field) in self.schema.fields.iter().enumerate() {
-            let slot = self.finish_field(index, required, faults);
+            let slot = self.finish_field(index, required, minimum, faults);
             if slot.is_none() {
                 self.fields[index].unknown = true;
             }
@@ -129,24 +141,37 @@ impl Frame {
         }
         let known = !self.fields.iter().any(|field| field.unknown);
         let slot = (self.schema.ops.assemble)(&mut slots);
-        if let Some(slot) = &slot
-            && let Err(errors) = (self.schema.ops.check)(&**slot)
-        {
-            for error in errors {
-                let readable = match error.fields.as_slice() {
-                    [] => known,
-                    fields => !fields.iter().any(|name| self.is_unknown(name)),
-                };
-                if readable {
-                    let place = error.fields.iter().find_map(|name| self.place(name));
-                    faults.push(Fault::Rule(error.message, place));
-                }
+        if let Some(slot) = &slot {
+            let rules =
+                [((self.schema.ops.check)(&**slot), false), ((self.schema.ops.check_build)(&**slot, minimum), true)];
+            for (errors, building) in rules {
+                self.broken_rules(errors, known, building, faults);
             }
         }
         (slot, known)
     }
 
-    fn finish_field(&mut self, index: usize, required: Required, faults: &mut Vec<Fault>) -> Option<Slot> {
+    /// Adds the rules that do not hold, of those that read nothing unknown.
+    fn broken_rules(&self, errors: Result<(), CheckErrors>, known: bool, building: bool, faults: &mut Vec<Fault>) {
+        for error in errors.err().into_iter().flatten() {
+            let readable = match error.fields.as_slice() {
+                [] => known,
+                fields => !fields.iter().any(|name| self.is_unknown(name)),
+            };
+            if readable {
+                let place = error.fields.iter().find_map(|name| self.place(name));
+                faults.push(Fault::Rule { message: error.message, place, building });
+            }
+        }
+    }
+
+    fn finish_field(
+        &mut self,
+        index: usize,
+        required: Required,
+        minimum: Stability,
+        faults: &mut Vec<Fault>,
+    ) -> Option<Slot> {
         let field = &self.schema.fields[index];
         let state = &mut self.fields[index];
         match field.kind {
@@ -183,7 +208,7 @@ impl Frame {
                 if state.unknown { None } else { (group.collect)(blocks?) }
             }
             FieldKind::Flatten { .. } => {
-                let (slot, known) = state.nested.as_mut()?.finish(required, faults);
+                let (slot, known) = state.nested.as_mut()?.finish(required, minimum, faults);
                 state.unknown |= !known;
                 slot
             }
@@ -256,7 +281,7 @@ pub(crate) fn default_block(block: &BlockType, defaults: &'static [(&'static str
 /// A struct with its defaults. What is required is zero in it.
 pub(crate) fn default_record(schema: &'static Schema, overrides: Overrides<'_>) -> Option<Slot> {
     // The rules between fields are for what the user writes.
-    Frame::new(schema, overrides).finish(Required::Lenient, &mut Vec::new()).0
+    Frame::new(schema, overrides).finish(Required::Lenient, Stability::Experimental, &mut Vec::new()).0
 }
 
 /// A default that is a literal, decoded as the user's own text would be.

@@ -5,7 +5,6 @@
 //! rules between fields. A field with an error, or with a value that a static check cannot know, counts as unknown from
 //! there on: rules that read it are not checked.
 
-mod check;
 mod context;
 mod frame;
 mod object;
@@ -18,9 +17,10 @@ use std::fmt;
 use crate::arguments::{boxed, unboxed};
 use crate::error::{PathStep, ValueError};
 use crate::schema::{Shape, Slot, Stability, TypeInfo};
+use crate::unknown;
 use crate::value::Value;
 
-pub use context::{CheckContext, DecodeContext, DecodeErrors, Decoded, Problem, References};
+pub use context::{DecodeContext, DecodeErrors, Decoded, Problem};
 pub(crate) use frame::{default_block, default_record, default_value};
 pub(crate) use object::{object, word};
 pub use types::{CapsuleType, Secret, SignedDuration, TextType, from_text};
@@ -55,6 +55,10 @@ pub trait Decode: Sized + 'static {
     /// # Errors
     /// Every part of the value that does not fit.
     fn decode_or_zero(value: &Value, cx: &ValueContext) -> Result<Self, Mismatches> {
+        if let Some(known) = unknown::stand_in(value, &Self::SHAPE, cx)? {
+            Self::decode(&known, cx)?;
+            return Err(Mismatches::unknown(value));
+        }
         match value.is_null() {
             true => Self::zero().ok_or_else(|| ValueError::expected(Self::SHAPE.kind(), value).into()),
             false => Self::decode(value, cx),
@@ -82,8 +86,8 @@ impl<T: Decode> Typed for T {
 pub struct ValueContext {
     /// What lies below may not be written.
     pub minimum: Stability,
-    /// Whether this is a static check. It wants the required fields of objects, which the reference does not at run
-    /// time.
+    /// Whether this is a static check. It meets values that are not known, and wants the required fields of objects that
+    /// the user wrote, which the reference does not at run time.
     pub checking: bool,
 }
 
@@ -107,11 +111,20 @@ pub(crate) enum MismatchKind {
     UnknownField,
     /// The object at the end of the path says something wrong as a whole: the message stands alone.
     Object,
+    /// The object at the end of the path lacks something.
+    Missing,
+    /// Nothing is wrong, but a static check does not know the value.
+    Unknown,
 }
 
 impl Mismatches {
     fn of(kind: MismatchKind, error: ValueError) -> Self {
         Mismatches(vec![Mismatch { kind, error }])
+    }
+
+    /// The value is not known, or not all of it.
+    pub(crate) fn unknown(value: &Value) -> Self {
+        Mismatches::of(MismatchKind::Unknown, ValueError::new(value, "is not known"))
     }
 
     /// The same, seen from the array that holds the value at this index.

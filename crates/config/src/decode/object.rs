@@ -2,15 +2,20 @@
 
 use std::sync::Arc;
 
-use super::frame::{Frame, Required};
-use super::{MismatchKind, Mismatches, ValueContext};
+use super::frame::{Fault, Frame, Required};
+use super::{MismatchKind, Mismatches, Typed, ValueContext};
 use crate::convert::to_text;
 use crate::error::ValueError;
-use crate::schema::{Arity, BlockType, Body, FieldKind, Schema, Slot, Stability, Words};
+use crate::schema::{Arity, BlockType, Body, FieldKind, Schema, Shape, Slot, Stability, Words};
+use crate::unknown;
 use crate::value::{Type, Value};
+
+/// What is wanted where a struct or a map is read, for values that are not known.
+const ANY_OBJECT: Shape = Shape::Map(<Value as Typed>::TYPE);
 
 /// A struct from an object. A labelled struct takes an object of one field, whose name is the label.
 pub(crate) fn object(schema: &'static Schema, value: &Value, cx: &ValueContext) -> Result<Slot, Mismatches> {
+    unknown::stand_in(value, &ANY_OBJECT, cx)?;
     if value.to_object().is_none() {
         return Err(ValueError::expected(Type::Object, value).into());
     }
@@ -33,6 +38,7 @@ pub(crate) fn labelled(
     value: &Value,
     cx: &ValueContext,
 ) -> Result<Slot, Mismatches> {
+    unknown::stand_in(value, &ANY_OBJECT, cx)?;
     if value.to_object().is_none() {
         return Err(ValueError::expected(Type::Object, value).into());
     }
@@ -49,9 +55,15 @@ fn fields(schema: &'static Schema, label: Option<&str>, value: &Value, cx: &Valu
 
     let required = if cx.checking { Required::Enforced } else { Required::Lenient };
     let mut faults = Vec::new();
-    let (slot, _) = frame.finish(required, &mut faults);
-    let whole = |message: String| Mismatches::of(MismatchKind::Object, ValueError::new(value, message));
-    errors.extend(faults.iter().map(|fault| whole(fault.message())));
+    let (slot, _) = frame.finish(required, cx.minimum, &mut faults);
+    let whole = |fault: &Fault| {
+        let kind = match fault {
+            Fault::MissingAttr(_) | Fault::MissingBlock(_) => MismatchKind::Missing,
+            Fault::Rule { .. } | Fault::Defect(_) => MismatchKind::Object,
+        };
+        Mismatches::of(kind, ValueError::new(value, fault.message()))
+    };
+    errors.extend(faults.iter().map(whole));
     let results = errors.into_iter().map(Err);
     Mismatches::all::<()>(results)?;
     slot.ok_or_else(|| ValueError::expected(Type::Object, value).into())
@@ -91,7 +103,11 @@ fn fill(frame: &mut Frame, prefix: &str, value: &Value, cx: &ValueContext, error
                 }
                 state.unknown |= errors.len() > before;
             }
-            None if field.to_object().is_some() && begins_name(schema, &format!("{full}.")) => {
+            None if field.is_unknown() && schema.begins_name(&format!("{full}.")) => {
+                // Which of the blocks are in it is not known, nor so what they say.
+                errors.push(Mismatches::unknown(&field));
+            }
+            None if field.to_object().is_some() && schema.begins_name(&format!("{full}.")) => {
                 fill(frame, &format!("{full}."), &field, cx, errors);
             }
             None => {
@@ -105,16 +121,6 @@ fn fill(frame: &mut Frame, prefix: &str, value: &Value, cx: &ValueContext, error
     }
 }
 
-/// Whether the name of a block begins so.
-fn begins_name(schema: &'static Schema, prefix: &str) -> bool {
-    schema.fields.iter().any(|field| match field.kind {
-        FieldKind::Flatten { schema, .. } => begins_name(schema(), prefix),
-        FieldKind::Group { prefix: group, .. } => format!("{group}.").starts_with(prefix),
-        FieldKind::Attr { .. } | FieldKind::Block { .. } => field.name.starts_with(prefix),
-        FieldKind::Label => false,
-    })
-}
-
 /// The blocks of a field from an object, from an array of objects or, if they have labels, from an object of objects.
 fn blocks(block: &BlockType, value: &Value, cx: &ValueContext) -> Result<Vec<Slot>, Mismatches> {
     if let Arity::One | Arity::Optional = block.arity {
@@ -122,6 +128,11 @@ fn blocks(block: &BlockType, value: &Value, cx: &ValueContext) -> Result<Vec<Slo
             (true, Arity::Optional) => Ok(Vec::new()),
             _ => Ok(vec![body_of(&block.body, value, cx)?]),
         };
+    }
+    if value.is_unknown() {
+        let labelled = matches!(&block.body, Body::Struct(schema) if schema().label().is_some());
+        let wanted = if labelled { Shape::Any } else { Shape::List(<Value as Typed>::TYPE) };
+        unknown::stand_in(value, &wanted, cx)?;
     }
     let slots = match (&block.body, value.ty()) {
         (Body::Struct(schema), Type::Object) if schema().label().is_some() => Mismatches::all(
@@ -157,6 +168,7 @@ fn body_of(body: &Body, value: &Value, cx: &ValueContext) -> Result<Slot, Mismat
             false => object(schema(), value, cx),
         },
         Body::Map { element, collect, .. } => {
+            unknown::stand_in(value, &ANY_OBJECT, cx)?;
             if value.to_object().is_none() && !value.is_null() {
                 return Err(none());
             }

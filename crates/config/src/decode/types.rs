@@ -246,12 +246,24 @@ impl<T: Decode, const N: usize> Decode for [T; N] {
     const SHAPE: Shape = Shape::Array(T::TYPE, N);
 
     fn decode(value: &Value, cx: &ValueContext) -> Result<Self, Mismatches> {
-        let items = Vec::<T>::decode(value, cx)?;
-        let message = match value.ty() {
-            Type::Object => format!("object must have exactly {N} keys, got {}", items.len()),
-            _ => format!("array must have exactly {N} elements, got {}", items.len()),
+        let wrong_count = |len: usize| {
+            let message = match value.ty() {
+                Type::Object => format!("object must have exactly {N} keys, got {len}"),
+                _ => format!("array must have exactly {N} elements, got {len}"),
+            };
+            Mismatches::from(ValueError::new(value, message))
         };
-        items.try_into().map_err(|_| ValueError::new(value, message).into())
+        let mut wrong = match Vec::<T>::decode(value, cx) {
+            Ok(items) => return items.try_into().map_err(|items: Vec<T>| wrong_count(items.len())),
+            Err(wrong) => wrong,
+        };
+        if let Some(len) = value.len()
+            && value.ty() == Type::Array
+            && len != N
+        {
+            wrong.extend(wrong_count(len));
+        }
+        Err(wrong)
     }
 
     fn zero() -> Option<Self> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use corten_syntax::{Attr, Block, Diagnostic, Expr, SourceFile, Span, Stmt, quote};
 
-use super::context::{CheckContext, DecodeContext, DecodeErrors, Decoded, Problem, References};
+use super::context::{DecodeContext, DecodeErrors, Decoded, Problem};
 use super::frame::{Fault, Frame, Required};
 use super::object::refusal;
 use super::{Mismatch, MismatchKind, Mismatches, ValueContext};
@@ -21,7 +21,7 @@ use crate::value::{Data, MASK, Value};
 /// # Errors
 /// Everything that is wrong with the body.
 pub fn decode<T: Arguments>(block: &Block, cx: &DecodeContext<'_>) -> Result<Decoded<T>, DecodeErrors> {
-    let mut walk = Walk::new(Mode::Run(cx.scope), ValueContext { minimum: cx.minimum, checking: false });
+    let mut walk = Walk::new(cx, false);
     let slot = walk.top(T::SCHEMA, block);
     match slot.and_then(unboxed) {
         Some(value) if walk.problems.is_empty() => {
@@ -31,21 +31,15 @@ pub fn decode<T: Arguments>(block: &Block, cx: &DecodeContext<'_>) -> Result<Dec
     }
 }
 
-/// Checks the body of a component's block as far as it can be without evaluating it: names, numbers of blocks, what is
-/// required, literals, and whether the exports of other components fit where they are used.
+/// Checks the body of a component's block where the exports of other components are not known: everything else is as
+/// when it is decoded, and of what is not known the shape is looked at.
 ///
 /// # Errors
 /// Everything that is wrong with the body.
-pub fn check(schema: &'static Schema, block: &Block, cx: &CheckContext<'_>) -> Result<(), DecodeErrors> {
-    let mut walk = Walk::new(Mode::Check(cx.references), ValueContext { minimum: cx.minimum, checking: true });
+pub fn check(schema: &'static Schema, block: &Block, cx: &DecodeContext<'_>) -> Result<(), DecodeErrors> {
+    let mut walk = Walk::new(cx, true);
     walk.top(schema, block);
     if walk.problems.is_empty() { Ok(()) } else { Err(walk.errors(block)) }
-}
-
-#[derive(Clone, Copy)]
-enum Mode<'a> {
-    Run(&'a dyn Scope),
-    Check(&'a dyn References),
 }
 
 /// A body, and what it belongs to.
@@ -60,14 +54,14 @@ struct Place<'a> {
 
 /// What came of a piece of text: its value, and whether all of it is known. A piece without errors may yet be unknown to
 /// a static check.
-pub(super) type Outcome = (Option<Slot>, bool);
+type Outcome = (Option<Slot>, bool);
 
-pub(super) const UNKNOWN: Outcome = (None, false);
+const UNKNOWN: Outcome = (None, false);
 
-pub(super) struct Walk<'a> {
-    mode: Mode<'a>,
+struct Walk<'a> {
+    scope: &'a dyn Scope,
     cx: ValueContext,
-    pub(super) problems: Vec<Problem>,
+    problems: Vec<Problem>,
     sensitive: Sensitive,
     /// What must not show in the messages of rules, which may quote the values that they read.
     secrets: Vec<Arc<str>>,
@@ -75,10 +69,10 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(mode: Mode<'a>, cx: ValueContext) -> Self {
+    fn new(cx: &DecodeContext<'a>, checking: bool) -> Self {
         Walk {
-            mode,
-            cx,
+            scope: cx.scope,
+            cx: ValueContext { minimum: cx.minimum, checking },
             problems: Vec::new(),
             sensitive: Sensitive::default(),
             secrets: Vec::new(),
@@ -99,8 +93,9 @@ impl<'a> Walk<'a> {
         DecodeErrors(self.problems)
     }
 
-    pub(super) fn problem(&mut self, source: &Arc<SourceFile>, span: Span, message: impl Into<String>) {
-        self.problems.push(Problem { diagnostic: Diagnostic::error(source, span, message), positioned: true });
+    fn problem(&mut self, source: &Arc<SourceFile>, span: Span, message: impl Into<String>) {
+        let diagnostic = Diagnostic::error(source, span, message);
+        self.problems.push(Problem { diagnostic, positioned: true, building: false });
     }
 
     fn body(
@@ -128,14 +123,14 @@ impl<'a> Walk<'a> {
         }
 
         let mut faults = Vec::new();
-        let outcome = frame.finish(Required::Enforced, &mut faults);
+        let outcome = frame.finish(Required::Enforced, self.cx.minimum, &mut faults);
         for fault in faults {
-            let span = match fault {
-                Fault::Rule(_, Some(span)) => span,
-                _ => place.span,
+            let (span, building) = match fault {
+                Fault::Rule { place: at, building, .. } => (at.unwrap_or(place.span), building),
+                _ => (place.span, false),
             };
             let diagnostic = Diagnostic::error(place.source, span, self.masked(fault.message()));
-            self.problems.push(Problem { diagnostic, positioned: false });
+            self.problems.push(Problem { diagnostic, positioned: false, building });
         }
         outcome
     }
@@ -260,24 +255,28 @@ impl<'a> Walk<'a> {
 
     /// The value of an attribute.
     fn value(&mut self, ty: &'static TypeInfo, source: &Arc<SourceFile>, expr: &Expr, path: &str) -> Outcome {
-        match self.mode {
-            Mode::Check(references) => self.check_value(references, ty, source, expr),
-            Mode::Run(scope) => match eval::evaluate(source, expr, scope) {
-                Ok(value) => {
-                    self.sensitive.note(path, &value);
-                    secret_texts(&value, false, &mut self.secrets);
-                    self.convert(ty, source, expr, &value)
-                }
+        let value = if self.cx.checking {
+            let (value, errors) = eval::evaluate_all(source, expr, self.scope);
+            for error in errors {
+                self.problem(source, error.span, error.message);
+            }
+            value
+        } else {
+            match eval::evaluate(source, expr, self.scope) {
+                Ok(value) => value,
                 Err(error) => {
                     self.problem(source, error.span, error.message);
-                    UNKNOWN
+                    return UNKNOWN;
                 }
-            },
-        }
+            }
+        };
+        self.sensitive.note(path, &value);
+        secret_texts(&value, false, &mut self.secrets);
+        self.convert(ty, source, expr, &value)
     }
 
     /// Converts the value of an expression.
-    pub(super) fn convert(&mut self, ty: &TypeInfo, source: &Arc<SourceFile>, expr: &Expr, value: &Value) -> Outcome {
+    fn convert(&mut self, ty: &TypeInfo, source: &Arc<SourceFile>, expr: &Expr, value: &Value) -> Outcome {
         match (ty.decode)(value, &self.cx) {
             Ok(slot) => (Some(slot), true),
             Err(mismatches) => {
@@ -292,14 +291,16 @@ impl<'a> Walk<'a> {
             let (node, rest) = locate(expr, &error.path);
             let rest = rest.len();
             let message = error.safe_message();
-            match (self.mode, kind) {
+            match (self.cx.checking, kind) {
+                (_, MismatchKind::Unknown) => {}
+                // Only what the user wrote as an object must be whole: what is computed is not in the reference.
+                (true, MismatchKind::Missing) if rest > 0 || !matches!(unwrapped(node), Expr::Object(_)) => {}
                 // The object's rules have no place in the reference at run time, and no expression before them.
-                (_, MismatchKind::Object) => {
+                (positioned, MismatchKind::Object | MismatchKind::Missing) => {
                     let diagnostic = Diagnostic::error(source, node.span(), self.masked(message));
-                    let positioned = matches!(self.mode, Mode::Check(_));
-                    self.problems.push(Problem { diagnostic, positioned });
+                    self.problems.push(Problem { diagnostic, positioned, building: false });
                 }
-                (Mode::Run(_), MismatchKind::UnknownField) => {
+                (false, MismatchKind::UnknownField) => {
                     // Where the text does not show the field, it is the object's expression that lacks it.
                     if rest > 0 {
                         error.path.pop();
@@ -307,17 +308,18 @@ impl<'a> Walk<'a> {
                     let EvalError { span, message } = EvalError::locate(&error, source, expr);
                     self.problem(source, span, message);
                 }
-                (Mode::Run(_), MismatchKind::Value) => {
+                // What is wrong lies within something computed, so that its place is a part of the message.
+                (checking, MismatchKind::Value) if !checking || rest > 0 => {
                     let EvalError { span, message } = EvalError::locate(&error, source, expr);
                     self.problem(source, span, message);
                 }
-                (Mode::Check(_), MismatchKind::UnknownField) => {
+                (true, MismatchKind::UnknownField) => {
                     if let Some(PathStep::Field(name)) = error.path.pop() {
                         let object = locate(expr, &error.path).0;
                         self.unknown_field(source, object, &name);
                     }
                 }
-                (Mode::Check(_), MismatchKind::Value) => {
+                (_, MismatchKind::Value) => {
                     // The reference words the same differently where it does not evaluate.
                     let message = match message.strip_prefix("should be ") {
                         Some(rest) => format!("expected {rest}"),
@@ -338,11 +340,8 @@ impl<'a> Walk<'a> {
     }
 
     /// A field of an object literal that nothing asks for.
-    pub(super) fn unknown_field(&mut self, source: &Arc<SourceFile>, object: &Expr, name: &str) {
-        let mut object = object;
-        while let Expr::Paren(paren) = object {
-            object = &paren.inner;
-        }
+    fn unknown_field(&mut self, source: &Arc<SourceFile>, object: &Expr, name: &str) {
+        let object = unwrapped(object);
         let span = match object {
             Expr::Object(object) => {
                 let field = object.fields.iter().rev().find(|field| *field.name.text == *name);
@@ -383,15 +382,20 @@ fn miscount(arity: Arity, name: &str, count: usize) -> Option<String> {
     }
 }
 
+/// An expression without the parentheses around it.
+fn unwrapped(expr: &Expr) -> &Expr {
+    let mut inner = expr;
+    while let Expr::Paren(paren) = inner {
+        inner = &paren.inner;
+    }
+    inner
+}
+
 /// The smallest part of an expression that a path leads to, and the rest of the path.
 fn locate<'e, 'p>(expr: &'e Expr, path: &'p [PathStep]) -> (&'e Expr, &'p [PathStep]) {
     let (mut node, mut path) = (expr, path);
     while let [step, rest @ ..] = path {
-        let mut inner = node;
-        while let Expr::Paren(paren) = inner {
-            inner = &paren.inner;
-        }
-        let part = match (inner, step) {
+        let part = match (unwrapped(node), step) {
             (Expr::Array(array), PathStep::Index(index)) => array.elements.get(*index),
             (Expr::Object(object), PathStep::Field(name)) => {
                 let field = object.fields.iter().rev().find(|field| field.name.text == *name);

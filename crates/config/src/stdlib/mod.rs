@@ -15,6 +15,7 @@ use std::sync::{Arc, LazyLock};
 
 use crate::error::ValueError;
 pub use crate::schema::Stability;
+use crate::unknown;
 use crate::value::{Data, Object, Type, Value};
 
 /// A function of the standard library.
@@ -73,16 +74,10 @@ impl Function {
     /// # Errors
     /// Arguments that do not fit in number or type, and failures of the function itself.
     pub fn invoke(&self, args: &[Value]) -> Result<Value, CallError> {
-        let got = args.len();
-        match self.arity {
-            Arity::Exactly(count) if got != count => {
-                return Err(CallError::Failed(format!("expected {count} args, got {got}").into()));
-            }
-            Arity::AtLeast(count) if got < count => {
-                return Err(CallError::Failed(format!("expected at least {count} args, got {got}").into()));
-            }
-            _ => {}
+        if let Some(result) = unknown::call(self, args) {
+            return result;
         }
+        self.check_count(args.len())?;
         let sensitive = || args.iter().any(Value::holds_secret);
         match (self.call)(args) {
             Ok(value) if self.arity == Arity::Own || self.clears_marks() => Ok(value),
@@ -93,6 +88,37 @@ impl Function {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Refuses a number of arguments that the function does not take.
+    pub(crate) fn check_count(&self, got: usize) -> Result<(), CallError> {
+        let message = match self.arity {
+            Arity::Exactly(count) if got != count => format!("expected {count} args, got {got}"),
+            Arity::AtLeast(count) if got < count => format!("expected at least {count} args, got {got}"),
+            _ => return Ok(()),
+        };
+        Err(CallError::Failed(message.into()))
+    }
+
+    /// The type of a parameter, as the signature has it.
+    pub(crate) fn parameter(&self, index: usize) -> Option<&'static str> {
+        let (parameters, _) = self.signature.rsplit_once(") ")?;
+        let (_, parameters) = parameters.split_once('(')?;
+        let mut last = "";
+        for (at, parameter) in parameters.split(", ").enumerate() {
+            // What may be left out stands in brackets.
+            last = parameter.trim_matches(['[', ']']).rsplit_once(' ')?.1;
+            if at == index {
+                break;
+            }
+        }
+        let repeated = last.strip_prefix("...");
+        (repeated.is_some() || index < parameters.split(", ").count()).then_some(repeated.unwrap_or(last))
+    }
+
+    /// The type of the result, as the signature has it.
+    pub(crate) fn result(&self) -> &'static str {
+        self.signature.rsplit_once(") ").map_or("", |(_, result)| result)
     }
 
     fn clears_marks(&self) -> bool {
@@ -444,6 +470,24 @@ mod tests {
         let version = find("constants.version").unwrap();
         assert!(version.as_str().unwrap().starts_with('v'));
         assert!(lookup("nothing").is_none() && alias("coalesce").is_none());
+    }
+
+    #[test]
+    fn signatures_say_the_types_of_parameters_and_results() {
+        let types = |name: &str, count| {
+            let function = function(name).unwrap();
+            ((0..count).map(|index| function.parameter(index)).collect::<Vec<_>>(), function.result())
+        };
+        let (string, array) = (Some("string"), Some("array"));
+        assert_eq!(types("string.format", 3), (vec![string, Some("any"), Some("any")], "string"));
+        assert_eq!(types("array.concat", 2), (vec![array, array], "array"));
+        assert_eq!(types("array.combine_maps", 5), (vec![array, array, array, Some("bool"), None], "array"));
+        assert_eq!(types("string.join", 3), (vec![array, string, None], "string"));
+        let known = ["any", "array", "bool", "bytes", "object", "secret", "string"];
+        for function in FUNCTIONS {
+            assert!(known.contains(&function.parameter(0).unwrap()), "{}", function.name);
+            assert!(known.contains(&function.result()), "{}", function.name);
+        }
     }
 
     #[test]

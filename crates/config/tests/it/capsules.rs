@@ -75,6 +75,9 @@ impl CapsuleType for Labels {
 
     fn convert(value: &Value) -> Option<Result<Self, ValueError>> {
         match (value.to_object(), value.as_number()) {
+            (Some(object), _) if object.values().any(Value::holds_secret) => {
+                Some(Err(ValueError::new(value, "target::ConvertFrom: cannot use a secret as a target value")))
+            }
             (Some(object), _) => Some(Ok(Labels((*object).clone()))),
             (None, Some(_)) => {
                 Some(Err(ValueError::new(value, "target::ConvertFrom: conversion from 'int64' is not supported")))

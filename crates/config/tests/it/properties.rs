@@ -3,9 +3,10 @@
 use proptest::prelude::*;
 
 use corten_config::arguments::Record;
-use corten_config::decode::{self, CheckContext, DecodeContext};
-use corten_config::schema::Stability;
-use corten_config::{Arguments, Value, encode};
+use corten_config::decode::{self, DecodeContext, Typed};
+use corten_config::schema::{Shape, Stability};
+use corten_config::value::Object;
+use corten_config::{Arguments, Value, encode, stdlib};
 use corten_syntax::{Block, Stmt, parse};
 
 use crate::example;
@@ -179,7 +180,87 @@ fn block(body: &str) -> Option<std::sync::Arc<Block>> {
     }
 }
 
-const CHECK: CheckContext<'static> = CheckContext { references: &(), minimum: Stability::GenerallyAvailable };
+const CHECK: DecodeContext<'static> = DecodeContext { scope: &(), minimum: Stability::GenerallyAvailable };
+
+/// What components may export, by the names under which expressions below read it.
+fn exported() -> Vec<(&'static str, Value, Shape)> {
+    let text = |text: &str| Value::string(text);
+    let fields = [("a", text("1")), ("b", text("x"))].map(|(name, value)| (std::sync::Arc::from(name), value));
+    vec![
+        ("text", text("x"), Shape::String),
+        ("digits", text("7"), Shape::String),
+        ("number", Value::int(2), Shape::Int),
+        ("fraction", Value::float(0.5), Shape::Float),
+        ("truth", Value::bool(true), Shape::Bool),
+        ("list", Value::array(vec![text("a"), text("b")]), Shape::List(<String as Typed>::TYPE)),
+        ("numbers", Value::array(vec![Value::int(1)]), Shape::List(<i64 as Typed>::TYPE)),
+        ("map", Value::object(fields.into()), Shape::Map(<String as Typed>::TYPE)),
+        ("any", text("x"), Shape::Any),
+        ("key", Value::secret("k"), Shape::Secret),
+        ("open", Value::optional_secret("k", false), Shape::OptionalSecret),
+        ("shut", Value::optional_secret("k", true), Shape::OptionalSecret),
+    ]
+}
+
+const OPERATORS: &[&str] = &["+", "-", "*", "/", "%", "^", "==", "!=", "<", ">=", "&&", "||"];
+
+/// Expressions over what components export.
+fn over_exports() -> impl Strategy<Value = String> {
+    let names: Vec<&'static str> = exported().iter().map(|(name, ..)| *name).collect();
+    let leaf = prop_oneof![
+        4 => proptest::sample::select(names).prop_map(str::to_owned),
+        1 => proptest::sample::select(LITERALS).prop_map(str::to_owned),
+    ];
+    leaf.prop_recursive(3, 16, 3, move |inner| {
+        let functions: Vec<&'static str> = stdlib::FUNCTIONS.iter().map(|function| function.name).collect();
+        prop_oneof![
+            3 => (inner.clone(), proptest::sample::select(OPERATORS), inner.clone())
+                .prop_map(|(left, operator, right)| format!("({left} {operator} {right})")),
+            1 => inner.clone().prop_map(|value| format!("!{value}")),
+            1 => inner.clone().prop_map(|value| format!("-{value}")),
+            1 => inner.clone().prop_map(|value| format!("{value}.a")),
+            2 => (inner.clone(), inner.clone()).prop_map(|(value, place)| format!("{value}[{place}]")),
+            1 => (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("[{a}, {b}]")),
+            1 => inner.clone().prop_map(|value| format!("{{\"a\" = {value}, b = 1}}")),
+            3 => (proptest::sample::select(functions), proptest::collection::vec(inner, 0..3))
+                .prop_map(|(function, args)| format!("{function}({})", args.join(", "))),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn what_is_accepted_at_run_time_is_accepted_while_exports_are_not_known(
+        name in proptest::sample::select(&["text", "number", "truth", "times", "any"][..]),
+        value in over_exports(),
+    ) {
+        let Some(block) = block(&format!("{name} = {value}")) else { return Ok(()) };
+        let exported = exported();
+        let at = |of: fn(&(&'static str, Value, Shape)) -> Value| -> Object {
+            exported.iter().map(|export| (export.0.into(), of(export))).collect()
+        };
+        let (known, unknown) = (at(|(_, value, _)| value.clone()), at(|(.., shape)| Value::unknown_of(*shape)));
+        let cx = |scope| DecodeContext { scope, minimum: Stability::Experimental };
+        let nothing_known = names_only(&exported);
+        let run = decode::decode::<Config>(&block, &cx(&known)).map(|_| ());
+        let known = decode::check(Config::SCHEMA, &block, &cx(&known));
+        // With everything known a check finds what is found at run time.
+        prop_assert_eq!(run.is_ok(), known.is_ok(), "{}: {:?} {:?}", value, run.err(), known.err());
+        if run.is_ok() {
+            for scope in [&unknown, &nothing_known] {
+                let checked = decode::check(Config::SCHEMA, &block, &cx(scope));
+                prop_assert!(checked.is_ok(), "{value}: {}", checked.unwrap_err());
+            }
+        }
+    }
+}
+
+/// The same names, and nothing known of them.
+fn names_only(exported: &[(&'static str, Value, Shape)]) -> Object {
+    exported.iter().map(|(name, ..)| ((*name).into(), Value::unknown())).collect()
+}
 
 proptest! {
     #[test]

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use corten_config::arguments::Record;
-use corten_config::decode::{References, Secret};
-use corten_config::schema::Schema;
-use corten_config::{Arguments, CheckErrors, Exports, StringEnum, Value};
+use corten_config::decode::Secret;
+use corten_config::eval::Scope;
+use corten_config::value::{Object, OptionalSecret};
+use corten_config::{Arguments, CheckErrors, Exports, StringEnum, Value, stdlib, unknown};
 
 use crate::capsules::{Labels, LogsReceiver, MetricsReceiver};
-use crate::support::checked;
+use crate::support::{block, checked};
 
 #[derive(Exports, Debug)]
 struct Offer {
@@ -27,6 +28,9 @@ struct Offer {
     ready: bool,
     /// A key.
     key: Secret,
+    /// A key, or not.
+    #[export(secret_if = "truth")]
+    perhaps: OptionalSecret,
     /// More than one key.
     data: BTreeMap<String, String>,
     /// A part.
@@ -44,12 +48,17 @@ struct Part {
     names: Vec<String>,
 }
 
-/// Knows `some.component.x` as a component with these exports.
-struct Components;
+/// Knows `some.component.x` as a component with these exports, and nothing of what is not in the standard library.
+struct Components(&'static str);
 
-impl References for Components {
-    fn exports(&self, names: &[&str]) -> Option<(usize, &'static Schema)> {
-        names.starts_with(&["some", "component", "x"]).then_some((3, Offer::SCHEMA))
+impl Scope for Components {
+    fn lookup(&self, name: &str) -> Option<Value> {
+        if name != "some" {
+            return stdlib::lookup(name).is_none().then(Value::unknown);
+        }
+        let exports = unknown::exports(Offer::SCHEMA, Config::SCHEMA, &block(self.0), &());
+        let within = |name: &str, value| Value::object(Object::from([(name.into(), value)]));
+        Some(within("component", within("x", exports)))
     }
 }
 
@@ -108,7 +117,7 @@ enum Word {
 }
 
 fn check(body: &str) -> Vec<String> {
-    checked(Config::SCHEMA, body, &Components)
+    checked(Config::SCHEMA, body, &Components(""))
 }
 
 fn all(cases: &[(&str, &[&str])]) {
@@ -167,7 +176,7 @@ fn objects_are_checked_for_what_is_required_and_what_is_unknown() {
 fn what_is_not_known_is_not_checked() {
     all(&[
         ("text = argument.x.value\nnumber = each[\"port\"]\ntruth = f(1).y", &[]),
-        ("number = sys.env(\"PORT\")\nforward_to = array.concat([], [])", &[]),
+        ("text = coalesce(argument.x.value, 1) + argument.y.value", &[]),
         ("text = some.component.x.any", &[]),
     ]);
 }
@@ -236,6 +245,106 @@ fn an_export_that_does_not_exist_is_found_wherever_it_is_read() {
         ("number = some.component.x.part.m", &["2:32: field \"m\" does not exist"]),
         ("any = [{a = some.component.x.nothing}]", &["2:30: field \"nothing\" does not exist"]),
     ]);
+}
+
+#[test]
+fn what_refers_to_no_component_is_evaluated() {
+    all(&[
+        ("text = sys.env(\"NO_SUCH_VARIABLE_OF_THIS_TEST\")\nforward_to = array.concat([], [])", &[]),
+        ("number = sys.env(\"NO_SUCH_VARIABLE_OF_THIS_TEST\")", &["2:10: expected number, got string"]),
+        ("interval = string.format(\"%dx\", 5)", &["2:12: time: unknown unit \"x\" in duration \"5x\""]),
+        ("interval = string.format(\"%ds\", 5)", &["2:1: timeout greater than interval"]),
+        ("text = constants.planet", &["2:18: field \"planet\" does not exist"]),
+        ("text = constants.os()", &["2:8: constants.os should be function, got string"]),
+        ("text = string.shout(\"x\")", &["2:15: field \"shout\" does not exist"]),
+        ("text = string.to_upper(\"a\", \"b\")", &["2:8: string.to_upper expected 1 args, got 2"]),
+        ("text = [\"a\"][1]", &["2:14: 1 index 1 is out of range of array with length 1"]),
+        ("text = {a = \"b\"}.c", &["2:18: field \"c\" does not exist"]),
+        ("number = 1 / (2 - 2)", &["2:14: (2 - 2) divide by zero error"]),
+        // Within what is computed there is no text to point at.
+        (
+            "headers = encoding.from_json(`{\"a\": [\"b\", true]}`)",
+            &["2:11: encoding.from_json(`{\"a\": [\"b\", true]}`).a[1] should be string, got bool"],
+        ),
+        // What is computed need not be whole, as at run time.
+        ("part = encoding.from_json(`{}`)", &[]),
+    ]);
+}
+
+#[test]
+fn calls_and_operators_are_checked_by_the_types_of_what_is_not_known() {
+    all(&[
+        ("text = string.to_upper(some.component.x.content)", &[]),
+        (
+            "text = string.to_upper(some.component.x.targets)",
+            &["2:24: some.component.x.targets should be string, got array"],
+        ),
+        (
+            "text = string.to_upper(some.component.x.key)",
+            &["2:24: some.component.x.key secrets may not be converted into strings"],
+        ),
+        ("text = string.to_upper(some.component.x.any, 1)", &["2:8: string.to_upper expected 1 args, got 2"]),
+        ("text = string.trim(true, some.component.x.any)", &["2:20: true should be string, got bool"]),
+        ("truth = string.to_upper(some.component.x.any)", &["2:9: expected bool, got string"]),
+        ("targets = array.concat(some.component.x.targets, [{}])", &[]),
+        (
+            "forward_to = array.concat([some.component.x.logs], [])",
+            &["2:14: array.concat([some.component.x.logs], [])[0] expected capsule(\"prometheus.Appendable\"), got \
+               capsule(\"loki.LogsReceiver\")"],
+        ),
+        ("text = array.concat(some.component.x.targets)", &["2:8: expected string, got array"]),
+        ("text = some.component.x.content + 1", &["2:35: 1 should be string, got number"]),
+        (
+            "text = \"a\" + some.component.x.ready",
+            &["2:14: some.component.x.ready should be one of [number string capsule] for binop +, got bool"],
+        ),
+        ("text = \"a\" + some.component.x.key", &[]),
+        ("number = some.component.x.size / 0", &["2:34: 0 divide by zero error"]),
+        ("truth = !some.component.x.size", &["2:10: some.component.x.size should be bool, got number"]),
+        (
+            "text = some.component.x.content.a",
+            &["2:8: some.component.x.content cannot access field \"a\" on value of type string"],
+        ),
+        ("text = some.component.x.targets[\"a\"]", &["2:33: \"a\" should be number, got string"]),
+        ("text = some.component.x.content()", &["2:8: some.component.x.content should be function, got string"]),
+    ]);
+}
+
+#[test]
+fn every_part_of_an_expression_is_looked_at() {
+    all(&[(
+        "any = [some.component.x.a, string.trim(some.component.x.b), {c = 1 + true}]",
+        &[
+            "2:25: field \"a\" does not exist",
+            "2:57: field \"b\" does not exist",
+            "2:28: string.trim expected 2 args, got 1",
+            "2:70: true should be one of [number string capsule] for binop +, got bool",
+        ],
+    )]);
+}
+
+#[test]
+fn a_secret_is_no_label_of_a_target() {
+    all(&[
+        ("targets = [{a = some.component.x.content}]", &[]),
+        ("targets = [{a = some.component.x.content, b = some.component.x.any}]", &[]),
+        (
+            "targets = [{a = some.component.x.key}]",
+            &["2:12: target::ConvertFrom: cannot use a secret as a target value"],
+        ),
+    ]);
+}
+
+#[test]
+fn an_argument_says_whether_an_export_is_secret() {
+    let check =
+        |exporter: &'static str| checked(Config::SCHEMA, "text = some.component.x.perhaps", &Components(exporter));
+    let refused = ["2:8: secrets may not be converted into strings"];
+    assert_eq!(check("truth = true"), refused);
+    assert_eq!(check("truth = 1 == 1"), refused);
+    assert_eq!(check("truth = false"), [""; 0]);
+    assert_eq!(check(""), [""; 0]);
+    assert_eq!(check("truth = null"), [""; 0]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use corten_config::Arguments;
-use corten_config::decode::{self, CheckContext, DecodeContext, DecodeErrors, Decoded, References};
+use corten_config::decode::{self, DecodeContext, DecodeErrors, Decoded};
 use corten_config::eval::Scope;
 use corten_config::schema::{Schema, Stability};
 use corten_config::value::{Object, Value};
@@ -42,8 +42,8 @@ pub(crate) fn refused<T: Arguments>(body: &str) -> Vec<String> {
 }
 
 /// The texts of what a static check finds.
-pub(crate) fn checked(schema: &'static Schema, body: &str, references: &dyn References) -> Vec<String> {
-    let cx = CheckContext { references, minimum: Stability::GenerallyAvailable };
+pub(crate) fn checked(schema: &'static Schema, body: &str, scope: &dyn Scope) -> Vec<String> {
+    let cx = DecodeContext { scope, minimum: Stability::GenerallyAvailable };
     decode::check(schema, &block(body), &cx).map_or_else(texts, |()| Vec::new())
 }
 

@@ -16,7 +16,7 @@ pub struct ReceiverHttp {
     pub listen_address: String,
     /// The port to listen on. `0` takes any that is free.
     #[arg(default = 8080)]
-    pub listen_port: u16,
+    pub listen_port: i64,
     /// How many connections are served at a time. `0` sets no limit.
     #[arg(default = 0)]
     pub conn_limit: i64,
@@ -49,12 +49,27 @@ impl Default for ReceiverHttp {
 }
 
 impl ReceiverHttp {
+    fn check(&self) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        if u16::try_from(self.listen_port).is_err() {
+            let text = format!("invalid listen_port {}: a port is a number from 0 to 65535", self.listen_port);
+            errors.push(&["listen_port"], text);
+        }
+        errors.into_result()
+    }
+
+    /// The port to listen on.
+    pub fn port(&self) -> u16 {
+        // What is none was refused with the configuration.
+        u16::try_from(self.listen_port).unwrap_or_default()
+    }
+
     /// The address in the form that `bind` takes.
     pub fn address(&self) -> String {
         match self.listen_address.as_str() {
             // Both families, where the system has both.
-            "" => authority("::", self.listen_port),
-            address => authority(address.trim_start_matches('[').trim_end_matches(']'), self.listen_port),
+            "" => authority("::", self.port()),
+            address => authority(address.trim_start_matches('[').trim_end_matches(']'), self.port()),
         }
     }
 
@@ -139,6 +154,14 @@ mod tests {
         {
             let http = ReceiverHttp { listen_address: listen_address.into(), ..ReceiverHttp::default() };
             assert_eq!(http.address(), address);
+        }
+    }
+
+    #[test]
+    fn a_port_that_is_none_is_refused_and_not_cut_to_fit() {
+        for (listen_port, ok) in [(0, true), (65_535, true), (65_536, false), (70_000, false), (-1, false)] {
+            let http = ReceiverHttp { listen_port, ..ReceiverHttp::default() };
+            assert_eq!(http.check().is_ok(), ok, "{listen_port}");
         }
     }
 

@@ -323,6 +323,8 @@ impl Server {
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(None)
+            // A client may close its side as soon as it has asked, and still wants the answer.
+            .half_close(true)
             .max_buf_size(limits.head_bytes_max.max(8_192));
         builder
             .http2()

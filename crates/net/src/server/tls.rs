@@ -6,20 +6,16 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use corten_config::{Arguments, CheckErrors};
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::SingleCertAndKey;
-use rustls::{
-    CipherSuite, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
-    SupportedCipherSuite,
-};
+use rustls::{CipherSuite, DistinguishedName, RootCertStore, ServerConfig, SupportedCipherSuite};
 use tokio::sync::Mutex;
 
 use crate::files::{Stamps, off_thread, read_tls_file};
-use crate::tls::{certificates, certified_key, provider, system_roots, versions};
+use crate::tls::{certificates, certified_key, provider, system_roots, verify_signatures, versions};
 use crate::{Error, ErrorKind, Secret};
 
 /// TLS of a server, with the reference's names, values and rules. Empty text means 'not given'.
@@ -253,28 +249,28 @@ impl ServerTls {
 
     fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, Error> {
         let client_auth = self.client_auth().map_err(Error::config)?;
-        let optional = match client_auth {
-            ClientAuth::None => return Ok(WebPkiClientVerifier::no_client_auth()),
-            ClientAuth::Request => return Ok(Arc::new(AnyClient { mandatory: false })),
-            ClientAuth::RequireAny => return Ok(Arc::new(AnyClient { mandatory: true })),
-            ClientAuth::VerifyIfGiven => true,
-            ClientAuth::RequireAndVerify => false,
-        };
         let pem = match self.client_ca_file.as_str() {
             "" => self.client_ca_pem.as_bytes().to_vec(),
             file => read_tls_file(file.as_ref()).map_err(|error| error.context("failed to read client_ca_file"))?,
         };
-        let roots = if pem.is_empty() {
-            // As in Go: without authorities of its own a server takes the system's.
-            system_roots()
-        } else {
-            let mut roots = RootCertStore::empty();
+        let mut roots = RootCertStore::empty();
+        if !pem.is_empty() {
             let found = certificates(&pem).map_err(|text| Error::config(format!("client_ca: {text}")))?;
             if roots.add_parsable_certificates(found).0 == 0 {
                 return Err(Error::config("client_ca: no certificate found"));
             }
-            Arc::new(roots)
+        }
+        // Where no certificate is verified, the authorities tell clients which of their certificates to show.
+        let any = |mandatory| Arc::new(AnyClient { mandatory, hints: roots.subjects() });
+        let optional = match client_auth {
+            ClientAuth::None => return Ok(WebPkiClientVerifier::no_client_auth()),
+            ClientAuth::Request => return Ok(any(false)),
+            ClientAuth::RequireAny => return Ok(any(true)),
+            ClientAuth::VerifyIfGiven => true,
+            ClientAuth::RequireAndVerify => false,
         };
+        // As in Go: without authorities of its own a server takes the system's.
+        let roots = if pem.is_empty() { system_roots() } else { Arc::new(roots) };
         let builder = WebPkiClientVerifier::builder_with_provider(roots, provider().clone());
         let builder = if optional { builder.allow_unauthenticated() } else { builder };
         builder.build().map_err(|error| Error::new(ErrorKind::Tls, format!("client_ca: {error}")))
@@ -417,6 +413,8 @@ impl TlsSwitch {
 #[derive(Debug)]
 struct AnyClient {
     mandatory: bool,
+    /// The authorities whose certificates are asked for; none for all.
+    hints: Vec<DistinguishedName>,
 }
 
 impl ClientCertVerifier for AnyClient {
@@ -425,7 +423,7 @@ impl ClientCertVerifier for AnyClient {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
+        &self.hints
     }
 
     fn verify_client_cert(
@@ -437,32 +435,13 @@ impl ClientCertVerifier for AnyClient {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signature, &provider().signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signature, &provider().signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
+    verify_signatures!();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::{Material, client_tls, testing};
 
     /// A change of a valid configuration and the text that it gives.
     type Case = (fn(&mut ServerTls), &'static str);
@@ -513,6 +492,54 @@ mod tests {
         ];
         for (change, text) in cases {
             assert_eq!(check(change), text);
+        }
+    }
+
+    #[test]
+    fn a_client_that_does_not_hold_the_key_of_its_certificate_is_refused_even_without_verification() {
+        let (own, other) = (testing::made(), testing::made());
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            for client_auth_type in ["RequestClientCert", "RequireAnyClientCert"] {
+                let tls = ServerTls { client_auth_type: client_auth_type.into(), ..ServerTls::default() };
+                let builder = ServerConfig::builder_with_provider(provider().clone());
+                let builder = builder.with_protocol_versions(&[version]).unwrap();
+                let builder = builder.with_client_cert_verifier(tls.verifier().unwrap());
+                let server = Arc::new(builder.with_cert_resolver(testing::shows(&own, &own)));
+                let connect = |shown| {
+                    let trusted = crate::TlsConfig { ca_pem: own.pem.clone(), ..crate::TlsConfig::default() };
+                    let material = Material::read(&trusted).unwrap();
+                    let client = client_tls(&trusted, &material, false).unwrap().origin;
+                    let mut client = rustls::ClientConfig::clone(&client);
+                    client.client_auth_cert_resolver = shown;
+                    testing::handshake(Arc::new(client), server.clone())
+                };
+                assert_eq!(connect(testing::shows(&other, &other)), Ok(()), "{version:?} {client_auth_type}");
+                let thief = connect(testing::shows(&own, &other)).unwrap_err();
+                assert_eq!(thief, "server: invalid peer certificate: BadSignature", "{version:?} {client_auth_type}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_authorities_of_clients_are_read_whatever_is_asked_of_clients() {
+        let authority = testing::made();
+        for (client_auth_type, verified) in [
+            ("RequestClientCert", false),
+            ("RequireAnyClientCert", false),
+            ("VerifyClientCertIfGiven", true),
+            ("RequireAndVerifyClientCert", true),
+        ] {
+            let tls = |client_ca_pem: &str| ServerTls {
+                client_auth_type: client_auth_type.into(),
+                client_ca_pem: client_ca_pem.into(),
+                ..ServerTls::default()
+            };
+            let hints = tls(&authority.pem).verifier().unwrap().root_hint_subjects().len();
+            assert_eq!(hints, 1, "{client_auth_type}");
+            let hints = |tls: ServerTls| tls.verifier().map(|verifier| verifier.root_hint_subjects().len());
+            assert_eq!(hints(tls("")).is_ok_and(|hints| hints > 0), verified && !system_roots().is_empty());
+            let refused = tls("nonsense").verifier().unwrap_err().to_string();
+            assert_eq!(refused, "client_ca: no certificate found", "{client_auth_type}");
         }
     }
 

@@ -135,6 +135,18 @@ async fn a_head_beyond_the_limit_is_refused_with_431() {
 }
 
 #[tokio::test]
+async fn a_client_that_closes_its_side_after_its_request_gets_the_answer() {
+    let server = TestServer::start(|_| text("ok")).await;
+    for _ in 0..50 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let answer = rest(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nok"), "{answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn connections_beyond_the_limit_wait_for_others_to_end() {
     let server = TestServer::with(limits(|l| l.connections_max = Some(1)), |_| text("ok")).await;
     let first = client(ClientConfig::default()).await;

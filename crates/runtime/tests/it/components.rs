@@ -5,7 +5,7 @@ use std::sync::{LazyLock, Mutex};
 
 use corten_component::{Component, Context, Definition, Error};
 use corten_config::schema::Stability;
-use corten_config::{Arguments, Exports};
+use corten_config::{Arguments, CheckErrors, Exports};
 
 /// The family.
 pub(crate) const FAMILY: &[Definition] = &[Definition::of::<Experiment>(), Definition::of::<Value>()];
@@ -37,11 +37,20 @@ pub(crate) fn poke(key: &str, output: &str) {
 /// Exports what it is given.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub(crate) struct ValueArguments {
-    /// What to export. `refuse me` is refused, and `panic` panics.
+    /// What to export. `refuse me` is refused, `panic` panics, and of `later` something else is exported at once.
     input: String,
     /// Names the component to the test.
     #[arg(default = "")]
     key: String,
+}
+
+impl ValueArguments {
+    fn check_build(&self, minimum: Stability) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        let holds = self.input != "experimental" || minimum == Stability::Experimental;
+        errors.require(holds, &["input"], "input is experimental");
+        errors.into_result()
+    }
 }
 
 /// What it was given.
@@ -76,11 +85,17 @@ impl Component for Value {
         note(&arguments.key, format!("commit {}", arguments.input));
         let context = cx.clone();
         let poke: Poke = Box::new(move |output| context.export(&ValueExports { output: output.to_owned() }));
-        POKES.lock().unwrap().insert(arguments.key.clone(), poke);
+        if arguments.input == "later" {
+            poke("later still");
+        }
+        POKES.lock().unwrap().entry(arguments.key.clone()).or_insert(poke);
         Value(arguments)
     }
 
     async fn drain(self, _: &Context<Self>) {
+        if self.0.input == "never ends" {
+            std::future::pending::<()>().await;
+        }
         note(&self.0.key, "drain".to_owned());
     }
 }

@@ -3,6 +3,7 @@
 mod components;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use components::{FAMILY, poke, trace};
 use corten_component::HealthState;
@@ -163,6 +164,272 @@ async fn what_is_not_stable_enough_is_refused() {
          \"experimental\" features"
     );
     assert!(at(Stability::Experimental).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_rule_of_building_says_so_and_knows_the_level_of_stability() {
+    let text = "test.value \"a\" {\n\tinput = \"experimental\"\n}\n";
+    let place = "test.alloy:1:1: Failed to build component";
+    assert!(load(text, &[FAMILY]).await.is_ok());
+    let stable =
+        |text: &'static str| load_in(text, &[FAMILY], |services| services.stability = Stability::GenerallyAvailable);
+    assert_eq!(stable(text).await.unwrap_err(), format!("{place}: building component: input is experimental"));
+    let running = stable("test.value \"a\" {\n\tinput = \"x\"\n}\n").await.unwrap();
+    assert_eq!(running.reload(text).await.unwrap_err(), format!("{place}: updating component: input is experimental"));
+}
+
+#[tokio::test]
+async fn after_a_load_everything_has_started_and_nothing_is_evaluated_again() {
+    let pipeline = started(
+        "test.value \"a\" {\n\tinput = \"1\"\n\tkey = \"started\"\n}\n\
+         test.value \"b\" {\n\tinput = test.value.a.output\n\tkey = \"started\"\n}\n",
+    )
+    .await;
+    // What comes through the same queue comes after whatever a load left in it.
+    poke("started", "2");
+    until("the change has arrived", || pipeline.exported("test.value.b", "output") == "\"2\"").await;
+    assert_eq!(pipeline.health("test.value.a").message, "started component");
+    assert_eq!(trace("started"), ["commit 1", "commit 1", "commit 2"]);
+    let evaluations = "alloy_component_evaluation_seconds_count{controller_id=\"\",controller_path=\"/\"} 1\n";
+    until("one evaluation was counted", || pipeline.metrics().text().contains(evaluations)).await;
+}
+
+#[tokio::test]
+async fn what_a_component_exports_as_soon_as_it_is_in_place_is_handed_on() {
+    let pipeline = started(
+        "test.value \"a\" {\n\tinput = \"later\"\n}\n\
+         test.value \"b\" {\n\tinput = test.value.a.output\n}\n",
+    )
+    .await;
+    until("the change has arrived", || pipeline.exported("test.value.b", "output") == "\"later still\"").await;
+}
+
+#[tokio::test]
+async fn a_reload_makes_a_component_healthy_that_has_its_old_arguments_again() {
+    let text = |more: &str| {
+        format!(
+            "test.value \"a\" {{\n\tinput = \"fine\"\n\tkey = \"healthy_again\"\n}}\n\
+             test.value \"b\" {{\n\tinput = {more}\n}}\n"
+        )
+    };
+    let pipeline = started(&text("test.value.a.output")).await;
+    poke("healthy_again", "refuse me");
+    until("the component is unhealthy", || pipeline.health("test.value.b").state == HealthState::Unhealthy).await;
+    pipeline.reload(&text("\"fine\"")).await.unwrap();
+    let health = pipeline.health("test.value.b");
+    assert_eq!((health.state, health.message.as_str()), (HealthState::Healthy, "component evaluated"));
+}
+
+#[tokio::test]
+async fn an_error_in_one_component_hides_none_in_those_that_refer_to_it() {
+    let error = load(
+        "test.value \"a\" {\n\tinput = \"refuse me\"\n}\n\
+         test.value \"b\" {\n\tinput = test.value.a.output + true\n}\n\
+         test.value \"c\" {\n\tinput = test.value.b.nothing\n\tkey = []\n}\n",
+        &[FAMILY],
+    )
+    .await
+    .unwrap_err();
+    assert_eq!(
+        error,
+        "test.alloy:1:1: Failed to build component: building component: refused (and 3 more diagnostics)"
+    );
+}
+
+#[test]
+fn a_check_reports_what_is_wrong_with_the_graph_and_with_what_is_in_it() {
+    let check = |text: &str| {
+        let texts = [("t".to_owned(), text.to_owned())];
+        let source = corten_runtime::source::from_texts(&texts).unwrap();
+        let catalog = corten_runtime::Catalog::default().with(corten_runtime::NodeKind::Component, FAMILY);
+        let permissions = corten_runtime::Permissions { stability: Stability::GenerallyAvailable };
+        let found = corten_runtime::validate(&source.blocks, &catalog, permissions);
+        found.into_iter().map(|diagnostic| diagnostic.to_string()).collect::<Vec<_>>()
+    };
+    let text = "test.value \"a\" {\n\tinput = test.value.gone.output + test.value.b.output\n\tkey = [1]\n}\n\
+                test.value \"b\" {\n\tinput = test.value.b.output\n}\n\
+                test.value \"c\" {\n\tinput = test.value.a.nothing + test.value.gone\n}\n\
+                test.value \"c\" {\n\tinput = \"experimental\"\n}\n\
+                test.value \"d\" {\n\tinput = \"experi\" + \"mental\"\n}\n\
+                test.value \"e\" {\n\tinput = join([test.value.d.output, test.value.d], \"\")\n}\n\
+                test.value \"f\" {\n\tinput = test.value.g.output\n}\n\
+                test.value \"g\" {\n\tinput = test.value.f.output\n}\n";
+    assert_eq!(
+        check(text),
+        [
+            "t:2:10: component \"test.value.gone.output\" does not exist or is out of scope",
+            "t:3:8: expected string, got array",
+            "t:5:1: cannot reference self",
+            "t:9:23: field \"nothing\" does not exist",
+            "t:9:33: component \"test.value.gone\" does not exist or is out of scope",
+            "t:11:1: block test.value.c already declared at t:8:1",
+            "t:15:2: input is experimental",
+            "t:18:10: this stdlib function is deprecated; please refer to the documentation for updated usage and \
+             alternatives: join is now string.join",
+            "t:20:1: cycle detected: test.value.f, test.value.g",
+            "t:23:1: cycle detected: test.value.f, test.value.g",
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_never_ends_is_given_up_and_holds_up_only_what_it_refers_to() {
+    let pipeline = started(
+        "test.value \"a\" {\n\tinput = \"never ends\"\n}\n\
+         test.value \"b\" {\n\tinput = \"never ends\"\n}\n\
+         test.value \"c\" {\n\tinput = test.value.a.output\n}\n\
+         test.value \"d\" {\n\tinput = \"fine\"\n}\n",
+    )
+    .await;
+    let hosts = ["a", "b", "c", "d"]
+        .map(|label| Arc::clone(&pipeline.controller.component(&format!("test.value.{label}")).unwrap().host));
+    let before = tokio::time::Instant::now();
+    pipeline.controller.shutdown().await;
+    // The deadline is that of each: b and c are given up together, and a after c.
+    assert_eq!(before.elapsed().as_secs(), 120);
+    let late = "component shut down with error: task shutdown deadline exceeded";
+    let health = hosts.map(|host| host.health.current());
+    assert!(health.iter().all(|health| health.state == HealthState::Exited));
+    assert_eq!(health.map(|health| health.message), [late, late, late, "component shut down cleanly"]);
+    let logs = pipeline.logs();
+    let told =
+        "msg=\"node exited with error\" taskID=test.value.b node=test.value.b err=\"task shutdown deadline exceeded\"";
+    assert!(logs.contains(told), "{logs}");
+}
+
+#[tokio::test]
+async fn the_lines_of_a_load_are_those_of_the_reference() {
+    let pipeline = started("test.value \"a\" {\n\tinput = \"fine\"\n}\n").await;
+    pipeline.reload("test.value \"a\" {\n\tinput = join([\"refuse me\"], \"\")\n}\n").await.unwrap_err();
+    pipeline.reload("test.value \"a\" {\n\tinput = test.value.b.output\n}\n").await.unwrap_err();
+    let logs = pipeline.logs();
+    let shown: Vec<String> = logs
+        .lines()
+        .map(|line| {
+            let fields = line.split_once(" level=").unwrap().1.split(' ');
+            let fields = fields.map(|field| match field.split_once('=') {
+                Some((key @ ("trace_id" | "duration"), _)) => key,
+                _ => field,
+            });
+            fields.collect::<Vec<_>>().join(" ")
+        })
+        .collect();
+    let load = [
+        "info msg=\"starting complete graph evaluation\" trace_id",
+        "info msg=\"finished node evaluation\" trace_id node_id=test.value.a duration",
+        "info msg=\"finished complete graph evaluation\" trace_id duration",
+    ];
+    let expected = [
+        &load[..],
+        &[
+            "info msg=\"scheduling loaded components and services\"",
+            "warn msg=\"this stdlib function is deprecated; please refer to the documentation for updated usage and \
+             alternatives\" function=join",
+            load[0],
+            "error msg=\"failed to evaluate config\" trace_id node=test.value.a err=\"updating component: refused\"",
+        ],
+        &load[1..],
+    ];
+    assert_eq!(shown, expected.concat());
+    let traces: std::collections::BTreeSet<&str> =
+        logs.split_whitespace().filter_map(|field| field.strip_prefix("trace_id=")).collect();
+    assert!(traces.len() == 2 && traces.iter().all(|trace| trace.len() == 32), "{traces:?}");
+}
+
+#[tokio::test]
+async fn the_health_of_a_failed_evaluation_says_what_failed() {
+    let pipeline = started(
+        "test.value \"a\" {\n\tinput = \"{}\"\n\tkey = \"health_text\"\n}\n\
+         test.value \"b\" {\n\tinput = test.value.a.output\n}\n\
+         test.value \"c\" {\n\tinput = coalesce(encoding.from_json(test.value.a.output), \"x\")\n}\n",
+    )
+    .await;
+    poke("health_text", "refuse me");
+    let failed = |id: &str| {
+        let health = pipeline.health(id);
+        (health.state == HealthState::Unhealthy).then_some(health.message)
+    };
+    until("both are unhealthy", || failed("test.value.b").is_some() && failed("test.value.c").is_some()).await;
+    assert_eq!(failed("test.value.b").unwrap(), "component evaluation failed: updating component: refused");
+    let text = failed("test.value.c").unwrap();
+    let place = "component evaluation failed: decoding configuration: test.alloy:9:19: encoding.from_json ";
+    assert!(text.starts_with(place), "{text}");
+}
+
+#[tokio::test]
+async fn connections_are_counted_in_the_direction_of_the_flow() {
+    let pipeline = started(
+        "test.value \"a\" {\n\tinput = \"1\"\n}\n\
+         test.value \"b\" {\n\tinput = test.value.a.output + test.value.a.output\n}\n\
+         labelstore { }\n",
+    )
+    .await;
+    let connections = || {
+        let text = pipeline.metrics().text();
+        let lines = text.lines().filter(|line| line.starts_with("alloy_component_graph_connection{"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let labels = "controller_id=\"\",controller_path=\"/\",from=\"test.value.a\",to=\"test.value.b\"";
+    assert_eq!(connections(), [format!("alloy_component_graph_connection{{{labels}}} 1")]);
+    pipeline.reload("test.value \"a\" {\n\tinput = \"1\"\n}\n").await.unwrap();
+    assert_eq!(connections(), [""; 0]);
+}
+
+#[tokio::test]
+async fn the_metrics_of_loads_tell_refused_ones_from_those_that_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.alloy");
+    let pipeline = started("").await;
+    let controller = &pipeline.controller;
+    let load = async |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        let result = controller.load(&path).await;
+        let metrics = pipeline.metrics().text();
+        let of = |name: &str| {
+            let start = format!("alloy_config_{name}");
+            metrics.lines().find(|line| line.starts_with(&start)).unwrap_or_default().to_owned()
+        };
+        (
+            result.map_err(|error| error.describe(&path)),
+            of("last_load_successful"),
+            of("load_failures_total"),
+            of("hash"),
+        )
+    };
+    let fine = "test.value \"a\" {\n\tinput = \"1\"\n}\n";
+    let (result, successful, failures, hash) = load(fine).await;
+    assert_eq!(
+        (result, successful.as_str(), failures.as_str()),
+        (Ok(()), "alloy_config_last_load_successful 1", "alloy_config_load_failures_total 0",)
+    );
+    assert!(hash.contains("sha256=\"") && hash.contains("cluster_name=\"\"") && hash.ends_with(" 1"), "{hash}");
+    let place = path.display();
+    for (at, (text, error)) in [
+        ("x", format!("reading config path \"{place}\": {place}:1:2: expected block label, got TERMINATOR")),
+        ("test.value \"a\" { }", format!(
+            "error during the initial load: {place}:1:1: Failed to build component: decoding configuration: missing \
+             required attribute \"input\""
+        )),
+    ].into_iter().enumerate() {
+        let (result, successful, failures, kept) = load(text).await;
+        assert_eq!(result.unwrap_err(), error);
+        assert_eq!(successful, "alloy_config_last_load_successful 0");
+        assert_eq!(failures, format!("alloy_config_load_failures_total {}", at + 1));
+        assert_eq!(kept, hash);
+    }
+}
+
+#[tokio::test]
+async fn blocks_that_configure_nothing_say_so() {
+    assert_eq!(refused("labelstore {\n\tx = 1\n}\n").await, "test.alloy:2:2: unrecognized attribute name \"x\"");
+    assert_eq!(
+        refused("labelstore { }\nlabelstore { }\n").await,
+        "test.alloy:2:1: duplicate definition of \"labelstore\""
+    );
+    assert_eq!(
+        refused("labelstore \"x\" { }\n").await,
+        "test.alloy:1:1: cannot find the definition of component name \"labelstore\""
+    );
 }
 
 #[tokio::test]

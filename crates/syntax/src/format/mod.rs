@@ -346,35 +346,13 @@ impl<'a> Printer<'a> {
     }
 
     fn expr(&mut self, expr: &Expr) {
-        match expr {
+        let (first, links) = expr.chain();
+        match first {
             Expr::Literal(literal) => self.at(literal.span, &literal.text),
             Expr::Identifier(ident) => self.at(ident.span, &ident.text),
-            Expr::Access(access) => {
-                self.expr(&access.value);
-                // A point right after digits would be taken for theirs.
-                if matches!(&access.value, Expr::Literal(literal) if literal.kind == LiteralKind::Number) {
-                    self.space(&[Space::Blank]);
-                }
-                self.follow(".");
-                self.at(access.name.span, &access.name.text);
-            }
-            Expr::Index(index) => {
-                self.expr(&index.value);
-                self.at(index.open, "[");
-                self.expr(&index.index);
-                self.at(index.close, "]");
-            }
-            Expr::Call(call) => self.call(call),
             Expr::Unary(unary) => {
                 self.at(unary.op_span, unary.op.as_str());
                 self.expr(&unary.value);
-            }
-            Expr::Binary(binary) => {
-                self.expr(&binary.left);
-                self.space(&[Space::Blank]);
-                self.at(binary.op_span, binary.op.as_str());
-                self.space(&[Space::Blank]);
-                self.expr(&binary.right);
             }
             Expr::Paren(paren) => {
                 self.at(paren.open, "(");
@@ -383,6 +361,37 @@ impl<'a> Printer<'a> {
             }
             Expr::Array(array) => self.array(&array.elements, array.open, array.close),
             Expr::Object(object) => self.object(object),
+            Expr::Access(_) | Expr::Index(_) | Expr::Call(_) | Expr::Binary(_) => {}
+        }
+        for link in links {
+            self.link(link);
+        }
+    }
+
+    /// What is done with the expression at the left, which is written already.
+    fn link(&mut self, link: &Expr) {
+        match link {
+            Expr::Access(access) => {
+                // A point right after digits would be taken for theirs.
+                if matches!(&access.value, Expr::Literal(literal) if literal.kind == LiteralKind::Number) {
+                    self.space(&[Space::Blank]);
+                }
+                self.follow(".");
+                self.at(access.name.span, &access.name.text);
+            }
+            Expr::Index(index) => {
+                self.at(index.open, "[");
+                self.expr(&index.index);
+                self.at(index.close, "]");
+            }
+            Expr::Call(call) => self.call(call),
+            Expr::Binary(binary) => {
+                self.space(&[Space::Blank]);
+                self.at(binary.op_span, binary.op.as_str());
+                self.space(&[Space::Blank]);
+                self.expr(&binary.right);
+            }
+            _ => {}
         }
     }
 
@@ -414,7 +423,6 @@ impl<'a> Printer<'a> {
     }
 
     fn call(&mut self, call: &Call) {
-        self.expr(&call.function);
         self.follow("(");
         let mut line = self.start_line_of(call.open);
         for (index, arg) in call.args.iter().enumerate() {

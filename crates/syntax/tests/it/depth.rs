@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use corten_syntax::{DEPTH_MAX, Expr, Stmt, expression_text, format, parse, parse_expression};
+use corten_syntax::{CHAIN_MAX, DEPTH_MAX, Expr, Stmt, expression_text, format, parse, parse_expression};
 
 /// Texts that nest to a depth, one for each way that the grammar has.
 fn nested(depth: usize) -> Vec<(&'static str, String)> {
@@ -15,9 +15,6 @@ fn nested(depth: usize) -> Vec<(&'static str, String)> {
         ("indexes", around("a[", "]")),
         ("signs", around("-", "")),
         ("powers", around("1 ^ ", "")),
-        ("sums", around("", " + 1")),
-        ("accesses", format!("a = b{}\n", ".b".repeat(depth))),
-        ("calls of calls", format!("a = b{}\n", "()".repeat(depth))),
         ("mixed", around("-[1 || 1 && 1 == 1 + 1 * {a = f(", ")}]")),
         ("blocks", format!("{}{}\n", "a {\n".repeat(depth), "}\n".repeat(depth))),
         ("blocks as values", format!("{}{}\n", "a = b {\n".repeat(depth), "}\n".repeat(depth))),
@@ -31,6 +28,53 @@ fn what_is_too_deep_is_one_diagnostic_and_no_overflow() {
         let messages: Vec<String> = parsed.diagnostics.iter().map(|one| one.message.clone()).collect();
         assert_eq!(messages, [format!("nesting is deeper than {DEPTH_MAX} levels")], "{name}");
         assert!(format("f", &text).is_err(), "{name}");
+    }
+}
+
+/// Texts with a row of a length, one for each way that the grammar has.
+fn rows(length: usize) -> Vec<(&'static str, String)> {
+    let row = |first: &str, link: &str| format!("a = {first}{}\n", link.repeat(length));
+    vec![
+        ("sums", row("1", " + 1")),
+        ("sums of products", row("1", " + 2 * 1")),
+        ("comparisons", row("1", " == 1")),
+        ("alternatives", row("true", " || true")),
+        ("accesses", row("b", ".b")),
+        ("indexes", row("b", "[0]")),
+        ("calls of calls", row("b", "(1)")),
+        ("lines", row("1", " +\n1")),
+    ]
+}
+
+#[test]
+fn a_row_is_not_deep_however_long_it_is() {
+    // Less than half of what worker threads have.
+    let worker = std::thread::Builder::new().stack_size(768 * 1024);
+    let work = || {
+        for (name, text) in rows(CHAIN_MAX) {
+            let parsed = parse("f", &text);
+            assert!(parsed.diagnostics.is_empty(), "{name}: {}", parsed.diagnostics);
+            let again = parse("f", &text);
+            assert!(parsed.file.body[0].same_text(&again.file.body[0]), "{name}");
+            // The tree is freed in parts, the last of them on another thread.
+            let shared = again.file.body.clone();
+            drop(again);
+            assert!(parsed.file.body[0].same_text(&shared[0]), "{name}");
+            std::thread::Builder::new().stack_size(256 * 1024).spawn(|| drop(shared)).unwrap().join().unwrap();
+            let Stmt::Attr(attr) = &parsed.file.body[0] else { panic!("{name}: no attribute") };
+            assert!(expression_text(&parsed.file.source, &attr.value).len() > CHAIN_MAX, "{name}");
+            assert!(format("f", &text).is_ok_and(|out| out.len() > CHAIN_MAX), "{name}");
+            assert!(!format!("{parsed:?}").is_empty(), "{name}");
+        }
+    };
+    worker.spawn(work).expect("a thread starts").join().expect("the stack suffices");
+}
+
+#[test]
+fn a_row_has_a_limit() {
+    for (name, text) in rows(CHAIN_MAX + 1) {
+        let messages: Vec<String> = parse("f", &text).diagnostics.into_iter().map(|one| one.message).collect();
+        assert_eq!(messages, [format!("expression has more than {CHAIN_MAX} operators in a row")], "{name}");
     }
 }
 
