@@ -13,7 +13,9 @@ use serde_json::json;
 
 use crate::{
     args::Args,
+    callgrind,
     error::{Context, Error, Result},
+    hole::Hole,
     http,
     peers::{self, PEERS},
     process::Process,
@@ -50,6 +52,9 @@ const DELIVERED_SHARE_MIN: f64 = 0.9;
 
 /// With fewer targets than this, the edges of the window are kept away from their scrapes.
 const FEW_TARGETS: usize = 8;
+
+/// The cap of the queue beside a black hole: some minutes of samples, so that it is reached before long.
+const HOLE_QUEUE_CAP: &str = "8MiB";
 
 const MIB: f64 = 1_048_576.0;
 
@@ -92,7 +97,8 @@ impl Settings {
                 version: None,
             });
         }
-        let wanted = args.text("--peers")?.unwrap_or_else(|| "vmagent,prometheus".to_owned());
+        let peers = if scenario.alone() { "none" } else { "vmagent,prometheus" };
+        let wanted = args.text("--peers")?.unwrap_or_else(|| peers.to_owned());
         for name in wanted.split(',').filter(|name| !name.is_empty() && *name != "none") {
             let peer = PEERS
                 .iter()
@@ -103,11 +109,14 @@ impl Settings {
         if subjects.is_empty() {
             return Err(Error::new("nothing to measure: give --ours or --peers"));
         }
+        if scenario.alone() && (subjects.len() != 1 || subjects[0].kind != subject::Kind::CortenRun) {
+            return Err(Error::new(format!("{name} compares ours with itself: give one --ours and no peers")));
+        }
         let settings = Self {
             scenario,
             subjects,
             pairs: args.parsed("--pairs", 5)?,
-            window: args.duration("--window")?.unwrap_or(Duration::from_secs(30)),
+            window: args.duration("--window")?.unwrap_or_else(|| scenario.window()),
             seed: args.parsed("--seed", 1)?,
             gzip: args.flag("--gzip"),
             pin: args.flag("--pin"),
@@ -127,22 +136,67 @@ impl Settings {
     }
 }
 
+/// A subject as one of those that are put side by side.
+#[derive(Debug)]
+struct Side<'a> {
+    /// What the report calls it.
+    name: String,
+    subject: &'a Subject,
+    work: Work,
+}
+
+/// What a side has to do that others may not.
+#[derive(Clone, Copy, Debug)]
+enum Work {
+    /// What the scenario says.
+    Pipeline(Pipeline),
+    /// The same, with a small queue and perhaps a second endpoint that never answers.
+    Queue(Pipeline, bool),
+    /// The same, with the instructions counted.
+    Instructions(Pipeline),
+    Idle,
+    Start,
+}
+
+/// All sides; the first is compared with each other one.
+fn sides<'a>(kind: &Kind, subjects: &'a [Subject]) -> Vec<Side<'a>> {
+    let side =
+        |subject: &'a Subject, what: &str, work: Work| Side { name: format!("{}{what}", subject.name), subject, work };
+    let of = |subject: &'a Subject| match *kind {
+        Kind::Pipeline(pipeline) => vec![side(subject, "", Work::Pipeline(pipeline))],
+        Kind::BlackHole(pipeline) => vec![
+            side(subject, " beside a hole", Work::Queue(pipeline, true)),
+            side(subject, " without", Work::Queue(pipeline, false)),
+        ],
+        Kind::Instructions(pipeline) => vec![
+            side(subject, " with rules", Work::Instructions(Pipeline { relabel: true, ..pipeline })),
+            side(subject, " without", Work::Instructions(pipeline)),
+        ],
+        Kind::Idle => vec![side(subject, "", Work::Idle)],
+        Kind::Start => vec![side(subject, "", Work::Start)],
+    };
+    subjects.iter().flat_map(of).collect()
+}
+
 /// Runs the scenario. `say` is told of progress; the tables are returned, and whether every run was valid.
 pub(crate) async fn run(settings: Settings, mut say: impl FnMut(String)) -> Result<(String, bool)> {
     let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let scenario = settings.scenario;
     let session = settings.dir.join(format!("{}-{began}", scenario.name));
     let mut runs: Vec<Run> = Vec::new();
+    let sides = sides(&scenario.kind, &settings.subjects);
     for pair in 1..=settings.pairs {
-        for subject in &settings.subjects {
-            say(format!("{} #{pair} of {}: {}", scenario.name, settings.pairs, subject.name));
-            let dir = session.join(format!("{pair}-{}", subject.name));
+        for side in &sides {
+            say(format!("{} #{pair} of {}: {}", scenario.name, settings.pairs, side.name));
+            let dir = session.join(format!("{pair}-{}", side.name.replace(' ', "-")));
             fs::create_dir_all(&dir).context(format!("cannot make {}", dir.display()))?;
             let dir = fs::canonicalize(&dir).context(format!("cannot find {}", dir.display()))?;
-            let measured = match &scenario.kind {
-                Kind::Pipeline(pipeline) => measure_pipeline(&settings, pipeline, subject, pair, &dir).await,
-                Kind::Idle => measure_idle(&settings, subject, &dir).await,
-                Kind::Start => measure_start(&settings, subject, &dir).await,
+            let measured = match &side.work {
+                Work::Pipeline(pipeline) | Work::Queue(pipeline, _) | Work::Instructions(pipeline) => {
+                    measure_pipeline(&settings, pipeline, side, pair, &dir).await
+                }
+                Work::Idle => measure_idle(&settings, side.subject, &dir).await,
+                Work::Start => measure_start(&settings, side.subject, &dir).await,
             };
             let (figures, void) = match measured {
                 Ok((figures, void)) => (figures, void),
@@ -155,14 +209,14 @@ pub(crate) async fn run(settings: Settings, mut say: impl FnMut(String)) -> Resu
                 // What cannot be removed lies below the build directory and does no harm.
                 let _ = fs::remove_dir_all(&dir);
             }
-            runs.push(Run { subject: subject.name.clone(), pair, figures, void });
+            runs.push(Run { subject: side.name.clone(), pair, figures, void });
         }
     }
     if !settings.keep {
         let _ = fs::remove_dir_all(&session);
     }
 
-    let names: Vec<String> = settings.subjects.iter().map(|subject| subject.name.clone()).collect();
+    let names: Vec<String> = sides.iter().map(|side| side.name.clone()).collect();
     let columns = report::columns(&scenario.kind);
     let totals = Totals::of(&names, columns, &runs);
     let (model, kernel) = procfs::machine();
@@ -288,10 +342,17 @@ async fn watch_memory(subject: &mut Process, until: Instant, figures: &mut Figur
 async fn measure_pipeline(
     settings: &Settings,
     pipeline: &Pipeline,
-    subject: &Subject,
+    side: &Side<'_>,
     pair: usize,
     dir: &Path,
 ) -> Measured {
+    let subject = side.subject;
+    let (hole, queue_cap) = match side.work {
+        Work::Queue(_, true) => (Some(Hole::open().await?), Some(HOLE_QUEUE_CAP)),
+        Work::Queue(_, false) => (None, Some(HOLE_QUEUE_CAP)),
+        _ => (None, None),
+    };
+    let counted = matches!(side.work, Work::Instructions(_));
     let (subject_cpu, harness_cpu) = settings.cpus();
     let (list, file_sd) = (dir.join("targets.list"), dir.join("targets.json"));
     let mut args = vec![
@@ -316,8 +377,14 @@ async fn measure_pipeline(
         targets: Some(Targets { list: &list, file_sd: &file_sd }),
         sink: sink_at,
         relabel: pipeline.relabel,
+        hole: hole.as_ref().map(Hole::address),
+        queue_cap,
     })?;
-    let mut process = Process::start(&subject.name, &subject.binary, &launch.args, dir, subject_cpu)?;
+    let (program, args) = match counted {
+        true => callgrind::command(&subject.binary, &launch.args, dir),
+        false => (subject.binary.clone(), launch.args.clone()),
+    };
+    let mut process = Process::start(&subject.name, &program, &args, dir, subject_cpu)?;
 
     // First scrapes are spread over an interval; a peer may rest before the first, and batch for some seconds.
     let give_up = Instant::now() + pipeline.interval * 4 + Duration::from_secs(60);
@@ -334,6 +401,10 @@ async fn measure_pipeline(
         tokio::time::sleep(LOOK_EVERY).await;
     }
     tokio::time::sleep(pipeline.interval * 2).await;
+    let told_at = || launch.ready.ok_or_else(|| Error::new("it does not tell its metrics"));
+    if let Some(hole) = &hole {
+        hole.wait_full(told_at()?).await?;
+    }
     if pipeline.targets < FEW_TARGETS {
         away_from_scrapes(&mut process, pipeline, sink_at).await?;
     }
@@ -342,11 +413,20 @@ async fn measure_pipeline(
     let harness = [target.pid(), sink.pid(), std::process::id()];
     let sink_before: sink::Stats = http::get_json(sink_at, "/stats").await?;
     let target_before: target::Stats = http::get_json(target_at, "/stats").await?;
+    let dropped_before = match &hole {
+        Some(hole) => hole.dropped(told_at()?).await?,
+        None => 0.0,
+    };
+    if counted {
+        callgrind::zero(process.pid()).await?;
+    }
     let before = Edge::read(process.pid(), &harness)?;
     let length = pipeline.interval * intervals(settings.window, pipeline.interval);
     watch_memory(&mut process, before.at + length, &mut figures).await?;
     let sink_after: sink::Stats = http::get_json(sink_at, "/stats").await?;
     let target_after: target::Stats = http::get_json(target_at, "/stats").await?;
+    // Last: it holds up the subject while it writes.
+    let instructions = if counted { Some(callgrind::count(process.pid(), dir).await?) } else { None };
     let after = Edge::read(process.pid(), &harness)?;
 
     after.load(&before, &mut figures);
@@ -373,14 +453,26 @@ async fn measure_pipeline(
         figures.extend(delay.map(|delay| (key, delay)));
     }
     figures.extend(procfs::proportional(process.pid()).map(|bytes| ("proportional_mib", bytes as f64 / MIB)));
+    if let Some(instructions) = instructions {
+        figures.insert("instructions_per_sample", instructions as f64 / payload);
+    }
+    let mut void = None;
+    if let Some(hole) = &hole {
+        let dropped = hole.dropped(told_at()?).await? - dropped_before;
+        figures.insert("hole_dropped_per_second", dropped / seconds);
+        figures.insert("hole_connections", hole.connections() as f64);
+        if dropped <= 0.0 {
+            void = Some("nothing was dropped for the hole: its queue was not at its cap".to_owned());
+        }
+    }
     // A figure that would divide by nothing is none.
     figures.retain(|_, value| value.is_finite());
 
     let planned = pipeline.rate() * seconds;
-    let scraped = (target_after.scrapes - target_before.scrapes) as f64 * pipeline.kept() as f64;
+    let scraped = (target_after.scrapes - target_before.scrapes) as f64 * pipeline.series as f64;
     figures.insert("scraped_share", scraped / planned);
     let missing = settle(&mut process, pipeline, sink_at, before.unix_ms, after.unix_ms).await?;
-    let void = missing.or_else(|| {
+    let void = missing.or(void).or_else(|| {
         (payload < planned * DELIVERED_SHARE_MIN).then(|| {
             let share = |samples: f64| 100.0 * samples / planned;
             format!("{:.0} % of the planned samples arrived, {:.0} % were scraped", share(payload), share(scraped))
@@ -466,7 +558,7 @@ fn missing(
     let wrong = seconds
         .iter()
         .filter(|(at, _)| whole.contains(at))
-        .map(|(at, second)| (at, second, second.scrapes * pipeline.kept() as u64))
+        .map(|(at, second)| (at, second, second.scrapes * pipeline.series as u64))
         .find(|(_, second, wanted)| second.payload != *wanted);
     wrong.map(|(at, second, wanted)| {
         format!("of the {} scrapes of second {at}, {} of {wanted} samples arrived", second.scrapes, second.payload)
@@ -479,7 +571,15 @@ fn nowhere() -> SocketAddr {
 }
 
 fn empty_job(dir: &Path) -> Job<'_> {
-    Job { dir, interval: Duration::from_secs(5), targets: None, sink: nowhere(), relabel: false }
+    Job {
+        dir,
+        interval: Duration::from_secs(5),
+        targets: None,
+        sink: nowhere(),
+        relabel: false,
+        hole: None,
+        queue_cap: None,
+    }
 }
 
 async fn measure_idle(settings: &Settings, subject: &Subject, dir: &Path) -> Measured {
@@ -603,16 +703,36 @@ mod tests {
     fn settings_are_refused_when_they_make_no_sense() {
         let take = |line: &str| Settings::take(&mut Args::new(line.split_whitespace().map(str::to_owned)));
         let error = |line: &str| take(line).unwrap_err().to_string();
-        assert!(error("").starts_with("which scenario? one of idle, "));
+        assert!(error("").starts_with("which scenario? one of blackhole, idle, "));
         assert!(error("s9").starts_with("there is no scenario \"s9\""));
         assert_eq!(error("s1 --peers none"), "nothing to measure: give --ours or --peers");
         assert!(error("s1 --peers alloy").contains("there is no peer \"alloy\""));
         assert!(error("s1 --peers vmagent --peers-dir /nonexistent").starts_with("not run: vmagent"));
         assert!(error("s1 --peers none --ours /nonexistent/corten").starts_with("option --ours"));
+        let one = "relabel compares ours with itself: give one --ours and no peers";
+        assert_eq!(error("relabel --ours /bin/sh --ours /bin/sh"), one);
         assert!(error("s1 --peers none --ours /bin/sh --pairs 0").contains("must not be zero"));
         let settings = take("s1 --peers none --ours /bin/sh --ours /bin/sh --window 60s --pin").unwrap();
         let names: Vec<_> = settings.subjects.iter().map(|subject| subject.name.as_str()).collect();
         assert_eq!((names, settings.cpus()), (vec!["corten", "corten2"], (Some(0), Some(1))));
+    }
+
+    #[test]
+    fn a_hole_and_rules_are_put_beside_the_same_without() {
+        let subject = |name: &str| Subject {
+            name: name.to_owned(),
+            kind: subject::Kind::CortenRun,
+            binary: PathBuf::from("x"),
+            extra: Vec::new(),
+            version: None,
+        };
+        let subjects = [subject("corten")];
+        let named = |kind: &Kind| sides(kind, &subjects).into_iter().map(|side| side.name).collect::<Vec<_>>();
+        assert_eq!(named(&Kind::BlackHole(PIPELINE)), ["corten beside a hole", "corten without"]);
+        let all = sides(&Kind::Instructions(PIPELINE), &subjects);
+        let rules = all.iter().map(|side| matches!(side.work, Work::Instructions(Pipeline { relabel: true, .. })));
+        assert_eq!(rules.collect::<Vec<_>>(), [true, false]);
+        assert_eq!(sides(&Kind::Pipeline(PIPELINE), &[subject("a"), subject("b")]).len(), 2);
     }
 
     #[tokio::test]

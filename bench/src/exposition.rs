@@ -225,13 +225,6 @@ impl Slot {
     }
 }
 
-/// How many of a page's series belong to the families for debugging.
-pub(crate) fn debug_series(series: usize) -> usize {
-    let (families, rest) = ((series - 1) / FAMILY_SERIES, (series - 1) % FAMILY_SERIES);
-    let whole = (0..families).filter(|&family| is_debug(family)).count() * FAMILY_SERIES;
-    whole + if is_debug(families) { rest } else { 0 }
-}
-
 /// Every tenth family is for debugging.
 fn is_debug(family: usize) -> bool {
     family % 10 == 7
@@ -353,6 +346,13 @@ mod tests {
             }
             before = now;
         }
+    }
+
+    /// How many of a page's series belong to the families for debugging.
+    fn debug_series(series: usize) -> usize {
+        let (families, rest) = ((series - 1) / FAMILY_SERIES, (series - 1) % FAMILY_SERIES);
+        let whole = (0..families).filter(|&family| is_debug(family)).count() * FAMILY_SERIES;
+        whole + if is_debug(families) { rest } else { 0 }
     }
 
     proptest! {

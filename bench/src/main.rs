@@ -2,9 +2,11 @@
 //! side by side. It uses none of Corten's crates, so that what counts is independent of what is counted.
 
 mod args;
+mod callgrind;
 mod driver;
 mod error;
 mod exposition;
+mod hole;
 mod http;
 mod peers;
 mod process;
@@ -38,9 +40,9 @@ const HELP: &str = "\
 corten-bench run <scenario>    measure Corten and its peers side by side
     --ours <path>              the corten binary; given twice, two builds are compared
     --ours-arg <arg>           a further argument for it; may be repeated
-    --peers <a,b>              vmagent, prometheus, or none (vmagent,prometheus)
+    --peers <a,b>              vmagent, prometheus, or none (vmagent,prometheus; none where ours is compared with itself)
     --pairs <n>                rounds, each of which runs every subject once (5)
-    --window <duration>        how long is measured, rounded up to whole scrape intervals (30s)
+    --window <duration>        how long is measured, rounded up to whole scrape intervals (30s, blackhole 10m)
     --seed <n>                 seed of the first pair's pages (1)
     --gzip                     targets compress their pages for whoever takes it
     --pin                      subject on processor 0, target and sink on processor 1
@@ -113,7 +115,7 @@ async fn dispatch(name: &str, mut args: Args) -> Result<ExitCode> {
         }
         _ => {
             let scenarios: String =
-                SCENARIOS.iter().map(|scenario| format!("    {:<10}{}\n", scenario.name, scenario.about)).collect();
+                SCENARIOS.iter().map(|scenario| format!("    {:<11}{}\n", scenario.name, scenario.about)).collect();
             print(&format!("{HELP}\nscenarios:\n{scenarios}"))?;
             return Ok(if matches!(name, "" | "help") { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }

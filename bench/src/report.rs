@@ -30,10 +30,16 @@ pub(crate) struct Column {
     decimals: usize,
     /// Whether less is better and the ratio of two subjects says something.
     ratio: bool,
+    /// Whether the figure is a count, whose ratio says something also when it is near one.
+    exact: bool,
 }
 
 const fn column(key: &'static str, title: &'static str, decimals: usize, ratio: bool) -> Column {
-    Column { key, title, decimals, ratio }
+    Column { key, title, decimals, ratio, exact: false }
+}
+
+const fn exact(key: &'static str, title: &'static str, decimals: usize) -> Column {
+    Column { key, title, decimals, ratio: true, exact: true }
 }
 
 const PIPELINE: &[Column] = &[
@@ -50,6 +56,25 @@ const PIPELINE: &[Column] = &[
     column("written_bytes_per_sample", "disk B/sample", 1, false),
     column("threads", "threads", 0, false),
     column("harness_cores", "harness cores", 2, false),
+    column("other_cores", "other cores", 2, false),
+];
+
+/// What an endpoint sees of its sibling. The delays are those of thousands of samples, and their ratio is the question.
+const BLACK_HOLE: &[Column] = &[
+    column("samples_per_second", "samples/s", 0, false),
+    exact("delay_p50_ms", "delay p50 ms", 1),
+    exact("delay_p99_ms", "delay p99 ms", 1),
+    column("cpu_us_per_sample", "µs CPU/sample", 3, true),
+    column("rss_peak_mib", "RSS peak MiB", 1, true),
+    column("hole_dropped_per_second", "dropped for the hole/s", 0, false),
+    column("data_directory_mib", "disk MiB", 1, false),
+    column("other_cores", "other cores", 2, false),
+];
+
+const INSTRUCTIONS: &[Column] = &[
+    column("samples_per_second", "samples/s", 0, false),
+    exact("instructions_per_sample", "instructions/sample", 0),
+    column("samples_per_request", "samples/request", 0, false),
     column("other_cores", "other cores", 2, false),
 ];
 
@@ -72,6 +97,8 @@ const START: &[Column] = &[
 pub(crate) fn columns(kind: &Kind) -> &'static [Column] {
     match kind {
         Kind::Pipeline(_) => PIPELINE,
+        Kind::BlackHole(_) => BLACK_HOLE,
+        Kind::Instructions(_) => INSTRUCTIONS,
         Kind::Idle => IDLE,
         Kind::Start => START,
     }
@@ -163,20 +190,25 @@ impl Totals {
                 let _ = write!(out, "| {pair} |");
                 for column in &ratios {
                     match of.get(column.key) {
-                        Some(ratio) => drop(write!(out, " {} |", ratio_cell(ratio))),
+                        Some(ratio) => drop(write!(out, " {} |", ratio_cell(ratio, column.exact))),
                         None => out.push_str(" - |"),
                     }
                 }
                 let count = of.values().map(|ratio| ratio.count).max().unwrap_or(0);
                 let _ = writeln!(out, " of {count} |");
             }
-            out.push_str("\n`~` marks a ratio that is nearer to 1 than 20 %, which times do not decide.\n");
+            if ratios.iter().any(|column| !column.exact) {
+                out.push_str("\n`~` marks a ratio that is nearer to 1 than 20 %, which times do not decide.\n");
+            }
         }
         out
     }
 }
 
-fn ratio_cell(ratio: &Summary) -> String {
+fn ratio_cell(ratio: &Summary, exact: bool) -> String {
+    if exact {
+        return cell(ratio, 3);
+    }
     let decided = ratio.median < DECIDED_RATIO || ratio.median > 1.0 / DECIDED_RATIO;
     format!("{}{}", if decided { "" } else { "~" }, cell(ratio, 2))
 }
@@ -227,9 +259,10 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_near_one_is_marked_as_undecided() {
-        let cell = |median| ratio_cell(&Summary { median, low: median, high: median, count: 5 });
-        assert!(cell(0.9).starts_with('~') && cell(1.2).starts_with('~'));
-        assert!(!cell(0.79).starts_with('~') && !cell(1.3).starts_with('~'));
+    fn a_ratio_of_times_near_one_is_marked_as_undecided() {
+        let cell = |median, exact| ratio_cell(&Summary { median, low: median, high: median, count: 5 }, exact);
+        assert!(cell(0.9, false).starts_with('~') && cell(1.2, false).starts_with('~'));
+        assert!(!cell(0.79, false).starts_with('~') && !cell(1.3, false).starts_with('~'));
+        assert_eq!(cell(1.0449, true), "1.045 (1.045 to 1.045, 0 %)");
     }
 }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::exposition::debug_series;
-
 /// Scrape to remote write at a fixed rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Pipeline {
@@ -15,19 +13,14 @@ pub(crate) struct Pipeline {
     pub(crate) interval: Duration,
     /// Share of the series that are replaced at each scrape.
     pub(crate) churn: f64,
-    /// Whether samples pass three relabel rules, one of which drops the families for debugging.
+    /// Whether samples pass five relabel rules, none of which drops one.
     pub(crate) relabel: bool,
 }
 
 impl Pipeline {
-    /// Samples of one scrape that are to arrive.
-    pub(crate) fn kept(&self) -> usize {
-        self.series - if self.relabel { debug_series(self.series) } else { 0 }
-    }
-
     /// Samples that are to arrive in a second.
     pub(crate) fn rate(&self) -> f64 {
-        (self.targets * self.kept()) as f64 / self.interval.as_secs_f64()
+        (self.targets * self.series) as f64 / self.interval.as_secs_f64()
     }
 }
 
@@ -35,6 +28,10 @@ impl Pipeline {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Kind {
     Pipeline(Pipeline),
+    /// Ours beside itself: with a second endpoint that never answers, and without.
+    BlackHole(Pipeline),
+    /// Ours beside itself, under a simulator that counts instructions: with relabel rules, and without.
+    Instructions(Pipeline),
     /// Nothing to do: the memory of an empty configuration.
     Idle,
     /// From exec to the first 200 of `/-/ready`.
@@ -52,16 +49,34 @@ pub(crate) struct Scenario {
     pub(crate) kind: Kind,
 }
 
+impl Scenario {
+    /// How long is measured if the user does not say.
+    pub(crate) fn window(&self) -> Duration {
+        Duration::from_secs(if matches!(self.kind, Kind::BlackHole(_)) { 600 } else { 30 })
+    }
+
+    /// Whether ours is compared with itself rather than with peers.
+    pub(crate) fn alone(&self) -> bool {
+        matches!(self.kind, Kind::BlackHole(_) | Kind::Instructions(_))
+    }
+}
+
 const S1: Pipeline =
     Pipeline { targets: 100, series: 1000, interval: Duration::from_secs(5), churn: 0.0, relabel: false };
 
 /// All scenarios, by name.
 pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "blackhole",
+        about: "s1 with a second endpoint that accepts connections and never answers, its queue at its cap; and without",
+        kind: Kind::BlackHole(S1),
+    },
     Scenario { name: "idle", about: "empty configuration, memory after 10 s", kind: Kind::Idle },
     Scenario {
         name: "relabel",
-        about: "s1 with three relabel rules: drop a tenth of the families, replace, labeldrop",
-        kind: Kind::Pipeline(Pipeline { relabel: true, ..S1 }),
+        about: "instructions for 100 targets x 1000 series every 10 s, with five relabel rules and without",
+        // Half the rate of s1: the simulator is some fifty times slower than the processor.
+        kind: Kind::Instructions(Pipeline { interval: Duration::from_secs(10), ..S1 }),
     },
     Scenario { name: "s1", about: "100 targets x 1000 series every 5 s", kind: Kind::Pipeline(S1) },
     Scenario {
@@ -84,6 +99,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         about: "s1 with 5 % of the series replaced at each scrape",
         kind: Kind::Pipeline(Pipeline { churn: 0.05, ..S1 }),
     },
+    Scenario {
+        name: "s6",
+        about: "s1 with five relabel rules: drop (nothing), replace, hashmod, labelmap, labeldrop",
+        kind: Kind::Pipeline(Pipeline { relabel: true, ..S1 }),
+    },
     Scenario { name: "start", about: "exec to /-/ready, empty configuration", kind: Kind::Start },
 ];
 
@@ -104,9 +124,11 @@ mod tests {
     }
 
     #[test]
-    fn the_relabel_scenario_drops_a_tenth() {
-        let Kind::Pipeline(relabel) = find("relabel").unwrap().kind else { panic!("not a pipeline") };
-        assert_eq!((S1.kept(), relabel.kept()), (1000, 900));
+    fn a_black_hole_is_looked_at_for_ten_minutes() {
+        let blackhole = find("blackhole").unwrap();
+        assert_eq!((blackhole.window(), blackhole.alone()), (Duration::from_secs(600), true));
+        let s1 = find("s1").unwrap();
+        assert_eq!((s1.window(), s1.alone()), (Duration::from_secs(30), false));
         assert_eq!(S1.rate(), 20_000.0);
     }
 }

@@ -44,8 +44,11 @@ const SEQUENCE_MAX: u64 = 1 << 20;
 /// Seconds of timestamps that are kept apart; after that the oldest are forgotten.
 const SECONDS_MAX: usize = 86_400;
 
-/// Buckets of the delay between a sample's timestamp and its arrival, four to a doubling, from 1 ms to about 70 min.
-const DELAY_BUCKETS: usize = 88;
+/// Buckets of delay to a doubling: neighbours differ by 1.1 %, which is less than any difference that is looked for.
+const DELAY_BUCKETS_DOUBLING: usize = 64;
+
+/// Buckets of the delay between a sample's timestamp and its arrival, from 1 ms to about 70 min.
+const DELAY_BUCKETS: usize = 22 * DELAY_BUCKETS_DOUBLING;
 
 /// What is answered from a moment on.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -146,7 +149,7 @@ pub(crate) struct Stats {
     pub(crate) out_of_order: u64,
     /// Sequence numbers that cannot be.
     pub(crate) invalid_sequences: u64,
-    /// How many scrapes took how long from timestamp to arrival, by `delay_bucket`.
+    /// How many samples of the targets took how long from timestamp to arrival, by `delay_bucket`.
     pub(crate) delay: Vec<u64>,
 }
 
@@ -159,10 +162,10 @@ pub(crate) struct Second {
     pub(crate) scrapes: u64,
 }
 
-/// The bucket of a delay: four to each doubling.
+/// The bucket of a delay.
 fn delay_bucket(delay_ms: u64) -> usize {
     let delay = (delay_ms.max(1)) as f64;
-    ((delay.log2() * 4.0).ceil() as usize).min(DELAY_BUCKETS - 1)
+    ((delay.log2() * DELAY_BUCKETS_DOUBLING as f64).ceil() as usize).min(DELAY_BUCKETS - 1)
 }
 
 /// A percentile of the delays counted between two moments, as the upper bound of its bucket in milliseconds.
@@ -182,7 +185,7 @@ pub(crate) fn delay_percentile(before: &[u64], after: &[u64], share: f64) -> Opt
         seen += count;
         seen >= wanted
     })?;
-    Some((bucket as f64 / 4.0).exp2())
+    Some((bucket as f64 / DELAY_BUCKETS_DOUBLING as f64).exp2())
 }
 
 /// The sequence numbers of one target that arrived.
@@ -242,8 +245,10 @@ impl Counts {
         wire::walk(request, |series| series.label("__name__").and_then(|_| series.contents(|_| ())).map(|_| ()))?;
 
         let samples_before = self.stats.samples;
-        // Samples of one scrape come one after another: the second is looked up when it changes.
+        // Samples of one scrape come one after another: the second and the bucket are looked up when they change.
         let mut second = (i64::MIN, Second::default());
+        let mut delay = (i64::MIN, 0);
+        self.stats.delay.resize(DELAY_BUCKETS, 0);
         let metadata = wire::walk(request, |series| {
             let name = series.label("__name__")?;
             let payload = name.starts_with(PREFIX.as_bytes());
@@ -266,9 +271,14 @@ impl Counts {
                     second = (at, Second::default());
                 }
                 second.1.payload += 1;
+                if sample.timestamp_ms != delay.0 {
+                    let delay_ms = now_ms.saturating_sub(sample.timestamp_ms);
+                    delay = (sample.timestamp_ms, delay_bucket(u64::try_from(delay_ms).unwrap_or(0)));
+                }
+                self.stats.delay[delay.1] += 1;
                 if let Some(target) = sequence_of {
                     second.1.scrapes += 1;
-                    self.sequence(target, f64::from_bits(sample.bits), now_ms - sample.timestamp_ms);
+                    self.sequence(target, f64::from_bits(sample.bits));
                 }
             })?;
             self.stats.series += 1;
@@ -300,7 +310,7 @@ impl Counts {
         }
     }
 
-    fn sequence(&mut self, target: Option<usize>, value: f64, delay_ms: i64) {
+    fn sequence(&mut self, target: Option<usize>, value: f64) {
         let Some(target) = target else {
             self.stats.invalid_sequences += 1;
             return;
@@ -327,8 +337,6 @@ impl Counts {
             Arrival::Again => stats.duplicate += 1,
             Arrival::Invalid => stats.invalid_sequences += 1,
         }
-        stats.delay.resize(DELAY_BUCKETS, 0);
-        stats.delay[delay_bucket(u64::try_from(delay_ms).unwrap_or(0))] += 1;
     }
 }
 
@@ -475,7 +483,8 @@ mod tests {
         assert_eq!((stats.series, stats.requests, stats.sample_requests), (9, 1, 1));
         assert_eq!((stats.targets_seen, stats.scrapes, stats.lost), (1, 1, 0));
         assert_eq!(counts.seconds[&1000], Second { payload: 7, scrapes: 1 });
-        assert_eq!(stats.delay.iter().sum::<u64>(), 1);
+        assert_eq!(stats.delay.iter().sum::<u64>(), stats.payload);
+        assert_eq!(stats.delay[delay_bucket(100)], 7);
     }
 
     #[test]
@@ -514,8 +523,8 @@ mod tests {
         after[delay_bucket(100)] += 98;
         after[delay_bucket(2000)] += 2;
         let p = |share| delay_percentile(&before, &after, share).unwrap();
-        assert!((100.0..120.0).contains(&p(0.5)), "{}", p(0.5));
-        assert!((2000.0..2400.0).contains(&p(0.99)), "{}", p(0.99));
+        assert!((100.0..101.2).contains(&p(0.5)), "{}", p(0.5));
+        assert!((2000.0..2023.0).contains(&p(0.99)), "{}", p(0.99));
         assert_eq!(delay_percentile(&after, &after, 0.5), None);
         assert_eq!(delay_bucket(u64::MAX), DELAY_BUCKETS - 1);
     }
@@ -592,7 +601,7 @@ mod tests {
         fn any_order_of_arrival_without_loss_ends_with_nothing_lost(order in Just((1..100_u64).collect::<Vec<_>>()).prop_shuffle()) {
             let mut counts = Counts::default();
             for sequence in order {
-                counts.sequence(Some(0), sequence as f64, 0);
+                counts.sequence(Some(0), sequence as f64);
             }
             prop_assert_eq!((counts.stats.lost, counts.stats.scrapes, counts.stats.duplicate), (0, 99, 0));
         }

@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    error::{Context, Error, Result},
-    exposition::DEBUG_PREFIX,
-};
+use crate::error::{Context, Error, Result};
+
+/// What no series of the pages begins with.
+const NOTHING: &str = "nothing_";
 
 /// What is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,10 @@ pub(crate) struct Job<'a> {
     pub(crate) sink: SocketAddr,
     /// Whether samples are relabelled.
     pub(crate) relabel: bool,
+    /// A second place that samples are sent to; only for ours.
+    pub(crate) hole: Option<SocketAddr>,
+    /// The cap of the queue, if it is not to be the default; only for ours.
+    pub(crate) queue_cap: Option<&'static str>,
 }
 
 /// The targets in two forms.
@@ -147,9 +151,11 @@ fn scrape_config(job: &Job<'_>) -> Result<String> {
     if job.relabel {
         text += &format!(
             "  metric_relabel_configs:\n\
-             \x20 - {{source_labels: [__name__], regex: \"{DEBUG_PREFIX}.*\", action: drop}}\n\
+             \x20 - {{source_labels: [__name__], regex: \"{NOTHING}.*\", action: drop}}\n\
              \x20 - {{source_labels: [service], regex: \"svc-(.*)\", target_label: app, replacement: \"team-$1\"}}\n\
-             \x20 - {{regex: route, action: labeldrop}}\n"
+             \x20 - {{source_labels: [pod], modulus: 16, target_label: part, action: hashmod}}\n\
+             \x20 - {{regex: pod, replacement: workload, action: labelmap}}\n\
+             \x20 - {{regex: pod, action: labeldrop}}\n"
         );
     }
     Ok(text)
@@ -181,13 +187,23 @@ fn alloy(job: &Job<'_>, url: &str) -> Result<String> {
     if job.relabel {
         text += &format!(
             "prometheus.relabel \"bench\" {{\n\tforward_to = [prometheus.remote_write.bench.receiver]\n\n\
-             \trule {{\n\t\tsource_labels = [\"__name__\"]\n\t\tregex = \"{DEBUG_PREFIX}.*\"\n\t\taction = \"drop\"\n\t}}\n\n\
+             \trule {{\n\t\tsource_labels = [\"__name__\"]\n\t\tregex = \"{NOTHING}.*\"\n\t\taction = \"drop\"\n\t}}\n\n\
              \trule {{\n\t\tsource_labels = [\"service\"]\n\t\tregex = \"svc-(.*)\"\n\t\ttarget_label = \"app\"\n\
              \t\treplacement = \"team-$1\"\n\t}}\n\n\
-             \trule {{\n\t\tregex = \"route\"\n\t\taction = \"labeldrop\"\n\t}}\n}}\n\n"
+             \trule {{\n\t\tsource_labels = [\"pod\"]\n\t\tmodulus = 16\n\t\ttarget_label = \"part\"\n\
+             \t\taction = \"hashmod\"\n\t}}\n\n\
+             \trule {{\n\t\tregex = \"pod\"\n\t\treplacement = \"workload\"\n\t\taction = \"labelmap\"\n\t}}\n\n\
+             \trule {{\n\t\tregex = \"pod\"\n\t\taction = \"labeldrop\"\n\t}}\n}}\n\n"
         );
     }
-    text += &format!("prometheus.remote_write \"bench\" {{\n\tendpoint {{\n\t\turl = \"{url}\"\n\t}}\n}}\n");
+    text += &format!("prometheus.remote_write \"bench\" {{\n\tendpoint {{\n\t\turl = \"{url}\"\n\t}}\n");
+    if let Some(hole) = job.hole {
+        text += &format!("\n\tendpoint {{\n\t\turl = \"http://{hole}/api/v1/write\"\n\t}}\n");
+    }
+    if let Some(cap) = job.queue_cap {
+        text += &format!("\n\twal {{\n\t\tmax_bytes = \"{cap}\"\n\t}}\n");
+    }
+    text += "}\n";
     Ok(text)
 }
 
@@ -217,6 +233,8 @@ mod tests {
                 targets: targets.then_some(Targets { list: &list, file_sd: &file_sd }),
                 sink: "127.0.0.1:9".parse().unwrap(),
                 relabel,
+                hole: relabel.then(|| ([127, 0, 0, 1], 10).into()),
+                queue_cap: relabel.then_some("4MiB"),
             })
             .unwrap();
         let config = ["config.alloy", "prometheus.yml", "vmagent.yml", "targets.txt"];
@@ -242,10 +260,19 @@ mod tests {
     fn relabel_rules_are_the_same_for_all() {
         for kind in [Kind::CortenRun, Kind::Prometheus, Kind::Vmagent] {
             let (_, config, _) = prepare(kind, true, true);
-            for part in ["bench_debug_.*", "svc-(.*)", "team-$1", "labeldrop", "drop"] {
+            for part in ["nothing_.*", "svc-(.*)", "team-$1", "hashmod", "labelmap", "labeldrop", "drop"] {
                 assert!(config.contains(part), "{kind:?} lacks {part}");
             }
         }
+    }
+
+    #[test]
+    fn a_second_endpoint_and_a_cap_are_written_for_ours() {
+        let (_, config, _) = prepare(Kind::CortenRun, true, true);
+        let end = "\tendpoint {\n\t\turl = \"http://127.0.0.1:9/api/v1/write\"\n\t}\n\n\tendpoint {\n\t\turl = \
+                   \"http://127.0.0.1:10/api/v1/write\"\n\t}\n\n\twal {\n\t\tmax_bytes = \"4MiB\"\n\t}\n}\n";
+        assert!(config.ends_with(end), "{config}");
+        assert!(!prepare(Kind::CortenRun, true, false).1.contains("wal"));
     }
 
     #[test]

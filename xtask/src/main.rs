@@ -11,6 +11,7 @@ const HELP: &str = "\
 cargo xtask test             all that a change has to pass: format, lints, tests, with the peers
 cargo xtask peers            fetch Prometheus and VictoriaMetrics from Debian's packages into target/peers
 cargo xtask docs             write docs/reference from the code
+cargo xtask new <name>       write a new component such as prometheus.thing, with its page
 ";
 
 fn main() -> ExitCode {
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         ["test"] => test(),
         ["peers"] => peers(),
         ["docs"] => docs(),
+        ["new", name] => new(name),
         [] | ["help" | "--help" | "-h"] => {
             say(HELP.trim_end().to_owned());
             Ok(())
@@ -83,6 +85,17 @@ fn test() -> Result<(), String> {
 
 fn peers() -> Result<(), String> {
     xtask::peers::fetch(&build_dir().join("peers"), say)
+}
+
+fn new(name: &str) -> Result<(), String> {
+    let place = xtask::new::Place::of(name)?;
+    for path in xtask::new::write(&root(), &place)? {
+        say(format!("wrote {}", path.display()));
+    }
+    cargo(&["fmt", "-p", &place.package()])?;
+    docs()?;
+    say(format!("now write what it does, and run: cargo test -p {}", place.package()));
+    Ok(())
 }
 
 fn docs() -> Result<(), String> {

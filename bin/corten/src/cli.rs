@@ -7,7 +7,7 @@ use std::ffi::OsString;
 
 use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use corten_config::duration;
 use corten_config::schema::Stability;
 use corten_runtime::Permissions;
@@ -167,7 +167,7 @@ fn argument_of(flag: &Flag) -> Arg {
 fn value_parser_of(kind: FlagKind) -> ValueParser {
     match kind {
         FlagKind::Duration => (|text: &str| duration::parse(text).map_err(|error| error.to_string())).into(),
-        FlagKind::Count => value_parser!(u32).into(),
+        FlagKind::Count => parse_int.into(),
         FlagKind::Bytes => parse_bytes.into(),
         FlagKind::Stability => (|text: &str| text.parse::<Stability>().map_err(|error| error.to_string())).into(),
         FlagKind::Text | FlagKind::Truth | FlagKind::NoEffect => ValueParser::string(),
@@ -191,6 +191,16 @@ fn switch(name: &'static str, default: &'static str, help: &'static str) -> Arg 
         .hide_default_value(default == "false")
         .value_name("bool")
         .value_parser(parser)
+}
+
+/// A whole number, with the errors of Go's `strconv.ParseInt`.
+fn parse_int(text: &str) -> Result<i64, String> {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    text.parse().map_err(|error: std::num::ParseIntError| {
+        let why =
+            if matches!(error.kind(), PosOverflow | NegOverflow) { "value out of range" } else { "invalid syntax" };
+        format!("strconv.ParseInt: parsing {}: {why}", quote(text))
+    })
 }
 
 /// A number of bytes, bare or with one of the units `KiB`, `MiB`, `GiB`, `TiB`.

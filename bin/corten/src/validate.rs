@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use corten_runtime::{Permissions, SourceError, check_contents, plan, source};
+use corten_runtime::{Permissions, SourceError, source, validate};
 use corten_syntax::{Diagnostic, Diagnostics, Severity};
 use serde_json::json;
 
@@ -13,10 +13,7 @@ const FAILED: &str = "validation failed";
 
 pub(crate) fn main(path: &str, permissions: Permissions, as_json: bool) -> Result<(), String> {
     let diagnostics = match source::read(Path::new(path)) {
-        Ok(source) => match plan(&source.blocks, &families::catalog(), permissions) {
-            Ok(plan) => check_contents(&plan, permissions),
-            Err(diagnostics) => diagnostics,
-        },
+        Ok(source) => validate(&source.blocks, &families::catalog(), permissions),
         Err(SourceError::Syntax(diagnostics)) => diagnostics,
         Err(SourceError::Read(error)) if as_json => Diagnostic::error_without_place(path, error).into(),
         Err(SourceError::Read(error)) => return Err(error),

@@ -1,6 +1,8 @@
 //! The `http` block.
 
-use corten_component::{Component, Context, Error};
+use std::sync::Arc;
+
+use corten_component::{Component, Context, Error, Logger};
 use corten_config::Arguments;
 use corten_net::{BasicAuthFilter, Secret, ServerTls, TlsAcceptor};
 
@@ -68,11 +70,12 @@ pub struct Settings {
 
 impl Settings {
     fn apply(self, cx: &Context<Http>) {
-        let logger = cx.logger();
+        // A service is no component: its lines have its name, and no id.
+        let logger = Logger::new(Arc::clone(cx.logger().sink())).with(&[("service", "http")]);
         let tls = if self.tls.is_some() { "TLS" } else { "non-TLS" };
-        logger.info(&format!("applying {tls} config to HTTP server"), &[("service", "http".into())]);
+        logger.info(&format!("applying {tls} config to HTTP server"), &[]);
         let server = &cx.services().server;
-        server.auth.store(self.auth.map(std::sync::Arc::new));
+        server.auth.store(self.auth.map(Arc::new));
         server.tls.set(self.tls);
     }
 }

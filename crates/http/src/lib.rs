@@ -6,6 +6,7 @@ pub mod block;
 mod encoding;
 mod flow;
 mod metrics;
+mod page;
 mod path;
 mod reload;
 mod routes;

@@ -13,12 +13,15 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, h
 use hyper::body::Incoming;
 
 use crate::encoding::{Coding, MetricFormat, compressed};
+use crate::page::Site;
 use crate::reload::Reloader;
 use crate::server::ServerOptions;
 use crate::{path, web};
 
 /// Where components serve.
 const COMPONENTS: &str = "/api/v0/component/";
+/// Where the peers of a cluster talk to each other.
+const PEERS: &str = "/api/v1/ckit/transport/";
 
 /// A process among its peers.
 #[derive(Clone, Debug)]
@@ -35,8 +38,9 @@ pub(crate) struct Api {
     auth: Arc<ArcSwapOption<BasicAuthFilter>>,
     gather: Arc<dyn Fn() -> Snapshot + Send + Sync>,
     reloader: Reloader,
-    /// What the paths of the web API begin with.
-    web: String,
+    /// The pages. The web API is at a place below them.
+    site: Site,
+    support_bundle: bool,
     peer: Peer,
     logger: Logger,
 }
@@ -55,7 +59,8 @@ impl Api {
             auth: Arc::clone(&services.server.auth),
             gather: Arc::clone(&services.gather),
             reloader,
-            web: format!("{}/api/v0/web/", path::normal_prefix(&options.ui_path_prefix)),
+            site: Site { prefix: path::normal_prefix(&options.ui_path_prefix), version: services.version.clone() },
+            support_bundle: options.support_bundle,
             peer: options.peer,
             logger: options.logger,
         }
@@ -80,16 +85,58 @@ impl Api {
             "/-/ready" => self.ready(),
             "/-/healthy" => self.healthy(),
             "/-/reload" if matches!(*request.method(), Method::GET | Method::POST) => self.reload().await,
+            "/-/support" => self.support(),
             "/metrics" => self.metrics(request.headers()),
             path => {
                 if let Some(rest) = path.strip_prefix(COMPONENTS) {
                     return self.component(path, rest, request).await;
                 }
-                match path.strip_prefix(&*self.web) {
-                    Some(rest) => self.web(rest, request.headers()).await,
+                if path.starts_with(PEERS) {
+                    return http_error(StatusCode::NOT_FOUND, "clustering is disabled");
+                }
+                match path.strip_prefix(&*self.site.prefix) {
+                    Some("") if !self.site.prefix.is_empty() => {
+                        redirect(&format!("{}/", path::encode(&self.site.prefix)))
+                    }
+                    Some(rest) => self.below_prefix(rest, &request).await,
                     None => not_found(),
                 }
             }
+        }
+    }
+
+    /// Answers what lies below the prefix of the web interface: its pages, and what it reads.
+    async fn below_prefix(&self, rest: &str, request: &Request<()>) -> Answer {
+        let headers = request.headers();
+        if let Some(rest) = rest.strip_prefix("/api/v0/web/") {
+            return self.web(rest, headers).await;
+        }
+        let page = match rest.strip_prefix("/component/") {
+            Some(id) => self.site.component(&self.controller, id).await,
+            None if rest == "/" => Some(self.site.index(&self.controller).await),
+            None => None,
+        };
+        let Some(page) = page else { return not_found() };
+        let mut response = whole(page, HeaderValue::from_static("text/html; charset=utf-8"), Coding::accepted(headers));
+        // The pages hold what others wrote. Whatever got past the escapes would still be no script.
+        for (name, value) in [
+            (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::CACHE_CONTROL, "no-store"),
+        ] {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+
+    fn support(&self) -> Answer {
+        match self.support_bundle {
+            true => http_error(StatusCode::NOT_IMPLEMENTED, "support bundles are not implemented"),
+            false => http_error(
+                StatusCode::FORBIDDEN,
+                "support bundle generation is disabled; it can be re-enabled by removing the \
+                 --server.http.disable-support-bundle flag",
+            ),
         }
     }
 
@@ -152,15 +199,24 @@ impl Api {
 
     async fn web(&self, rest: &str, headers: &HeaderMap) -> Answer {
         let json = match rest {
+            // Nothing was configured from afar, so that there is nothing of that.
+            "remotecfg/components" => "[]".to_owned(),
             "components" => web::list(&self.controller),
             "peers" => web::peers(&self.peer),
+            _ if rest.starts_with("debug/") => {
+                return http_error(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the live debugging service is disabled. Check the documentation to find out how to enable it",
+                );
+            }
             _ => {
+                let module = rest.strip_prefix("remotecfg/").unwrap_or(rest).strip_prefix("modules/");
                 if let Some(id) = rest.strip_prefix("components/") {
                     match web::details(&self.controller, id).await {
                         Some(json) => json,
                         None => return not_found(),
                     }
-                } else if rest.strip_prefix("modules/").and_then(|rest| rest.strip_suffix("/components")).is_some() {
+                } else if module.and_then(|rest| rest.strip_suffix("/components")).is_some() {
                     // There are no modules.
                     return http_error(StatusCode::INTERNAL_SERVER_ERROR, "module not found");
                 } else {
@@ -184,6 +240,14 @@ fn below_uri(below: &str, query: Option<&str>) -> Option<Uri> {
 
 fn not_found() -> Answer {
     http_error(StatusCode::NOT_FOUND, "404 page not found")
+}
+
+fn redirect(place: &str) -> Answer {
+    let Ok(place) = HeaderValue::from_str(place) else { return not_found() };
+    let mut response = Response::new(empty_body());
+    *response.status_mut() = StatusCode::FOUND;
+    response.headers_mut().insert(header::LOCATION, place);
+    response
 }
 
 /// A response of plain text.

@@ -35,6 +35,8 @@ const LIMITS: ServerLimits = ServerLimits {
 pub struct ServerOptions {
     /// The prefix of the web interface and of the API behind it.
     pub ui_path_prefix: String,
+    /// Whether support bundles may be asked for. None are made yet, which the answer says.
+    pub support_bundle: bool,
     /// This process among its peers.
     pub peer: Peer,
     /// Writes the server's lines.

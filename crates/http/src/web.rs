@@ -44,7 +44,8 @@ struct Bodies {
     debug_info: Vec<Item>,
 }
 
-fn exports(node: &Node) -> Vec<Item> {
+/// What a component exports.
+pub(crate) fn exports(node: &Node) -> Vec<Item> {
     let values = node.exports();
     let fields = node.definition.exports.fields.iter();
     fields

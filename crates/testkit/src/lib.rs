@@ -5,9 +5,11 @@
 //! - [`load`] runs a whole configuration with a real controller: `let pipeline = load(text, &[COMPONENTS]).await?`.
 //! - [`until`] waits for a condition, never for time.
 //! - [`Server`] answers HTTP on loopback.
+//! - [`components`] has two components, for tests of what surrounds components.
 //!
 //! A mistake in a test ends it: everything here panics rather than return what only a test's author can put right.
 
+pub mod components;
 mod pipeline;
 mod server;
 mod wait;

@@ -91,7 +91,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         "server.http.disable-support-bundle",
         FlagKind::Truth,
         "false",
-        "Whether to make no support bundles; none are made",
+        "Whether to refuse to make support bundles; none are made yet",
     ),
     flag("server.http.enable-graphql", FlagKind::Truth, "false", "Whether to serve GraphQL; not implemented"),
     flag(
@@ -137,6 +137,9 @@ const EXPERIMENTAL: &[&str] = &[
     "server.http.enable-graphql-playground",
 ];
 
+/// What is said of a flag that nobody asks for any more, in the words of the reference.
+const NO_EFFECT: &str = "This flag is deprecated and has no effect.";
+
 /// What `corten run` was asked to do.
 #[derive(Debug)]
 pub(crate) struct RunOptions {
@@ -145,6 +148,7 @@ pub(crate) struct RunOptions {
     pub(crate) listen_address: String,
     pub(crate) memory_address: String,
     pub(crate) ui_path_prefix: String,
+    pub(crate) support_bundle: bool,
     pub(crate) stability: Stability,
     pub(crate) shutdown_deadline: Duration,
     pub(crate) queue_bytes_max: Option<u64>,
@@ -157,8 +161,11 @@ pub(crate) struct RunOptions {
 pub(crate) fn options(matches: &ArgMatches, path: &str) -> Result<RunOptions, String> {
     for flag in FLAGS.iter().filter(|flag| flag.kind == FlagKind::NoEffect) {
         if matches.value_source(flag.name) == Some(ValueSource::CommandLine) {
-            output::error(&format!("Flag --{} has been deprecated, it has no effect\n", flag.name));
+            output::error(&format!("Flag --{} has been deprecated, {NO_EFFECT}\n", flag.name));
         }
+    }
+    if path.is_empty() {
+        return Err("path argument not provided".to_owned());
     }
     let level = stability(matches)?;
     for name in EXPERIMENTAL {
@@ -197,6 +204,7 @@ pub(crate) fn options(matches: &ArgMatches, path: &str) -> Result<RunOptions, St
         listen_address: text("server.http.listen-addr"),
         memory_address: text("server.http.memory-addr"),
         ui_path_prefix: text("server.http.ui-path-prefix"),
+        support_bundle: !truth(matches, "server.http.disable-support-bundle"),
         stability: level,
         shutdown_deadline: Duration::from_nanos(deadline),
         queue_bytes_max: matches.get_one::<u64>("storage.queue.max-bytes").copied(),

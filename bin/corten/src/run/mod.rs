@@ -106,6 +106,7 @@ async fn run(options: &RunOptions) -> Result<(), String> {
         reloader.clone(),
         ServerOptions {
             ui_path_prefix: options.ui_path_prefix.clone(),
+            support_bundle: options.support_bundle,
             peer,
             logger: logger.with(&[("service", "http")]),
         },

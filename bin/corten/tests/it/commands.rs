@@ -50,6 +50,16 @@ fn what_is_wrong_with_arguments_is_told_in_one_line() {
             "invalid argument \"5\" for \"--cluster.rejoin-interval\" flag: time: missing unit in duration \"5\"",
         ),
         (
+            &["run", "a", "--cluster.max-join-peers=x"],
+            "invalid argument \"x\" for \"--cluster.max-join-peers\" flag: strconv.ParseInt: parsing \"x\": invalid syntax",
+        ),
+        (
+            &["run", "a", "--cluster.wait-for-size=99999999999999999999"],
+            "invalid argument \"99999999999999999999\" for \"--cluster.wait-for-size\" flag: strconv.ParseInt: parsing \
+             \"99999999999999999999\": value out of range",
+        ),
+        (&["run", ""], "path argument not provided"),
+        (
             &["run", "a", "--stability.level=solid"],
             "invalid argument \"solid\" for \"--stability.level\" flag: invalid stability level \"solid\"",
         ),
@@ -171,7 +181,11 @@ fn a_warning_fails_a_validation() {
     let folder = Folder::new("logging {\n\tlevel = env(\"LEVEL\")\n}\n");
     let file = folder.config_text();
     let errors = refused(&["validate", &file]);
-    assert!(errors.starts_with(&format!("Warning: {file}:2:10: env is deprecated")), "{errors}");
+    let expected = format!(
+        "Warning: {file}:2:10: this stdlib function is deprecated; please refer to the documentation for updated usage and \
+         alternatives: env is now sys.env\n"
+    );
+    assert!(errors.starts_with(&expected), "{errors}");
     let (success, json, errors) = output(&["validate", "--json", &file]);
     assert!(!success && errors == "Error: validation failed\n", "{errors}");
     let json: serde_json::Value = serde_json::from_str(&json).expect("json");

@@ -4,7 +4,9 @@
 //! `// corten: validate --flag` for flags. With `UPDATE_EXPECTED=1` in the environment the expectations are written
 //! instead, to be reviewed.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use crate::support::{Folder, corten};
 
@@ -21,14 +23,19 @@ fn cases() -> Vec<String> {
     names
 }
 
+/// The command of a case, as words.
+fn command(text: &str) -> Vec<&str> {
+    let first = text.lines().next().and_then(|line| line.strip_prefix("// corten: "));
+    first.unwrap_or("validate").split(' ').collect()
+}
+
 /// What the program prints about a case.
 fn printed(name: &str) -> String {
     let file = format!("{name}.alloy");
     let text = std::fs::read_to_string(folder().join(&file)).expect("the case");
-    let first = text.lines().next().and_then(|line| line.strip_prefix("// corten: ")).unwrap_or("validate");
     let scratch = Folder::new("");
     let storage = format!("--storage.path={}", scratch.path().join("data").display());
-    let mut words: Vec<&str> = first.split(' ').collect();
+    let mut words = command(&text);
     if words[0] == "run" {
         words.extend([storage.as_str(), "--server.http.listen-addr=127.0.0.1:0"]);
     }
@@ -57,4 +64,36 @@ fn what_is_wrong_is_refused_with_these_words() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Cases that only a check refuses: a warning, and a list of what does not fit that is empty as long as nothing is found.
+const ONLY_CHECKED: &[&str] = &["function_deprecated", "wiring_targets_for_receivers"];
+
+/// Whether the program runs a case.
+fn runs(name: &str) -> bool {
+    let scratch = Folder::new("");
+    let storage = format!("--storage.path={}", scratch.path().join("data").display());
+    let words = ["run", &storage, "--server.http.listen-addr=127.0.0.1:0", &format!("{name}.alloy")];
+    let mut child = corten(&words)
+        .current_dir(folder())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let lines = BufReader::new(child.stderr.take().expect("its standard error")).lines();
+    let runs = lines.map_while(Result::ok).any(|line| line.contains("now listening for http traffic"));
+    // It has ended already, unless it runs.
+    let _ = child.kill();
+    child.wait().expect("it ends");
+    runs
+}
+
+#[test]
+fn what_a_check_refuses_the_program_refuses_as_well() {
+    let check = |name: &String| {
+        let text = std::fs::read_to_string(folder().join(format!("{name}.alloy"))).expect("the case");
+        command(&text) == ["validate"]
+    };
+    let runs: Vec<String> = cases().into_iter().filter(check).filter(|name| runs(name)).collect();
+    assert_eq!(runs, ONLY_CHECKED);
 }

@@ -160,7 +160,8 @@ fn flags_of_the_reference_that_ask_for_what_is_done_are_accepted() {
         "--windows.priority=normal",
     ];
     let corten = Corten::start_in(Folder::new(""), &flags);
-    corten.line("Flag --cluster.use-discovery-v1 has been deprecated");
+    let notice = "Flag --cluster.use-discovery-v1 has been deprecated, This flag is deprecated and has no effect.";
+    assert_eq!(corten.line("has been deprecated"), notice);
     let peers = corten.get("/ui/api/v0/web/peers").body;
     let port = corten.address.rsplit(':').next().expect("a port");
     let expected = format!(r#"[{{"name":"one","addr":"10.0.0.1:{port}","isSelf":true,"state":"participant"}}]"#);

@@ -2,9 +2,11 @@
 
 mod commands;
 mod docs;
+mod http;
 mod invalid;
 mod load;
 mod peers;
 mod signals;
 mod support;
 mod tls;
+mod torture;

@@ -120,8 +120,12 @@ impl Corten {
     pub(crate) fn start_in(folder: Folder, more: &[&str]) -> Self {
         let arguments = folder.run_arguments(more);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let mut child =
-            corten(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program runs");
+        Self::start_by(corten(&arguments), folder)
+    }
+
+    /// Starts the program by a command, which may do something before it becomes the program.
+    pub(crate) fn start_by(mut command: Command, folder: Folder) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program runs");
         let lines = Arc::new(Lines::default());
         let stderr = BufReader::new(child.stderr.take().expect("its standard error"));
         let reader = std::thread::spawn({
@@ -195,6 +199,11 @@ impl Corten {
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("it runs");
+    }
+
+    /// The number of the process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits for the end of the process.

@@ -1,9 +1,13 @@
 //! Authentication and TLS of the API, switched while it runs.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
 use corten_net::{Body, Client, ClientConfig, ClientOptions, TlsConfig};
 use http::Request;
 
-use crate::support::Corten;
+use crate::support::{Corten, Folder};
 
 /// u:p
 const RIGHT: &str = "dTpw";
@@ -66,6 +70,28 @@ fn authentication_is_switched_on_limited_and_off() {
 }
 
 #[test]
+fn a_password_that_changes_in_its_file_counts_at_once() {
+    let folder = Folder::new("");
+    let file = folder.path().join("password");
+    std::fs::write(&file, "p").expect("a file");
+    folder.write(&format!(
+        "local.file \"password\" {{\n\tfilename       = \"{}\"\n\tis_secret      = true\n\tdetector       = \"poll\"\n\
+         \tpoll_frequency = \"20ms\"\n}}\n\nhttp {{\n\tauth {{\n\t\tbasic {{\n\t\t\tusername = \"u\"\n\t\t\tpassword = \
+         local.file.password.content\n\t\t}}\n\t}}\n}}\n",
+        file.display()
+    ));
+    let corten = Corten::start_in(folder, &[]);
+    assert_eq!((corten.get_as("/", RIGHT).status, corten.get_as("/", WRONG).status), (200, 401));
+    std::fs::write(&file, "q").expect("a file");
+    let started = Instant::now();
+    while corten.get_as("/", WRONG).status != 200 {
+        assert!(started.elapsed() < Duration::from_secs(20), "the new password does not count: {:#?}", corten.lines());
+    }
+    assert_eq!(corten.get_as("/", RIGHT).status, 401);
+    corten.end();
+}
+
+#[test]
 fn tls_is_switched_on_and_off_for_new_connections() {
     let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
     let corten = Corten::start("");
@@ -77,14 +103,33 @@ fn tls_is_switched_on_and_off_for_new_connections() {
         cert_file.display(),
         key_file.display()
     );
+    let mut old = TcpStream::connect(&corten.address).expect("it listens");
+    old.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
+    let mut ask_on_old = || {
+        old.write_all(b"GET /-/ready HTTP/1.1\r\nHost: corten\r\n\r\n").expect("it reads");
+        let mut answer = [0; 15];
+        old.read_exact(&mut answer).expect("it answers");
+        // The rest comes with it, and is read so that the next answer begins at its beginning.
+        let mut rest = Vec::new();
+        while !rest.ends_with(b"Alloy is ready.\n") {
+            let mut byte = [0];
+            old.read_exact(&mut byte).expect("it answers");
+            rest.extend(byte);
+        }
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    };
+    ask_on_old();
     let reloaded = corten.reload(&config);
     assert_eq!(reloaded.status, 200, "{reloaded:?}");
-    corten.line("applying TLS config to HTTP server");
+    let line = corten.line("applying TLS config to HTTP server");
+    assert!(line.ends_with(" level=info msg=\"applying TLS config to HTTP server\" service=http"), "{line}");
     let port = corten.address.rsplit(':').next().expect("a port");
     let tls = || TlsConfig { ca_pem: key.cert.pem(), server_name: "localhost".to_owned(), ..TlsConfig::default() };
     let https = |path: &str| ask(format!("https://127.0.0.1:{port}{path}"), tls(), ClientOptions::default());
     assert_eq!(https("/-/ready").expect("an answer"), 200);
     assert!(ask(format!("http://127.0.0.1:{port}/-/ready"), tls(), ClientOptions::default()).is_err());
+
+    ask_on_old();
 
     corten.folder.write("");
     assert_eq!(https("/-/reload").expect("an answer"), 200);

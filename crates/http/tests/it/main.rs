@@ -1,5 +1,4 @@
-//! The API over a controller with components of its own, asked within the process.
+//! The API over a controller with the components of the test kit, asked within the process.
 
-mod components;
 mod server;
 mod support;

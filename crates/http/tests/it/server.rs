@@ -176,6 +176,66 @@ fn a_component_is_shown_with_its_contents_and_without_its_secrets() {
 }
 
 #[test]
+fn the_page_lists_components_with_health_arguments_and_exports() {
+    run(async {
+        let api = Fixture::new(CONFIG).await;
+        let page = api.get("/").await;
+        assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+        let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
+        assert_eq!(page.header("content-security-policy"), policy);
+        let text = page.text();
+        assert!(!text.contains("hush") && text.contains("password = (secret)"), "{text}");
+        assert!(text.contains("<p>3 components run, none is unhealthy.</p>"), "{text}");
+        for part in [
+            "<a href=\"/component/test.source.from\">test.source.from</a>",
+            ">healthy</b>",
+            "<summary>arguments</summary><pre>forward_to = [capsule(&quot;storage.Appendable&quot;)]\n",
+            "<summary>exports</summary><pre>receiver = capsule(&quot;storage.Appendable&quot;)\nplace    = &quot;here&quot;\n",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        api.write_config("test.sink \"a\" {\n\tplace = \"bad\"\n}\n");
+        assert_eq!(api.post("/-/reload").await.status, 200);
+        let text = api.get("/").await;
+        assert!(text.text().contains("<b class=\"unhealthy\">1 unhealthy</b>"), "{}", text.text());
+        assert!(text.text().contains("no such place"), "{}", text.text());
+        api.write_config("");
+        assert_eq!(api.post("/-/reload").await.status, 200);
+        assert!(api.get("/").await.text().contains("No components run."));
+        api.end().await;
+    });
+}
+
+#[test]
+fn a_component_has_a_page_of_its_own() {
+    run(async {
+        let config = CONFIG.replace("test.sink.other.place", "\"<script>&\"");
+        let api = Fixture::new(&config).await;
+        let page = api.get("/component/test.source.from").await;
+        let text = page.text();
+        assert_eq!(page.status, 200);
+        for part in [
+            "name       = &quot;&lt;script&gt;&amp;&quot;\n",
+            "<p>Sends to <a href=\"/component/test.sink.to\">test.sink.to</a>.</p>",
+            "<p>Refers to <a href=\"/component/test.sink.to\">test.sink.to</a>.</p>",
+            "<h2>Debug info</h2><pre>peer {\n\tsent = 7\n}\n</pre>",
+            "<h2>Metrics</h2><pre># HELP test_source_total Samples.\n# TYPE test_source_total counter\ntest_source_total 7\n",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("<script") && !text.contains("<h2>Exports"), "{text}");
+        let sink = api.get("/component/test%2Esink.to").await;
+        assert!(
+            sink.text().contains("<p>Is referred to by <a href=\"/component/test.source.from\">"),
+            "{}",
+            sink.text()
+        );
+        assert!(!sink.text().contains("hush"), "{}", sink.text());
+        api.end().await;
+    });
+}
+
+#[test]
 fn a_component_answers_below_its_id() {
     run(async {
         let api = Fixture::new(CONFIG).await;
@@ -201,15 +261,31 @@ fn a_component_answers_below_its_id() {
 fn what_is_not_there_is_not_found() {
     run(async {
         let api = Fixture::new("").await;
-        for path in
-            ["/", "/debug/pprof/", "/graphql", "/-/support", "/api/v0/web/nothing", "/api/v0/web/graph", "/-/ready/"]
-        {
+        for path in [
+            "/nothing",
+            "/debug/pprof/",
+            "/graphql",
+            "/component/",
+            "/component/test.sink.nobody",
+            "/api/v0/web/nothing",
+            "/api/v0/web/graph",
+            "/api/v0/web/remotecfg/components/a.b",
+            "/-/ready/",
+        ] {
             let answer = api.get(path).await;
             assert_eq!((answer.status, answer.text()), (404, "404 page not found\n"), "{path}");
         }
         assert_eq!(api.get("/%zz").await.status, 400);
-        let module = api.get("/api/v0/web/modules/mod.x/components").await;
-        assert_eq!((module.status, module.text()), (500, "module not found\n"));
+        for path in ["/api/v0/web/modules/mod.x/components", "/api/v0/web/remotecfg/modules/mod.x/components"] {
+            let module = api.get(path).await;
+            assert_eq!((module.status, module.text()), (500, "module not found\n"), "{path}");
+        }
+        assert_eq!(api.get("/api/v0/web/remotecfg/components").await.text(), "[]");
+        let stream = api.get("/api/v0/web/debug/test.sink.a?sampleProb=1").await;
+        let expected = "the live debugging service is disabled. Check the documentation to find out how to enable it\n";
+        assert_eq!((stream.status, stream.text()), (500, expected));
+        let peers = api.get("/api/v1/ckit/transport/stream").await;
+        assert_eq!((peers.status, peers.text()), (404, "clustering is disabled\n"));
         let peers = api.get("/api/v0/web/peers").await.json();
         assert_eq!(peers, json!([{"name": "one", "addr": "127.0.0.1:80", "isSelf": true, "state": "participant"}]));
         api.end().await;
@@ -221,8 +297,13 @@ fn the_prefix_moves_what_the_web_interface_reads_and_nothing_else() {
     run(async {
         let api = Fixture::with_prefix("", "/ui/").await;
         assert_eq!(api.get("/ui/api/v0/web/components").await.text(), "[]");
-        assert_eq!(api.get("/api/v0/web/components").await.status, 404);
+        for path in ["/api/v0/web/components", "/", "/uix", "/ui/nothing"] {
+            assert_eq!(api.get(path).await.status, 404, "{path}");
+        }
         assert_eq!(api.get("/-/ready").await.status, 200);
+        assert!(api.get("/ui/").await.text().contains("<a href=\"/ui/\">Corten</a>"));
+        let moved = api.get_unfollowed("/ui").await;
+        assert_eq!((moved.status, moved.header("location")), (302, "/ui/"));
         api.end().await;
     });
 }

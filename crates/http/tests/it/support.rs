@@ -10,12 +10,11 @@ use corten_component::metrics::Registry;
 use corten_component::{Logger, ServerSettings, Services};
 use corten_config::schema::Stability;
 use corten_http::{BuildInfo, Gatherer, Peer, Reloader, Server, ServerOptions};
-use corten_net::{Body, Client, ClientConfig, ClientOptions};
+use corten_net::{Body, Client, ClientConfig, ClientOptions, Dialer};
 use corten_runtime::{Catalog, Controller, NodeKind, Options};
+use corten_testkit::components::COMPONENTS;
 use http::{HeaderMap, Request};
 use tempfile::TempDir;
-
-use crate::components::COMPONENTS;
 
 /// The address of the server within the process.
 const MEMORY: &str = "test.internal:80";
@@ -24,6 +23,7 @@ pub(crate) struct Fixture {
     dir: TempDir,
     controller: Arc<Controller>,
     client: Client,
+    dialer: Arc<dyn Dialer>,
     server: Server,
 }
 
@@ -60,7 +60,7 @@ impl Fixture {
         let (memory, dialer) = corten_net::memory::listen(MEMORY);
         let registry = Registry::new();
         let gatherer = Gatherer::new(BuildInfo::default(), registry.clone());
-        let dialer = Arc::new(dialer);
+        let dialer: Arc<dyn Dialer> = Arc::new(dialer);
         let services = Arc::new(Services {
             storage_path: dir.path().join("data"),
             stability: Stability::GenerallyAvailable,
@@ -95,11 +95,11 @@ impl Fixture {
         let reloader = Reloader::new(controller.clone(), path, logger.clone());
         let bound = corten_http::bind("127.0.0.1:0").await.expect("an address");
         let peer = Peer { name: "one".to_owned(), address: "127.0.0.1:80".to_owned() };
-        let options = ServerOptions { ui_path_prefix: ui_path_prefix.to_owned(), peer, logger };
+        let options = ServerOptions { ui_path_prefix: ui_path_prefix.to_owned(), support_bundle: true, peer, logger };
         let server = Server::start(bound, memory, controller.clone(), &services, reloader, options).expect("a server");
-        let options = ClientOptions { dialer: Some(dialer), ..ClientOptions::default() };
+        let options = ClientOptions { dialer: Some(Arc::clone(&dialer)), ..ClientOptions::default() };
         let client = Client::new(ClientConfig::default(), options).await.expect("a client");
-        Fixture { dir, controller, client, server }
+        Fixture { dir, controller, client, dialer, server }
     }
 
     pub(crate) fn config_path(&self) -> PathBuf {
@@ -112,6 +112,14 @@ impl Fixture {
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(Request::get(format!("http://{MEMORY}{path}"))).await
+    }
+
+    /// As [`Fixture::get`], with a redirect as it is.
+    pub(crate) async fn get_unfollowed(&self, path: &str) -> Answer {
+        let config = ClientConfig { follow_redirects: false, ..ClientConfig::default() };
+        let options = ClientOptions { dialer: Some(Arc::clone(&self.dialer)), ..ClientOptions::default() };
+        let client = Client::new(config, options).await.expect("a client");
+        send(&client, Request::get(format!("http://{MEMORY}{path}"))).await
     }
 
     pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
@@ -128,15 +136,19 @@ impl Fixture {
     }
 
     async fn send(&self, request: http::request::Builder) -> Answer {
-        let request = request.body(Body::empty()).expect("a request");
-        let response = self.client.request(request).await.expect("a response");
-        let (parts, body) = response.into_parts();
-        let body = body.read(10 << 20).await.expect("a body").to_vec();
-        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+        send(&self.client, request).await
     }
 
     pub(crate) async fn end(self) {
         self.server.stop().await;
         self.controller.shutdown().await;
     }
+}
+
+async fn send(client: &Client, request: http::request::Builder) -> Answer {
+    let request = request.body(Body::empty()).expect("a request");
+    let response = client.request(request).await.expect("a response");
+    let (parts, body) = response.into_parts();
+    let body = body.read(10 << 20).await.expect("a body").to_vec();
+    Answer { status: parts.status.as_u16(), headers: parts.headers, body }
 }

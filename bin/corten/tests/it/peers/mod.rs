@@ -1,8 +1,13 @@
 //! Whole pipelines, from a target to a real Prometheus or VictoriaMetrics, and back by the peer's own API.
 
 mod delivery;
+mod discovery;
+mod exemplars;
+mod histograms;
 mod net;
 mod peer;
+mod protobuf;
+mod receive;
 mod staleness;
 mod values;
 

@@ -31,10 +31,69 @@ pub(super) fn prometheus() -> Option<Peer> {
             format!("--storage.tsdb.path={}", folder.join("data").display()),
             "--web.listen-address=127.0.0.1:0".to_owned(),
             "--web.enable-remote-write-receiver".to_owned(),
-            "--enable-feature=native-histograms".to_owned(),
+            "--enable-feature=exemplar-storage,native-histograms".to_owned(),
         ]
     };
     Peer::start("prometheus", arguments, "/-/ready", "/api/v1/write")
+}
+
+/// What an agent scrapes and sends, ten times a second, as its configuration.
+fn agent_config(targets: &[(&str, SocketAddr)], write_url: &str, more: &str) -> String {
+    let targets: String = targets
+        .iter()
+        .map(|(instance, address)| {
+            format!("      - targets: [\"{address}\"]\n        labels: {{ instance: {instance:?} }}\n")
+        })
+        .collect();
+    format!(
+        "global: {{ scrape_interval: 200ms, scrape_timeout: 200ms }}
+scrape_configs:
+  - job_name: j
+    static_configs:
+{targets}
+remote_write:
+  - url: {write_url:?}
+{more}
+"
+    )
+}
+
+/// A Prometheus in agent mode, which scrapes targets of some instances and sends by remote write.
+pub(super) fn prometheus_agent(targets: &[(&str, SocketAddr)], write_url: &str) -> Option<Peer> {
+    let arguments = |folder: &Path| {
+        let config = folder.join("prometheus.yml");
+        let more = "    send_exemplars: true
+    send_native_histograms: true
+    queue_config: { batch_send_deadline: 100ms, max_shards: 1, min_shards: 1 }
+    metadata_config: { send: false }";
+        fs::write(&config, agent_config(targets, write_url, more)).expect("a file");
+        vec![
+            format!("--config.file={}", config.display()),
+            format!("--storage.agent.path={}", folder.join("data").display()),
+            "--web.listen-address=127.0.0.1:0".to_owned(),
+            "--enable-feature=agent,native-histograms".to_owned(),
+        ]
+    };
+    Peer::start("prometheus", arguments, "/-/ready", "")
+}
+
+/// A vmagent, which scrapes targets of some instances and sends by remote write.
+pub(super) fn vmagent(targets: &[(&str, SocketAddr)], write_url: &str) -> Option<Peer> {
+    let arguments = |folder: &Path| {
+        let config = folder.join("vmagent.yml");
+        let whole = agent_config(targets, write_url, "");
+        let (scrapes, _) = whole.split_once("remote_write:").expect("both parts");
+        fs::write(&config, scrapes).expect("a file");
+        vec![
+            format!("-promscrape.config={}", config.display()),
+            format!("-remoteWrite.url={write_url}"),
+            format!("-remoteWrite.tmpDataPath={}", folder.join("data").display()),
+            "-remoteWrite.queues=1".to_owned(),
+            "-httpListenAddr=127.0.0.1:0".to_owned(),
+            "-memory.allowedBytes=64MB".to_owned(),
+        ]
+    };
+    Peer::start("vmagent", arguments, "/health", "")
 }
 
 /// A VictoriaMetrics; none if there is none on this machine.
@@ -112,10 +171,14 @@ impl Peer {
 
     /// What an instant query finds.
     pub(super) fn query(&self, query: &str) -> Result<Vec<Value>, String> {
-        let (status, body) = self.get(&format!("/api/v1/query?query={}", percent(query)))?;
-        let answer: Value = serde_json::from_str(&body).map_err(|error| format!("{error}: {status} {body}"))?;
-        let result = answer["data"]["result"].as_array();
-        result.cloned().ok_or_else(|| format!("{status} {body}"))
+        list(&self.data(&format!("/api/v1/query?query={}", percent(query)))?["result"])
+    }
+
+    /// The data of an answer.
+    fn data(&self, target: &str) -> Result<Value, String> {
+        let (status, body) = self.get(target)?;
+        let mut answer: Value = serde_json::from_str(&body).map_err(|error| format!("{error}: {status} {body}"))?;
+        if status == 200 { Ok(answer["data"].take()) } else { Err(format!("{status} {body}")) }
     }
 
     /// The series that a selector finds now, as `name{label="value"} value`, sorted.
@@ -135,17 +198,60 @@ impl Peer {
         });
     }
 
+    /// As [`Peer::series`], at another time, in seconds.
+    pub(super) fn series_at(&self, selector: &str, time: f64) -> Result<Vec<String>, String> {
+        let found = self.data(&format!("/api/v1/query?time={time}&query={}", percent(selector)))?;
+        let mut series: Vec<String> = list(&found["result"])?.iter().map(shown).collect();
+        series.sort();
+        Ok(series)
+    }
+
     /// All values that a series had within the hour, in the order of their times.
     pub(super) fn values(&self, selector: &str) -> Result<Vec<f64>, String> {
+        Ok(self.samples(selector)?.iter().map(|(_, value)| number(value)).collect())
+    }
+
+    /// All samples that a series had within the hour, floats or histograms: times in seconds, and what they are.
+    pub(super) fn samples(&self, selector: &str) -> Result<Vec<(f64, Value)>, String> {
         let result = self.query(&format!("{selector}[1h]"))?;
         match result.as_slice() {
             [] => Ok(Vec::new()),
             [one] => {
-                let samples = one["values"].as_array().ok_or("no values")?;
-                Ok(samples.iter().map(|sample| number(&sample[1])).collect())
+                let samples = ["values", "histograms"].iter().filter_map(|kind| one[kind].as_array()).flatten();
+                Ok(samples.map(|sample| (sample[0].as_f64().unwrap_or(f64::NAN), sample[1].clone())).collect())
             }
             _ => Err(format!("more than one series: {result:?}")),
         }
+    }
+
+    /// The exemplars of some series, each as `name{labels} {its labels} value @time`, the time in seconds; in order of
+    /// series and times.
+    pub(super) fn exemplars(&self, selector: &str) -> Result<Vec<String>, String> {
+        let all = "start=0&end=4000000000";
+        let found = self.data(&format!("/api/v1/query_exemplars?{all}&query={}", percent(selector)))?;
+        let mut shown = Vec::new();
+        for series in list(&found)? {
+            for exemplar in list(&series["exemplars"])? {
+                let (value, time) = (number(&exemplar["value"]), &exemplar["timestamp"]);
+                shown.push(format!(
+                    "{} {} {value} @{time}",
+                    named(&series["seriesLabels"]),
+                    named(&exemplar["labels"])
+                ));
+            }
+        }
+        shown.sort();
+        Ok(shown)
+    }
+
+    /// Waits until there are exactly these exemplars.
+    pub(super) fn expect_exemplars(&self, selector: &str, exemplars: &[impl AsRef<str>]) {
+        let mut wanted: Vec<&str> = exemplars.iter().map(AsRef::as_ref).collect();
+        wanted.sort_unstable();
+        until(&format!("the exemplars of {selector} are {wanted:#?}"), || match self.exemplars(selector)? {
+            found if found == wanted => Ok(()),
+            found => Err(format!("{found:#?}")),
+        });
     }
 
     /// Waits until a counting target's values from 1 to `last` have come, each once and in order, and nothing else.
@@ -170,15 +276,29 @@ impl Drop for Peer {
     }
 }
 
+fn list(value: &Value) -> Result<Vec<Value>, String> {
+    value.as_array().cloned().ok_or_else(|| format!("no list: {value}"))
+}
+
+/// A series and its value, which is JSON if it is a histogram.
 fn shown(result: &Value) -> String {
-    let labels = result["metric"].as_object().expect("labels");
+    let value = match &result["histogram"] {
+        Value::Null => number(&result["value"][1]).to_string(),
+        histogram => histogram[1].to_string(),
+    };
+    format!("{} {value}", named(&result["metric"]))
+}
+
+/// Labels, the name first.
+fn named(labels: &Value) -> String {
+    let labels = labels.as_object().expect("labels");
     let name = labels.get("__name__").and_then(Value::as_str).unwrap_or_default();
     let labels: Vec<String> = labels
         .iter()
         .filter(|(name, _)| *name != "__name__")
         .map(|(name, value)| format!("{name}={:?}", value.as_str().unwrap_or_default()))
         .collect();
-    format!("{name}{{{}}} {}", labels.join(","), number(&result["value"][1]))
+    format!("{name}{{{}}}", labels.join(","))
 }
 
 /// A number as the peers write it; read, because they differ in how they write large ones.

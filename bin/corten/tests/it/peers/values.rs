@@ -8,7 +8,7 @@ use super::{QUEUE, until};
 use crate::support::Corten;
 
 /// A configuration that scrapes one target ten times a second into peers.
-fn pipeline(target: &Target, arguments: &str, peers: &[&Peer]) -> String {
+pub(super) fn pipeline(target: &Target, arguments: &str, peers: &[&Peer]) -> String {
     let endpoints: String = peers
         .iter()
         .map(|peer| format!("\tendpoint {{\n\t\turl = {:?}\n\t\tqueue_config {{ {QUEUE} }}\n\t}}\n", peer.write_url()))
@@ -195,72 +195,5 @@ prometheus.remote_write \"b\" {{
     ruled.expect(all, &[r#"e2e_keep{cluster="c",instance="i",job="j",team="a"} 1"#]);
     // A series without the label gets the external one.
     plain.expect("up", &[r#"up{cluster="c",instance="i",job="j",owner="/j",team="never"} 1"#]);
-    corten.end();
-}
-
-/// A field of a protocol buffer with a length.
-fn field(number: u8, content: &[u8]) -> Vec<u8> {
-    let mut out = vec![number << 3 | 2, u8::try_from(content.len()).expect("a short field")];
-    out.extend(content);
-    out
-}
-
-/// A field of a protocol buffer with a small number.
-fn small(number: u8, value: u8) -> Vec<u8> {
-    assert!(value < 128);
-    vec![number << 3, value]
-}
-
-fn double(number: u8, value: f64) -> Vec<u8> {
-    let mut out = vec![number << 3 | 1];
-    out.extend(value.to_le_bytes());
-    out
-}
-
-/// A metric family `e2e_native` of one native histogram of schema 0: 2 observations in (0.5, 1], 1 in (1, 2], 3 in
-/// (4, 8], 1 of zero; their sum is 24.5.
-fn native_histogram() -> Vec<u8> {
-    let histogram = [
-        small(1, 7),                                     // The count.
-        double(2, 24.5),                                 // The sum.
-        small(5, 0),                                     // The schema, as a zigzag number.
-        double(6, 0.001),                                // The width of the zero bucket.
-        small(7, 1),                                     // Its count.
-        field(12, &[small(1, 0), small(2, 2)].concat()), // A span of two buckets from index 0 on.
-        field(12, &[small(1, 2), small(2, 1)].concat()), // Another, one index further (a zigzag number).
-        small(13, 4),                                    // 2 in the first; differences, as zigzag numbers.
-        small(13, 1),                                    // 1 in the second.
-        small(13, 4),                                    // 3 in the third.
-    ]
-    .concat();
-    let metric = field(7, &histogram);
-    let family = [field(1, b"e2e_native"), field(2, b"A histogram."), small(3, 4), field(4, &metric)].concat();
-    [vec![u8::try_from(family.len()).expect("a short family")], family].concat()
-}
-
-#[test]
-fn native_histograms_arrive() {
-    let Some(peer) = prometheus() else { return };
-    let target = Target::start("");
-    let of_type = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
-    target.answer(Some(Response::new(200, &[("Content-Type", of_type)], native_histogram())));
-    let config =
-        pipeline(&target, "\tscrape_protocols = [\"PrometheusProto\"]\n\tscrape_native_histograms = true", &[&peer]);
-    let corten = Corten::start(&config.replace("endpoint {", "endpoint {\n\t\tsend_native_histograms = true"));
-    let histogram = until("the histogram arrives", || {
-        let found = peer.query("e2e_native")?;
-        found.first().map(|found| found["histogram"][1].clone()).ok_or_else(|| "nothing".to_owned())
-    });
-    let wanted = serde_json::json!({
-        "count": "7",
-        "sum": "24.5",
-        "buckets": [
-            [3, "-0.001", "0.001", "1"],
-            [0, "0.5", "1", "2"],
-            [0, "1", "2", "1"],
-            [0, "4", "8", "3"],
-        ],
-    });
-    assert_eq!(histogram, wanted);
     corten.end();
 }

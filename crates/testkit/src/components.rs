@@ -1,4 +1,5 @@
-//! Two components: one that takes samples, and one that sends them on.
+//! Two components for tests of what surrounds components: `test.sink` takes samples, `test.source` sends them. Between them
+//! they have all that the runtime and the API show: secrets, receivers, exports, health, metrics, HTTP and inner state.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -13,10 +14,12 @@ use corten_config::value::{Capsule, Value};
 use corten_config::{Arguments, Exports};
 use corten_signal::flow::BoxFuture;
 
-pub(crate) const COMPONENTS: &[Definition] = &[Definition::of::<Sink>(), Definition::of::<Source>()];
+/// Both, sorted by name.
+pub const COMPONENTS: &[Definition] = &[Definition::of::<Sink>(), Definition::of::<Source>()];
 
+/// What takes samples: the id of a component.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Receiver(String);
+pub struct Receiver(String);
 
 impl Capsule for Receiver {
     fn type_name(&self) -> &'static str {
@@ -39,24 +42,26 @@ impl CapsuleType for Receiver {
 
 /// Takes samples.
 #[derive(Arguments, Clone, Debug, PartialEq)]
-pub(crate) struct SinkArguments {
-    /// Whom to take them from.
+pub struct SinkArguments {
+    /// What whoever sends them must know.
     password: Option<Secret>,
-    /// Where to put them.
+    /// Where to put them. A place `bad` makes the component unhealthy.
     #[arg(default = "nowhere")]
     place: String,
 }
 
 /// What others send samples to.
 #[derive(Exports, Clone, Debug, PartialEq)]
-pub(crate) struct SinkExports {
+pub struct SinkExports {
     /// Takes samples.
     receiver: Option<Receiver>,
     /// Where they are put.
     place: String,
 }
 
-pub(crate) struct Sink;
+/// The component `test.sink`.
+#[derive(Debug)]
+pub struct Sink;
 
 impl Component for Sink {
     const NAME: &'static str = "test.sink";
@@ -83,7 +88,7 @@ impl Component for Sink {
 
 /// Sends samples.
 #[derive(Arguments, Clone, Debug, PartialEq)]
-pub(crate) struct SourceArguments {
+pub struct SourceArguments {
     /// Where to send them.
     forward_to: Vec<Option<Receiver>>,
     /// What to call them.
@@ -91,7 +96,9 @@ pub(crate) struct SourceArguments {
     name: String,
 }
 
-pub(crate) struct Source;
+/// The component `test.source`. It counts seven samples at each start, answers HTTP with what it was asked, and tells a peer.
+#[derive(Debug)]
+pub struct Source;
 
 impl Component for Source {
     const NAME: &'static str = "test.source";

@@ -1,0 +1,128 @@
+//! Other programs send to `prometheus.receive_http`, and what they sent arrives behind it.
+
+use std::net::SocketAddr;
+
+use super::exemplars::{self, open_metrics};
+use super::histograms::{every_kind, every_series, now};
+use super::net::Target;
+use super::peer::{Peer, prometheus, prometheus_agent, vmagent};
+use super::{QUEUE, until};
+use crate::support::Corten;
+
+const ALL: &str = r#"{__name__=~"e2e_.+"}"#;
+
+/// A program that receives, adds a label, drops series, and sends on. Where it receives.
+fn receiver(peer: &Peer) -> (Corten, String) {
+    let corten = Corten::start(&format!(
+        "prometheus.receive_http \"a\" {{
+	http {{
+		listen_address = \"127.0.0.1\"
+		listen_port    = 0
+	}}
+	forward_to = [prometheus.relabel.r.receiver]
+}}
+prometheus.relabel \"r\" {{
+	forward_to = [prometheus.remote_write.b.receiver]
+	rule {{
+		source_labels = [\"__name__\"]
+		regex         = \"(e2e_drop.*)|scrape_.*\"
+		action        = \"drop\"
+	}}
+	rule {{
+		source_labels = [\"instance\"]
+		regex         = \"(.+)\"
+		target_label  = \"through\"
+		replacement   = \"corten/$1\"
+	}}
+}}
+prometheus.remote_write \"b\" {{
+	endpoint {{
+		url                    = {:?}
+		send_native_histograms = true
+		queue_config {{ {QUEUE} }}
+	}}
+}}
+",
+        peer.write_url()
+    ));
+    let line = corten.line("listening for remote write requests");
+    let address = line.split("addr=").nth(1).and_then(|rest| rest.split(' ').next()).expect("an address");
+    let address: SocketAddr = address.trim_matches('"').parse().expect("an address");
+    (corten, format!("http://{address}/api/v1/metrics/write"))
+}
+
+/// Series of an instance with the label that the receiver adds. Labels are sorted: only `x` comes after it.
+fn through(series: Vec<String>, instance: &str) -> Vec<String> {
+    let add = |text: String| {
+        let end = text.find(",x=").or_else(|| text.find('}')).expect("labels");
+        format!("{},through=\"corten/{instance}\"{}", &text[..end], &text[end..])
+    };
+    series.into_iter().map(add).collect()
+}
+
+#[test]
+fn what_a_prometheus_agent_sends_arrives_with_values_staleness_exemplars_and_histograms() {
+    let Some(peer) = prometheus() else { return };
+    let (corten, url) = receiver(&peer);
+    let (text, proto, ticks) = (Target::start(""), Target::start(""), Target::counting());
+    // This version of the agent leaves escapes in exemplars as they are.
+    let plain = |text: &str| text.replace(r#"b\"c\\d"#, "b");
+    text.answer(open_metrics(&format!("{}# TYPE e2e_dropped gauge\ne2e_dropped 1\n", plain(exemplars::PAGE))));
+    let targets = [("text", text.address()), ("proto", proto.address()), ("ticks", ticks.address())];
+    let Some(agent) = prometheus_agent(&targets, &url) else { return };
+    // The agent sends nothing that is older than itself.
+    let time = now();
+    proto.answer(every_kind(time));
+    // Neither does it write bounds as floats.
+    let old = |of: Vec<String>| of.iter().map(|text| plain(text).replace("le=\"1.0\"", "le=\"1\"")).collect();
+    let of_text = through(old(exemplars::series("text")), "text");
+    let of_proto = every_series("proto", ",through=\"corten/proto\"");
+    let both = r#"{__name__=~"e2e_.+",instance!="ticks"}"#;
+    peer.expect(both, &[of_text.clone(), of_proto].concat());
+    peer.expect(
+        "up",
+        &["text", "proto", "ticks"].map(|i| format!("up{{instance=\"{i}\",job=\"j\",through=\"corten/{i}\"}} 1")),
+    );
+    let at = time as f64 / 1000.0;
+    assert_eq!(peer.samples("e2e_timed").map(|found| found.iter().map(|(time, _)| *time).collect()), Ok(vec![at]));
+    peer.expect_exemplars(r#"{instance="text"}"#, &through(old(exemplars::exemplars("text")), "text"));
+    // What is gone ends at once; nothing of the rest is lost or repeated.
+    proto.show("");
+    text.answer(open_metrics("# TYPE e2e_a counter\ne2e_a_total{x=\"1\"} 18\n"));
+    let timed = every_series("proto", ",through=\"corten/proto\"").pop().expect("some");
+    peer.expect(both, &[of_text[0].replace("17", "18"), timed]);
+    let last = ticks.scraped_more(5);
+    until("each tick arrives once", || match peer.values("e2e_tick")? {
+        found if found.len() as u64 >= last => {
+            let first = found[0] as u64;
+            let wanted: Vec<f64> = (first..first + found.len() as u64).map(|tick| tick as f64).collect();
+            assert_eq!(found, wanted);
+            Ok(())
+        }
+        found => Err(format!("{found:?} of {last}")),
+    });
+    drop(agent);
+    corten.end();
+}
+
+#[test]
+fn what_vmagent_sends_arrives_with_values_and_staleness() {
+    let Some(peer) = prometheus() else { return };
+    let (corten, url) = receiver(&peer);
+    let target = Target::start("e2e_a{x=\"1\"} 0.1\ne2e_tick @\ne2e_goes{x=\"ü\\\"\"} +Inf\ne2e_dropped 1\n");
+    let Some(agent) = vmagent(&[("i", target.address())], &url) else { return };
+    let tick = r#"{__name__=~"e2e_.+",__name__!="e2e_tick"}"#;
+    let labels = r#"instance="i",job="j",through="corten/i""#;
+    let stays = format!(r#"e2e_a{{{labels},x="1"}} 0.1"#);
+    peer.expect(tick, &[stays.clone(), format!(r#"e2e_goes{{{labels},x="ü\""}} inf"#)]);
+    target.show("e2e_a{x=\"1\"} 0.1\ne2e_tick @\n");
+    peer.expect(tick, &[stays]);
+    let found = peer.values("e2e_tick").expect("a series");
+    let wanted: Vec<f64> = (1..=found.len()).map(|tick| tick as f64).collect();
+    assert_eq!(found, wanted, "each tick arrives once");
+    target.answer(None);
+    peer.expect(ALL, &[""; 0]);
+    peer.expect("up", &[format!("up{{{labels}}} 0")]);
+    drop(agent);
+    corten.end();
+}
