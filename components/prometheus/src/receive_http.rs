@@ -4,6 +4,7 @@ mod requests;
 mod server;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use corten_component::{Component, Context, Error, Task};
 use corten_config::schema::Stability;
@@ -35,6 +36,9 @@ pub struct Config {
     /// Whether type and unit of the metadata become the labels `__type__` and `__unit__`. Experimental.
     #[arg(default = false)]
     enable_type_and_unit_labels: bool,
+    /// How long requests that are under way may go on when the server stops.
+    #[arg(default = "30s")]
+    graceful_shutdown_timeout: Duration,
     /// Where and how to listen.
     #[block]
     http: Option<ReceiverHttp>,
@@ -122,6 +126,7 @@ impl Component for ReceiveHttp {
             append_metadata: config.append_metadata,
             type_and_unit_labels: config.enable_type_and_unit_labels,
             forward: Forward::new(cx.metrics(), config.forward_to),
+            drain_wait_max: config.graceful_shutdown_timeout,
             http,
             tls,
         };

@@ -2,6 +2,7 @@
 
 mod cache;
 mod fetch;
+mod limit;
 mod metrics;
 mod protocol;
 mod spec;
@@ -27,6 +28,7 @@ use tokio::task::JoinHandle;
 use crate::forward::Forward;
 use cache::SeriesRules;
 use fetch::FetchSettings;
+use limit::Limit;
 use metrics::ScrapeMetrics;
 use protocol::Protocol;
 use spec::{TargetDefaults, TargetSpec};
@@ -85,19 +87,19 @@ pub struct Config {
     body_size_limit: crate::size::ByteSize,
     /// A scrape with more samples fails. 0 is no limit.
     #[arg(optional)]
-    sample_limit: u64,
+    sample_limit: Limit,
     /// If there are more targets, none is scraped. 0 is no limit.
     #[arg(optional)]
-    target_limit: u64,
+    target_limit: Limit,
     /// A series with more labels fails the scrape. 0 is no limit.
     #[arg(optional)]
-    label_limit: u64,
+    label_limit: Limit,
     /// A label with a longer name, in bytes, fails the scrape. 0 is no limit.
     #[arg(optional)]
-    label_name_length_limit: u64,
+    label_name_length_limit: Limit,
     /// A label with a longer value, in bytes, fails the scrape. 0 is no limit.
     #[arg(optional)]
-    label_value_length_limit: u64,
+    label_value_length_limit: Limit,
     #[flatten]
     client: ClientConfig,
     /// Whether to add series about timeout, sample limit and body size of each scrape.
@@ -124,7 +126,7 @@ pub struct Config {
     enable_compression: bool,
     /// The most buckets of a native histogram; neighbours are merged to stay within. 0 is no limit.
     #[arg(default = 0)]
-    native_histogram_bucket_limit: u64,
+    native_histogram_bucket_limit: Limit,
     /// The smallest growth from one bucket of a native histogram to the next; neighbours are merged to stay above. 0 is
     /// no limit.
     #[arg(default = 0.0)]
@@ -381,7 +383,7 @@ impl Component for Scrape {
             running.orders.send_replace(Order::Leave);
         }
         for running in loops {
-            // A scrape that is under way is finished: what it brought is not lost.
+            // A scrape that is under way is finished, so that what it brought is not lost, unless the target hangs.
             let _ = running.handle.await;
         }
     }
@@ -452,6 +454,7 @@ fn sync(cx: &Context<Scrape>, plan: &Arc<Plan>, pools: &Pools, metrics: &ScrapeM
     };
     let shared = config.clustering.as_ref().is_some_and(|clustering| clustering.enabled);
     let mut wanted: HashMap<u128, TargetSpec> = HashMap::with_capacity(config.targets.len());
+    let sync_failed = metrics.sync_failed.with(&[&plan.job]);
     for target in &config.targets {
         if shared && !cx.services().ownership.owns(target.non_meta_hash()) {
             continue;
@@ -461,7 +464,7 @@ fn sync(cx: &Context<Scrape>, plan: &Arc<Plan>, pools: &Pools, metrics: &ScrapeM
                 wanted.entry(spec.identity).or_insert(spec);
             }
             Err(error) => {
-                metrics.sync_failed.inc();
+                sync_failed.inc();
                 cx.logger().error(
                     "Creating target failed",
                     &[
@@ -473,9 +476,9 @@ fn sync(cx: &Context<Scrape>, plan: &Arc<Plan>, pools: &Pools, metrics: &ScrapeM
             }
         }
     }
-    let forced_error = (config.target_limit > 0 && wanted.len() as u64 > config.target_limit).then(|| {
+    let forced_error = (config.target_limit.0 > 0 && wanted.len() as u64 > config.target_limit.0).then(|| {
         metrics.target_limit_exceeded.inc();
-        format!("target_limit exceeded (number of targets: {}, limit: {})", wanted.len(), config.target_limit)
+        format!("target_limit exceeded (number of targets: {}, limit: {})", wanted.len(), config.target_limit.0)
     });
     let count = wanted.len();
     let mut loops = pools.loops.lock();
@@ -542,7 +545,7 @@ fn sync(cx: &Context<Scrape>, plan: &Arc<Plan>, pools: &Pools, metrics: &ScrapeM
     drop(loops);
     metrics.targets.set(count as f64);
     metrics.pool_targets.with(&[&plan.job]).set(count as f64);
-    metrics.target_limit.with(&[&plan.job]).set(config.target_limit as f64);
+    metrics.target_limit.with(&[&plan.job]).set(config.target_limit.0 as f64);
     metrics.syncs.with(&[&plan.job]).inc();
     let took = started.elapsed().as_secs_f64();
     metrics.sync_length.with(&[&plan.job]).observe(took);
@@ -583,12 +586,12 @@ fn loop_settings(plan: &Plan, spec: &TargetSpec, forced_error: Option<String>) -
             honor_labels: config.honor_labels,
             honor_timestamps: config.honor_timestamps,
             track_timestamps_staleness: config.track_timestamps_staleness,
-            sample_limit: config.sample_limit,
-            label_limit: config.label_limit,
-            label_name_length_limit: config.label_name_length_limit,
-            label_value_length_limit: config.label_value_length_limit,
+            sample_limit: config.sample_limit.0,
+            label_limit: config.label_limit.0,
+            label_name_length_limit: config.label_name_length_limit.0,
+            label_value_length_limit: config.label_value_length_limit.0,
             utf8_names: config.metric_name_validation_scheme == NameValidation::Utf8,
-            bucket_limit: config.native_histogram_bucket_limit,
+            bucket_limit: config.native_histogram_bucket_limit.0,
             min_bucket_factor: config.native_histogram_min_bucket_factor,
             metadata: plan.fixed.metadata,
             type_and_unit_labels: plan.fixed.type_and_unit_labels,
@@ -634,8 +637,10 @@ impl RunningLoop {
         if let Some(error) = &last.error {
             body.push(attr("last_error", Value::string(error.as_str())));
         }
-        if let Some(at) = last.at {
-            body.push(attr("last_scrape", Value::string(corten_component::log::rfc3339(at))));
+        // The reference's time before the first scrape.
+        let at = last.at.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), corten_component::log::rfc3339);
+        body.push(attr("last_scrape", Value::string(at)));
+        if last.at.is_some() {
             let took = corten_config::duration::format(last.duration.as_nanos() as i64);
             body.push(attr("last_scrape_duration", Value::string(took)));
             body.push(attr("last_scrape_samples", Value::from(last.samples)));

@@ -20,7 +20,7 @@ use crate::keeper::{self, Dirty};
 use crate::reader::{self, CHUNK_BYTES, Reader, ReaderCore, Resumed};
 use crate::storage::{self, Disk, Storage};
 use crate::types::{
-    APPEND_BYTES_MAX, AppendError, NewRecord, Options, PARTITIONS_MAX, ReaderOptions, Record, SEGMENT_BYTES_MAX,
+    APPEND_BYTES_MAX, AppendError, Lag, NewRecord, Options, PARTITIONS_MAX, ReaderOptions, Record, SEGMENT_BYTES_MAX,
     SEGMENT_BYTES_MIN, Stats, TENANT_BYTES_MAX, Totals, reason,
 };
 use crate::writer::{Append, Encoded, Inbox, Writer};
@@ -79,7 +79,6 @@ pub(crate) struct State {
     /// By the stem of the cursor's file.
     pub(crate) readers: BTreeMap<String, Arc<ReaderCore>>,
     pub(crate) highest_ms: Option<i64>,
-    pub(crate) degraded: Option<String>,
     /// What readers dropped that are no more.
     dropped_before: BTreeMap<&'static str, Totals>,
 
@@ -153,6 +152,8 @@ pub(crate) struct Shared {
     pub(crate) dirty_wake: Condvar,
     /// An append was refused since the last time that something was settled.
     pub(crate) overflowed: AtomicBool,
+    /// Why the disk takes nothing, while it does not.
+    pub(crate) degraded: watch::Sender<Option<String>>,
     space: Notify,
     closed: watch::Sender<bool>,
     lock: File,
@@ -311,6 +312,7 @@ impl Queue {
             dirty: Mutex::default(),
             dirty_wake: Condvar::new(),
             overflowed: AtomicBool::new(false),
+            degraded: watch::Sender::new(None),
             space: Notify::new(),
             closed: watch::Sender::new(false),
             lock,
@@ -448,6 +450,13 @@ impl Queue {
         self.inner.shared.state.lock().readers.values().map(|reader| reader.name.clone()).collect()
     }
 
+    /// How far a reader is behind that has a cursor, whether or not a handle was made.
+    pub fn lag(&self, name: &str) -> Option<Lag> {
+        let state = self.inner.shared.state.lock();
+        let reader = state.readers.get(&format::cursor_stem(name))?;
+        Some(Lag { highest_appended_ms: state.highest_ms, ..reader.lag(&state.segments) })
+    }
+
     /// Forgets a reader and its cursor. Its handle ends.
     pub fn remove_reader(&self, name: &str) {
         let shared = &self.inner.shared;
@@ -496,7 +505,7 @@ impl Queue {
             truncated_segments: state.truncated_segments,
             dropped_segments: state.dropped_segments,
             memory_bytes: state.memory_bytes,
-            degraded: state.degraded.clone(),
+            degraded: shared.degraded.borrow().clone(),
             write_errors: state.write_errors,
             read_errors: state.read_errors,
             cursor_errors: shared.cursor_errors.load(Ordering::Relaxed),
@@ -504,6 +513,12 @@ impl Queue {
             sync_errors: state.sync_errors,
             sync_longest: state.sync_longest,
         }
+    }
+
+    /// Why the disk takes nothing, while it does not: [`Stats::degraded`], to be waited for. The channel closes with the
+    /// queue.
+    pub fn degraded(&self) -> watch::Receiver<Option<String>> {
+        self.inner.shared.degraded.subscribe()
     }
 
     /// Changes the limits. A lower cap takes effect with the next append.

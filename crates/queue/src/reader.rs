@@ -411,11 +411,23 @@ impl ReaderState {
         out.as_ref().is_some_and(|out| out.serial == serial && !out.released).then_some(out)
     }
 
+    /// Gives up what was read of a segment that goes and is not handed out yet. It could still be delivered, but nothing of
+    /// it would be left, and nobody would know, if the process ended before.
+    fn lose_read_ahead(&mut self, id: u64) {
+        for number in 0..self.partitions.len() {
+            while self.partitions[number].pending.front().is_some_and(|first| first.at.segment <= id) {
+                let Some(lost) = self.partitions[number].pop_front() else { break };
+                self.drop_record(reason::OVERFLOW, &lost.record);
+                self.forget(1, lost.record.counts.items(), lost.memory());
+                self.dirty = true;
+            }
+        }
+    }
+
     /// Moves on from the segment of `scan`, which holds no more.
     fn enter(&mut self, segments: &BTreeMap<u64, Segment>, segment: u64) {
-        // What the segment's totals know and nobody has seen was lost to damaged headers.
         if let Some(left) = segments.get(&self.scan.segment) {
-            self.drop_totals(reason::DAMAGED, left.summary.totals.without(&self.scanned));
+            self.count_unseen(left);
         }
         self.scan = Position { segment, offset: SEGMENT_HEADER_LEN };
         self.scanned = Totals::default();
@@ -423,6 +435,13 @@ impl ReaderState {
         self.want = 0;
         self.read_failures = 0;
         self.file = None;
+    }
+
+    /// What the totals of the segment of `scan` know and nobody has seen, when it was read to its end: that was lost to
+    /// damaged headers.
+    fn count_unseen(&mut self, segment: &Segment) {
+        self.drop_totals(reason::DAMAGED, segment.summary.totals.without(&self.scanned));
+        self.scanned = segment.summary.totals;
     }
 
     /// Decides what to read next; takes what is in memory at once.
@@ -440,6 +459,10 @@ impl ReaderState {
                 match segments.range(id + 1..).next() {
                     Some((&next, _)) if segment.closed => self.enter(segments, next),
                     _ => {
+                        // Nothing more comes into this one, and it may be long until there is another.
+                        if segment.closed {
+                            self.count_unseen(segment);
+                        }
                         self.at_tail = true;
                         return Plan::Done;
                     }
@@ -650,7 +673,12 @@ impl ReaderCore {
     /// A segment goes; what of it this reader has not read yet is lost to it.
     pub(crate) fn lose(&self, id: u64, segment: &Segment, reason: &'static str) {
         let mut state = self.state.lock();
+        if reason == reason::OVERFLOW {
+            state.lose_read_ahead(id);
+        }
         if state.scan >= (Position { segment: id, offset: segment.end }) {
+            drop(state);
+            self.notify.notify_waiters();
             return;
         }
         let totals = segment.summary.totals;
@@ -878,6 +906,7 @@ impl Reader {
             dropped: state.dropped.iter().map(|(reason, totals)| (*reason, *totals)).collect(),
             partitions: state.partitions.len() as u16,
             memory_bytes: state.memory,
+            segment: state.scan.segment,
         }
     }
 

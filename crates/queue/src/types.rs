@@ -455,4 +455,6 @@ pub struct ReaderStats {
     pub partitions: u16,
     /// Bytes of bodies held in memory, handed out or about to be.
     pub memory_bytes: usize,
+    /// The number of the segment that is read now.
+    pub segment: u64,
 }

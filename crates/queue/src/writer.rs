@@ -358,9 +358,9 @@ impl Writer {
     fn degrade(&mut self, error: &io::Error) {
         self.retry_at = Some(Instant::now() + self.backoff);
         self.backoff = (self.backoff * 2).min(RETRY_MAX);
+        self.shared.degraded.send_replace(Some(error.to_string()));
         let mut state = self.shared.state.lock();
         state.write_errors += 1;
-        state.degraded = Some(error.to_string());
         let Some(current) = self.current.take() else { return };
         if current.len > SEGMENT_HEADER_LEN {
             if let Some(segment) = state.segments.get_mut(&current.id) {
@@ -434,7 +434,7 @@ impl Writer {
             Ok(()) => {
                 self.retry_at = None;
                 self.backoff = RETRY_MIN;
-                self.shared.state.lock().degraded = None;
+                self.shared.degraded.send_replace(None);
                 for (id, file) in std::mem::take(&mut self.unfooted) {
                     // Where it fails again, the segment is scanned when the queue is opened again.
                     if self.add_footer(id, &file).is_ok() {

@@ -4,6 +4,7 @@
 //! all of it away. Only then is anything put in place, and that cannot fail.
 
 use std::collections::{BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,10 +12,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use corten_component::definition::Prepared;
 use corten_component::metrics::{Counter, Gauge, Histogram, Kind, Registry, Snapshot, Vector};
+use corten_component::task::panic_text;
 use corten_component::{Definition, Driver, Health, HealthBoard, HealthState, Host, Logger, Services};
 use corten_config::decode::{DecodeContext, DecodeErrors};
 use corten_config::value::Value;
 use corten_syntax::{Block, Diagnostic, Diagnostics};
+use futures_util::FutureExt as _;
 use parking_lot::{Mutex, RwLock};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex as AsyncMutex, RwLock as AsyncRwLock, Semaphore, mpsc};
@@ -439,11 +442,10 @@ impl Controller {
             let message = format!("{}: {text}", failure_prefix(node.kind));
             Failure { diagnostics: Diagnostic::error(&block.source, block.span, message).into(), text }
         };
-        let prepare = std::panic::AssertUnwindSafe(driver.prepare(arguments));
-        match futures_util::FutureExt::catch_unwind(prepare).await {
+        match AssertUnwindSafe(driver.prepare(arguments)).catch_unwind().await {
             Ok(Ok(prepared)) => Ok(Some(prepared)),
             Ok(Err(error)) => Err(failed(&error)),
-            Err(panic) => Err(failed(&format!("panicked: {}", corten_component::task::panic_text(&*panic)))),
+            Err(panic) => Err(failed(&format!("panicked: {}", panic_text(&*panic)))),
         }
     }
 
@@ -572,14 +574,18 @@ impl Controller {
                 logger.warn("task shutdown is taking longer than expected", &[]);
             }
         };
+        let drain = AssertUnwindSafe(driver.drain()).catch_unwind();
         let health = tokio::select! {
-            () = driver.drain() => "component shut down cleanly".to_owned(),
-            () = exceeded => {
-                let error = "task shutdown deadline exceeded";
-                logger.error("node exited with error", &[("node", (&node.id).into()), ("err", error.into())]);
+            ended = drain => ended.map_err(|panic| format!("panicked: {}", panic_text(&*panic))),
+            () = exceeded => Err("task shutdown deadline exceeded".to_owned()),
+            () = slow => return,
+        };
+        let health = match health {
+            Ok(()) => "component shut down cleanly".to_owned(),
+            Err(error) => {
+                logger.error("node exited with error", &[("node", (&node.id).into()), ("err", (&error).into())]);
                 format!("component shut down with error: {error}")
             }
-            () = slow => return,
         };
         node.host.health.set_run(Health::now(HealthState::Exited, health));
     }
@@ -710,7 +716,14 @@ impl Controller {
 async fn commit_node(node: &Arc<Node>, prepared: Prepared) {
     let mut driver = node.driver.lock().await;
     let first = !driver.is_running();
-    driver.commit(prepared);
+    // It cannot fail, and yet a defect of one component must not leave a load half done.
+    let commit = AssertUnwindSafe(|| driver.commit(prepared));
+    if let Err(panic) = std::panic::catch_unwind(commit) {
+        let text = format!("component evaluation failed: panicked: {}", panic_text(&*panic));
+        node.host.logger.error(&text, &[]);
+        node.host.health.set_evaluation(Health::now(HealthState::Unhealthy, text));
+        return;
+    }
     node.host.health.set_evaluation(evaluated());
     if first {
         node.host.health.set_run(Health::now(HealthState::Healthy, "started component"));

@@ -11,7 +11,7 @@ use corten_config::schema::{Schema, Shape, Stability};
 use corten_config::{Value, stdlib, unknown};
 use corten_syntax::{Block, Diagnostic, Diagnostics, Span};
 
-use crate::blocks::label_store;
+use crate::blocks::idle;
 use crate::references::{Traversal, traversals};
 use crate::scope::{CheckScope, ExportScope};
 
@@ -52,17 +52,8 @@ impl Catalog {
 }
 
 /// Blocks of the reference that this program does not have. Using one says so.
-const NOT_IMPLEMENTED: &[&str] = &[
-    "declare",
-    "foreach",
-    "import.file",
-    "import.git",
-    "import.http",
-    "import.string",
-    "livedebugging",
-    "remotecfg",
-    "tracing",
-];
+const NOT_IMPLEMENTED: &[&str] =
+    &["declare", "foreach", "import.file", "import.git", "import.http", "import.string", "remotecfg"];
 
 /// The warning about a function of the standard library.
 pub(crate) const DEPRECATED_FUNCTION: &str =
@@ -268,7 +259,7 @@ fn node_of(
         refuse(block.span, format!("service {name:?} does not support being configured"));
         return None;
     }
-    let found = if name == label_store::NAME { Some(&label_store::BLOCK) } else { catalog.get(name) };
+    let found = catalog.get(name).or_else(|| idle::find(name));
     let Some((kind, definition)) = found.filter(|(kind, _)| {
         // A service's block with a label is no service's.
         *kind != NodeKind::Service || block.label.is_none()

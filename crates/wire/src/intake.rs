@@ -130,6 +130,9 @@ pub(crate) struct Intake<'o> {
     block: BlockBuilder,
     /// The parts of the block that is being built, by span of time, so that a series' samples come in order.
     open: BTreeMap<i64, OpenPart>,
+    /// What came without a sample of its series, as Prometheus sends exemplars. It joins the last part: whatever time it is
+    /// of, a receiver must have got the samples of the series before.
+    loose: OpenPart,
     done: Vec<SeriesPart>,
     bytes: usize,
     /// The series at hand, and the span of its last sample.
@@ -151,6 +154,7 @@ impl<'o> Intake<'o> {
             options,
             block: BlockBuilder::new(),
             open: BTreeMap::new(),
+            loose: OpenPart::default(),
             done: Vec::new(),
             bytes: 0,
             index: 0,
@@ -215,7 +219,7 @@ impl<'o> Intake<'o> {
         let bytes: usize = labels.iter().map(|(n, v)| n.len() + v.len() + 2 * size_of::<Box<str>>()).sum();
         self.charge(size_of::<Exemplar>() + bytes)?;
         let index = self.index;
-        self.part_of_series(time_ms).exemplars.push(Exemplar { index, timestamp_ms: time_ms, value, labels });
+        self.part_of_series().exemplars.push(Exemplar { index, timestamp_ms: time_ms, value, labels });
         Ok(true)
     }
 
@@ -223,7 +227,7 @@ impl<'o> Intake<'o> {
         let text = metadata.family.len() + metadata.help.len() + metadata.unit.len();
         self.charge(size_of::<SeriesMetadata>() + size_of::<Metadata>() + text)?;
         let (index, metadata) = (self.index, Arc::new(metadata));
-        self.part_of_series(0).metadata.push(SeriesMetadata { index, metadata });
+        self.part_of_series().metadata.push(SeriesMetadata { index, metadata });
         Ok(())
     }
 
@@ -233,12 +237,22 @@ impl<'o> Intake<'o> {
         self.open.entry(span).or_default()
     }
 
-    /// The part with the last sample of the series, or one for the time.
-    fn part_of_series(&mut self, time_ms: i64) -> &mut OpenPart {
-        self.open.entry(self.span.unwrap_or(time_ms >> SPAN_BITS)).or_default()
+    /// The part with the last sample of the series, if there is one.
+    fn part_of_series(&mut self) -> &mut OpenPart {
+        match self.span {
+            Some(span) => self.open.entry(span).or_default(),
+            None => &mut self.loose,
+        }
     }
 
     fn seal(&mut self) {
+        let loose = std::mem::take(&mut self.loose);
+        if !loose.exemplars.is_empty() || !loose.metadata.is_empty() {
+            let last = self.open.last_key_value().map_or(0, |(span, _)| *span);
+            let part = self.open.entry(last).or_default();
+            part.exemplars.extend(loose.exemplars);
+            part.metadata.extend(loose.metadata);
+        }
         let block = std::mem::take(&mut self.block).finish(false);
         self.done.extend(std::mem::take(&mut self.open).into_iter().map(|(span, part)| SeriesPart {
             block: Arc::clone(&block),

@@ -345,6 +345,8 @@ impl<'a, S: TextSink> NhcbSink<'a, S> {
             ("_bucket", bound.map_or(Current::Other, Current::Bucket)),
             ("_sum", Current::Sum),
             ("_count", Current::Count),
+            // No part, but it may stand among them.
+            ("_created", Current::Other),
         ] {
             if let Some(base) = name.strip_suffix(suffix) {
                 name.truncate(base.len());
@@ -668,6 +670,16 @@ mod tests {
             "__name__=i 1",
         ];
         assert_eq!(through_text(body, true), want);
+    }
+
+    #[test]
+    fn a_created_series_does_not_part_a_histogram() {
+        let body =
+            "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_created 9\nh_sum 3\nh_count 2\n";
+        assert_eq!(through_text(body, false), ["__name__=h_created 9", &format!("__name__=h {ONE}")]);
+        // That of another label set does.
+        let body = "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_sum 3\nh_count 2\nh_created{a=\"b\"} 9\n";
+        assert_eq!(through_text(body, false), [&format!("__name__=h {ONE}"), "__name__=h_created a=b 9"]);
     }
 
     #[test]

@@ -587,6 +587,26 @@ mod tests {
     }
 
     #[test]
+    fn exemplars_come_behind_the_samples_of_their_series_whatever_time_they_are_of() {
+        let up: &[(&[u8], &[u8])] = &[(b"__name__", b"up")];
+        let mut out = Vec::new();
+        // As Prometheus sends them: each item is a series of its own.
+        for time in [1_700_000_000_000, 1] {
+            series(&mut out, up, |out| put_message(out, 3, |out| put_int64(out, 3, time)));
+        }
+        series(&mut out, up, |out| sample(out, 1.0, 1_800_000_000_000));
+        let decoded = decode_write_request(&out, &DecodeOptions::default()).unwrap();
+        assert_eq!(
+            show(&decoded.parts),
+            [
+                r#"{__name__="up"} 3ff0000000000000 @1800000000000"#,
+                r#"{__name__="up"} # [] 0 @1700000000000"#,
+                r#"{__name__="up"} # [] 0 @1"#,
+            ]
+        );
+    }
+
+    #[test]
     fn times_far_apart_keep_their_order_in_a_series() {
         let times = [i64::MIN, -1, 0, 1, 1 << 31, (1 << 32) - 1, 1 << 32, 1_700_000_000_000, i64::MAX];
         let mut out = Vec::new();

@@ -37,15 +37,9 @@ struct LastLabel {
     value_ref: u32,
 }
 
-/// How much of a part goes into a request.
+/// What of a part goes into requests besides samples.
 #[derive(Clone, Copy, Debug)]
-pub struct PartLimits {
-    /// The most samples, histograms and exemplars that are added; at least one is. Exemplars that go with a sample may
-    /// exceed it.
-    pub items_max: usize,
-    /// The length at which the request is full, in bytes; what was begun is ended, so that it may be exceeded by one
-    /// series.
-    pub bytes_max: usize,
+pub struct PartKinds {
     /// Whether native histograms are written.
     pub histograms: bool,
     /// Whether exemplars are written.
@@ -57,9 +51,8 @@ pub struct PartLimits {
 pub struct PartCursor {
     sample: usize,
     histogram: usize,
-    /// The exemplars by series, and for each whether it was written.
+    /// The exemplars by the hashes of their series, and for each whether it was written.
     exemplars: Option<Vec<(u32, bool)>>,
-    exemplar: usize,
 }
 
 /// What was added to a request.
@@ -79,6 +72,15 @@ impl PushedCounts {
     /// Samples, histograms and exemplars together.
     pub fn items(&self) -> usize {
         self.samples + self.histograms + self.exemplars
+    }
+}
+
+impl std::ops::AddAssign for PushedCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.samples += other.samples;
+        self.histograms += other.histograms;
+        self.exemplars += other.exemplars;
+        self.metadata += other.metadata;
     }
 }
 
@@ -146,71 +148,41 @@ impl RequestEncoder {
         });
     }
 
-    /// Adds a series with one exemplar. Receivers take exemplars only with a sample or histogram of their series;
-    /// [`push_part`](Self::push_part) puts them there.
-    pub fn push_exemplar(&mut self, labels: Labels<'_>, exemplar: &Exemplar, metadata: Option<&Metadata>) {
-        self.push(labels, metadata, |out, symbols| put_exemplar(out, exemplar, symbols));
-    }
-
-    /// Adds what the cursor has before it of a part, until the part ends or a limit is reached. Exemplars go with the
-    /// first sample or histogram of their series; those without come last. `metadata` says what is known of a series.
-    pub fn push_part<'m>(
+    /// Adds the sample or histogram that is next, and moves the cursor past it. Exemplars go with the first sample or
+    /// histogram of their series, without which the protocol cannot carry them. Nothing is added at the end of the part.
+    pub fn push_next(
         &mut self,
         part: &SeriesPart,
         at: &mut PartCursor,
-        limits: &PartLimits,
-        metadata: impl Fn(u32) -> Option<&'m Metadata>,
+        kinds: PartKinds,
+        metadata: Option<&Metadata>,
     ) -> PushedCounts {
         let mut pushed = PushedCounts::default();
-        let has_exemplars = limits.exemplars && !part.exemplars.is_empty();
-        let order = at.exemplars.get_or_insert_with(|| {
-            let mut order: Vec<(u32, bool)> = Vec::new();
-            if has_exemplars {
-                order.extend((0..part.exemplars.len() as u32).map(|i| (i, false)));
-                order.sort_by_key(|(i, _)| part.exemplars[*i as usize].index);
+        let Some(next) = at.next(part, kinds) else { return pushed };
+        at.sort_exemplars(part, kinds);
+        let order = at.exemplars.get_or_insert_default();
+        match next {
+            Next::Sample => {
+                let sample = &part.samples[at.sample];
+                let time_ms = part.timestamp_ms(sample);
+                self.push(part.block.labels(sample.index), metadata, |out, symbols| {
+                    put_sample(out, sample.value, time_ms, 0);
+                    pushed.exemplars += put_exemplars_of(out, sample.index, part, order, symbols);
+                });
+                pushed.samples += 1;
+                at.sample += 1;
             }
-            order
-        });
-        let is_full = |pushed: &PushedCounts, encoder: &Self| {
-            pushed.items() >= limits.items_max.max(1)
-                || (!encoder.is_empty() && encoder.encoded_len() >= limits.bytes_max)
-        };
-        while at.sample < part.samples.len() && !is_full(&pushed, self) {
-            let sample = &part.samples[at.sample];
-            let time_ms = part.timestamp_ms(sample);
-            let known = metadata(sample.index);
-            self.push(part.block.labels(sample.index), known, |out, symbols| {
-                put_sample(out, sample.value, time_ms, 0);
-                pushed.exemplars += put_exemplars_of(out, sample.index, part, order, symbols);
-            });
-            pushed.samples += 1;
-            pushed.metadata += usize::from(known.is_some());
-            at.sample += 1;
-        }
-        while limits.histograms && at.histogram < part.histograms.len() && !is_full(&pushed, self) {
-            let sample = &part.histograms[at.histogram];
-            let known = metadata(sample.index);
-            self.push(part.block.labels(sample.index), known, |out, symbols| {
-                put_message(out, 3, |out| put_histogram(out, &sample.histogram, sample.timestamp_ms, 0));
-                pushed.exemplars += put_exemplars_of(out, sample.index, part, order, symbols);
-            });
-            pushed.histograms += 1;
-            pushed.metadata += usize::from(known.is_some());
-            at.histogram += 1;
-        }
-        let all_points =
-            at.sample == part.samples.len() && (!limits.histograms || at.histogram == part.histograms.len());
-        while all_points && at.exemplar < order.len() && !is_full(&pushed, self) {
-            let (i, is_written) = order[at.exemplar];
-            if !is_written {
-                let exemplar = &part.exemplars[i as usize];
-                let known = metadata(exemplar.index);
-                self.push_exemplar(part.block.labels(exemplar.index), exemplar, known);
-                pushed.exemplars += 1;
-                pushed.metadata += usize::from(known.is_some());
+            Next::Histogram => {
+                let sample = &part.histograms[at.histogram];
+                self.push(part.block.labels(sample.index), metadata, |out, symbols| {
+                    put_message(out, 3, |out| put_histogram(out, &sample.histogram, sample.timestamp_ms, 0));
+                    pushed.exemplars += put_exemplars_of(out, sample.index, part, order, symbols);
+                });
+                pushed.histograms += 1;
+                at.histogram += 1;
             }
-            at.exemplar += 1;
         }
+        pushed.metadata += usize::from(metadata.is_some());
         pushed
     }
 
@@ -292,20 +264,60 @@ fn name_and_value(label: &[u8]) -> (&[u8], &[u8]) {
     (&label[name.0..name.1], &label[value.0..value.1])
 }
 
+/// What a cursor has before it.
+enum Next {
+    Sample,
+    Histogram,
+}
+
 impl PartCursor {
     /// A cursor at the start of a part.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether nothing of the part is left.
-    pub fn is_done(&self, part: &SeriesPart, limits: &PartLimits) -> bool {
-        self.sample == part.samples.len()
-            && (!limits.histograms || self.histogram == part.histograms.len())
-            && match &self.exemplars {
-                Some(order) => order[self.exemplar..].iter().all(|(_, is_written)| *is_written),
-                None => !limits.exemplars || part.exemplars.is_empty(),
-            }
+    /// The series of what comes next; none at the end of the part.
+    pub fn series(&self, part: &SeriesPart, kinds: PartKinds) -> Option<u32> {
+        Some(match self.next(part, kinds)? {
+            Next::Sample => part.samples[self.sample].index,
+            Next::Histogram => part.histograms[self.histogram].index,
+        })
+    }
+
+    /// The time of what comes next, in milliseconds since the Unix epoch; none at the end of the part.
+    pub fn timestamp_ms(&self, part: &SeriesPart, kinds: PartKinds) -> Option<i64> {
+        Some(match self.next(part, kinds)? {
+            Next::Sample => part.timestamp_ms(&part.samples[self.sample]),
+            Next::Histogram => part.histograms[self.histogram].timestamp_ms,
+        })
+    }
+
+    /// How many exemplars were not written so far.
+    pub fn left_over(&self, part: &SeriesPart, kinds: PartKinds) -> usize {
+        match &self.exemplars {
+            Some(exemplars) => exemplars.iter().filter(|(_, is_written)| !is_written).count(),
+            None if kinds.exemplars => part.exemplars.len(),
+            None => 0,
+        }
+    }
+
+    fn next(&self, part: &SeriesPart, kinds: PartKinds) -> Option<Next> {
+        if self.sample < part.samples.len() {
+            Some(Next::Sample)
+        } else if kinds.histograms && self.histogram < part.histograms.len() {
+            Some(Next::Histogram)
+        } else {
+            None
+        }
+    }
+
+    fn sort_exemplars(&mut self, part: &SeriesPart, kinds: PartKinds) {
+        if self.exemplars.is_none() {
+            let count = if kinds.exemplars { part.exemplars.len() as u32 } else { 0 };
+            let mut order: Vec<(u32, bool)> = (0..count).map(|exemplar| (exemplar, false)).collect();
+            order.sort_by_key(|(exemplar, _)| part.block.hash64(part.exemplars[*exemplar as usize].index));
+            self.exemplars = Some(order);
+        }
     }
 }
 
@@ -327,11 +339,23 @@ fn put_exemplars_of(
     order: &mut [(u32, bool)],
     symbols: &mut Symbols,
 ) -> usize {
-    let start = order.partition_point(|(i, _)| part.exemplars[*i as usize].index < index);
+    if order.is_empty() {
+        return 0;
+    }
+    // A sender may bring the exemplars of a series apart from its samples, and then it has two places in the block.
+    let (hash, labels) = (part.block.hash64(index), part.block.labels(index));
+    let hash_of = |i: u32| part.block.hash64(part.exemplars[i as usize].index);
+    let start = order.partition_point(|(i, _)| hash_of(*i) < hash);
     let mut written = 0;
     for (i, is_written) in &mut order[start..] {
         let exemplar = &part.exemplars[*i as usize];
-        if exemplar.index != index || *is_written {
+        if hash_of(*i) != hash {
+            break;
+        }
+        if exemplar.index != index && part.block.labels(exemplar.index) != labels {
+            continue;
+        }
+        if *is_written {
             break;
         }
         put_exemplar(out, exemplar, symbols);
@@ -806,8 +830,7 @@ mod tests {
         part
     }
 
-    const LIMITS: PartLimits =
-        PartLimits { items_max: usize::MAX, bytes_max: usize::MAX, histograms: true, exemplars: true };
+    const ALL: PartKinds = PartKinds { histograms: true, exemplars: true };
 
     #[test]
     fn exemplars_go_with_a_sample_of_their_series() {
@@ -815,43 +838,58 @@ mod tests {
         let mut encoder = RequestEncoder::new();
         let mut at = PartCursor::new();
         let known = counter();
-        let pushed = encoder.push_part(&part, &mut at, &LIMITS, |index| (index == 1).then_some(&known));
-        assert_eq!(pushed, PushedCounts { samples: 3, histograms: 1, exemplars: 4, metadata: 2 });
-        assert!(at.is_done(&part, &LIMITS));
+        let mut pushed = PushedCounts::default();
+        while let Some(series) = at.series(&part, ALL) {
+            pushed += encoder.push_next(&part, &mut at, ALL, (series == 1).then_some(&known));
+        }
+        assert_eq!(pushed, PushedCounts { samples: 3, histograms: 1, exemplars: 3, metadata: 2 });
+        assert_eq!(at.left_over(&part, ALL), 1);
+        assert_eq!(encoder.push_next(&part, &mut at, ALL, None), PushedCounts::default());
         let decoded = decode_request(&finish(&mut encoder), &options()).unwrap();
         assert_eq!((decoded.samples, decoded.histograms, decoded.exemplars), (3, 1, 3));
-        assert_eq!(
-            decoded.errors,
-            [r#"TimeSeries must contain at least one sample or histogram for series {__name__="d"}"#]
-        );
+        assert_eq!(decoded.errors, [""; 0]);
     }
 
     #[test]
-    fn a_part_goes_into_as_many_requests_as_the_limits_make() {
+    fn an_exemplar_finds_its_series_by_labels_too() {
+        let block = block(&[&[("__name__", "a")], &[("__name__", "b")], &[("__name__", "a")], &[("__name__", "a")]]);
+        let mut part = SeriesPart::of_samples(block, 0, vec![Sample { value: 1.0, index: 0, offset_ms: 5 }]);
+        part.samples.push(Sample { value: 2.0, index: 3, offset_ms: 6 });
+        part.exemplars = vec![exemplar(2, 1.0, &[]), exemplar(1, 2.0, &[]), exemplar(2, 3.0, &[])];
+        let (mut encoder, mut at) = (RequestEncoder::new(), PartCursor::new());
+        assert_eq!(encoder.push_next(&part, &mut at, ALL, None).exemplars, 2);
+        assert_eq!(encoder.push_next(&part, &mut at, ALL, None).exemplars, 0);
+        assert_eq!(at.left_over(&part, ALL), 1);
+        let decoded = decode_request(&finish(&mut encoder), &options()).unwrap();
+        assert_eq!((decoded.samples, decoded.exemplars, decoded.errors.len()), (2, 2, 0));
+    }
+
+    #[test]
+    fn a_part_can_go_into_many_requests() {
         let part = part();
-        for (limits, requests) in [
-            (PartLimits { items_max: 1, ..LIMITS }, 5),
-            (PartLimits { items_max: 0, ..LIMITS }, 5),
-            (PartLimits { bytes_max: 1, ..LIMITS }, 5),
-            (PartLimits { items_max: 1, exemplars: false, ..LIMITS }, 4),
-            (PartLimits { items_max: 1, exemplars: false, histograms: false, ..LIMITS }, 3),
-            (LIMITS, 1),
-        ] {
+        for (histograms, exemplars, requests) in
+            [(true, true, 4), (true, false, 4), (false, false, 3), (false, true, 3)]
+        {
+            let kinds = PartKinds { histograms, exemplars };
             let mut encoder = RequestEncoder::new();
             let mut at = PartCursor::new();
             let (mut count, mut all) = (0, PushedCounts::default());
-            while !at.is_done(&part, &limits) {
-                let pushed = encoder.push_part(&part, &mut at, &limits, |_| None);
+            while at.series(&part, kinds).is_some() {
+                let pushed = encoder.push_next(&part, &mut at, kinds, None);
                 assert!(pushed.items() > 0);
-                all.samples += pushed.samples;
-                all.histograms += pushed.histograms;
-                all.exemplars += pushed.exemplars;
+                all += pushed;
                 decode_request(&finish(&mut encoder), &options()).unwrap();
                 count += 1;
             }
-            let exemplars = if limits.exemplars { 4 } else { 0 };
-            let want = PushedCounts { samples: 3, histograms: usize::from(limits.histograms), exemplars, metadata: 0 };
-            assert_eq!((count, all), (requests, want), "{limits:?}");
+            let left_over = at.left_over(&part, kinds);
+            assert_eq!(all.exemplars + left_over, if exemplars { 4 } else { 0 });
+            let exemplars = match (exemplars, histograms) {
+                (true, true) => 3,
+                (true, false) => 2,
+                (false, _) => 0,
+            };
+            let want = PushedCounts { samples: 3, histograms: usize::from(histograms), exemplars, metadata: 0 };
+            assert_eq!((count, all), (requests, want), "{kinds:?}");
         }
     }
 
@@ -1068,7 +1106,8 @@ mod tests {
             let _ = decode_request(&raw(&[b"", b"a", b"__name__"], &[&series]), &options);
             let part = part();
             let mut encoder = RequestEncoder::new();
-            encoder.push_part(&part, &mut PartCursor::new(), &LIMITS, |_| None);
+            let mut cursor = PartCursor::new();
+            while encoder.push_next(&part, &mut cursor, ALL, None).items() > 0 {}
             let mut request = finish(&mut encoder);
             let at = at.index(request.len());
             request[at] = byte;

@@ -123,6 +123,8 @@ pub(super) struct Settings {
     pub(super) append_metadata: bool,
     pub(super) type_and_unit_labels: bool,
     pub(super) forward: Forward,
+    /// How long requests under way may go on when their server stops.
+    pub(super) drain_wait_max: Duration,
     pub(super) http: ReceiverHttp,
     pub(super) tls: TlsSwitch,
 }

@@ -21,9 +21,6 @@ use super::requests::{Settings, Shared};
 const BIND_WAIT_MIN: Duration = Duration::from_millis(500);
 const BIND_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// How long requests under way may go on when their server stops: the reference's `graceful_shutdown_timeout`.
-const DRAIN_MS_MAX: u64 = 30_000;
-
 /// What a server is to do. One whose sender is gone stops.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Mode {
@@ -38,6 +35,7 @@ struct Serving {
     /// The address as it was configured: the port may be one that the system chose.
     address: String,
     http: ReceiverHttp,
+    drain_wait_max: Duration,
     mode: watch::Sender<Mode>,
     closed: oneshot::Receiver<()>,
 }
@@ -45,7 +43,8 @@ struct Serving {
 impl Serving {
     /// Begins to accept connections. The server runs among `servers`.
     fn start(socket: Arc<TcpListener>, settings: &Settings, shared: &Arc<Shared>, servers: &mut JoinSet<()>) -> Self {
-        let limits = ServerLimits { drain_ms_max: DRAIN_MS_MAX, ..settings.http.limits() };
+        let drain_ms_max = u64::try_from(settings.drain_wait_max.as_millis()).unwrap_or(u64::MAX);
+        let limits = ServerLimits { drain_ms_max, ..settings.http.limits() };
         shared.metrics.connections_limit.set(limits.connections_max.unwrap_or(0) as f64);
         let told = Arc::clone(shared);
         let options = ServeOptions {
@@ -67,7 +66,8 @@ impl Serving {
             async move { requests.handle(request).await }
         });
         servers.spawn(serve(door, handler, options, end));
-        Serving { socket, address: settings.http.address(), http: settings.http.clone(), mode, closed }
+        let (http, drain_wait_max) = (settings.http.clone(), settings.drain_wait_max);
+        Serving { socket, address: http.address(), http, drain_wait_max, mode, closed }
     }
 
     /// Whether the server ended by itself: it panicked.
@@ -154,7 +154,8 @@ async fn apply(
     retired.retain(|mode| mode.receiver_count() > 0);
     let socket = match serving.take() {
         Some(mut now) if now.address == wanted.http.address() => {
-            if now.http == wanted.http && !now.has_ended() {
+            let is_same = now.http == wanted.http && now.drain_wait_max == wanted.drain_wait_max;
+            if is_same && !now.has_ended() {
                 *serving = Some(now);
                 return Ok(());
             }
@@ -198,7 +199,7 @@ async fn bind(http: &ReceiverHttp) -> io::Result<TcpListener> {
     match TcpListener::bind(http.address()).await {
         // All addresses are those of IPv4 where there is no IPv6.
         Err(error) if http.listen_address.is_empty() && error.kind() != io::ErrorKind::AddrInUse => {
-            TcpListener::bind(("0.0.0.0", http.listen_port)).await.map_err(|_| error)
+            TcpListener::bind(("0.0.0.0", http.port())).await.map_err(|_| error)
         }
         outcome => outcome,
     }

@@ -270,6 +270,8 @@ async fn arguments_are_refused_in_the_words_of_the_reference() {
         ("enable_type_and_unit_labels = true", &format!("enable_type_and_unit_labels is {experimental}")),
         (BOTH, &format!("using \"io.prometheus.write.v2.Request\" in supported_protocol_versions is {experimental}")),
         ("http {\n tls {\n }\n }", "must specify either cert_pem or cert_file"),
+        ("http {\n listen_port = 70000\n }", "invalid listen_port 70000: a port is a number from 0 to 65535"),
+        ("http {\n listen_port = -1\n }", "invalid listen_port -1: a port is a number from 0 to 65535"),
     ] {
         let world = World::with("prometheus.receive_http.a", |services| {
             services.stability = Stability::GenerallyAvailable;
@@ -625,6 +627,7 @@ async fn receivers_that_take_nothing_in_time_are_429() {
         append_metadata: false,
         type_and_unit_labels: false,
         forward: Forward::new(&Registry::new(), [sink.receiver()]),
+        drain_wait_max: Duration::ZERO,
         http: ReceiverHttp::default(),
         tls: TlsSwitch::default(),
     };
@@ -789,6 +792,23 @@ async fn what_is_under_way_at_the_end_is_answered() {
     tokio::join!(running.unit.drain(), end);
     assert_eq!(request.await.unwrap(), 204);
     assert_eq!(connections(&running), 0.0);
+}
+
+#[tokio::test]
+async fn what_is_under_way_at_the_end_is_waited_for_as_long_as_configured() {
+    let sink = Sink::shut();
+    let mut running = Running::into_sink("graceful_shutdown_timeout = \"50ms\"", &sink).await;
+    let at = running.address().await;
+    let (client, url) = (running.client.clone(), format!("http://{at}{PATH}"));
+    let request = tokio::spawn(async move {
+        let request = Request::post(&url).body(Body::from(v1(&[("up", 1.0, 5)]))).unwrap();
+        client.request(request).await.map(|response| response.status())
+    });
+    until("the receiver has it", || sink.shown().len() == 1).await;
+    // The receivers never take it: without the limit this would be half a minute.
+    let ended = tokio::time::timeout(Duration::from_secs(15), running.unit.drain()).await;
+    assert!(ended.is_ok());
+    assert!(request.await.unwrap().is_err());
 }
 
 /// A certificate authority, and what it issues: certificate and key, as PEM.

@@ -6,22 +6,31 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use corten_component::metrics::{Counter, Histogram};
-use corten_component::{Field, Health, HealthState, Logger};
+use corten_component::{Field, Health, HealthState, Logger, Url};
 use corten_net::{Backoff, Body, Client, retry_after};
 use corten_queue::{Outcome, Reader, Record, Run, Totals, reason};
 use corten_wire::snappy;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderValue, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+use super::arguments::ProtobufMessage;
+use super::lane::ENCODING_V2;
+use super::pace::Pace;
 
 /// What decides how requests are made.
 #[derive(Clone)]
 pub(super) struct SendSettings {
     pub(super) client: Client,
+    /// The address as it was configured, for whoever looks.
+    pub(super) url: Url,
+    /// The address of requests.
     pub(super) uri: Uri,
     pub(super) timeout: Duration,
+    /// How long samples wait for others before they are sent.
+    pub(super) wait_max: Duration,
     pub(super) backoff_min: Duration,
     pub(super) backoff_max: Duration,
     pub(super) retry_on_429: bool,
@@ -37,6 +46,7 @@ pub(super) struct SendMetrics {
     pub(super) failed: KindCounters,
     pub(super) retried: KindCounters,
     pub(super) bytes: Counter,
+    pub(super) metadata_bytes: Counter,
     pub(super) duration: Histogram,
 }
 
@@ -46,13 +56,15 @@ pub(super) struct KindCounters {
     pub(super) samples: Counter,
     pub(super) histograms: Counter,
     pub(super) exemplars: Counter,
+    pub(super) metadata: Counter,
 }
 
 impl KindCounters {
-    fn add(&self, totals: &Totals) {
+    pub(super) fn add(&self, totals: &Totals) {
         self.samples.add(totals.samples);
         self.histograms.add(totals.histograms);
         self.exemplars.add(totals.exemplars);
+        self.metadata.add(totals.metadata);
     }
 }
 
@@ -63,8 +75,14 @@ fn totals(records: &[Record]) -> Totals {
         totals.samples += u64::from(record.counts.samples);
         totals.histograms += u64::from(record.counts.histograms);
         totals.exemplars += u64::from(record.counts.exemplars);
+        totals.metadata += u64::from(record.counts.metadata);
     }
     totals
+}
+
+/// How many samples, histograms and exemplars there are.
+fn points(totals: &Totals) -> u64 {
+    totals.samples + totals.histograms + totals.exemplars
 }
 
 /// What an endpoint tells of its requests, for the choice of partitions and for whoever looks.
@@ -81,6 +99,9 @@ pub(super) struct SendState {
 /// How much of an answer is looked at for an error message, in bytes.
 const ERROR_BODY_BYTES_MAX: usize = 1024;
 
+/// Why a record that the peer refused was dropped.
+pub(super) const REFUSED: &str = "refused";
+
 /// Sends to one endpoint.
 pub(super) struct Sender {
     pub(super) reader: Reader,
@@ -90,6 +111,8 @@ pub(super) struct Sender {
     pub(super) logger: Logger,
     /// Set when the program ends or the endpoint goes: what can be sent at once is, and nothing is tried again.
     pub(super) ending: watch::Receiver<bool>,
+    /// How fast a backlog is sent.
+    pub(super) pace: Pace,
     /// Whether the endpoint is the one for which the component's health is reported.
     pub(super) report: Arc<dyn Fn(Option<Health>) + Send + Sync>,
 }
@@ -109,18 +132,42 @@ impl Sender {
     }
 
     async fn send(&self, run: Run) {
+        if !self.keep_pace(&run).await {
+            return self.reader.release(run);
+        }
         let mut outcomes = Vec::with_capacity(run.records.len());
-        match self.send_records(&run.records, &mut outcomes).await {
+        let protocol = if run.encoding() == ENCODING_V2 { ProtobufMessage::V2 } else { ProtobufMessage::V1 };
+        match self.send_records(protocol, &run.records, &mut outcomes).await {
             Ok(()) => self.reader.settle_each(run, &outcomes),
             Err(GivenUp) => self.reader.release(run),
         }
     }
 
+    /// Waits until it is time for a run; whether it still is to be sent then.
+    async fn keep_pace(&self, run: &Run) -> bool {
+        let created_ms = run.records.iter().map(|record| record.created_ms).max().unwrap_or(i64::MAX);
+        // What waited for its request to become full is no backlog.
+        let waited_ms = i64::try_from(self.settings.borrow().wait_max.as_millis()).unwrap_or(i64::MAX);
+        let due_ms = created_ms.saturating_add(waited_ms);
+        let Some(at) = self.pace.next(due_ms, now_ms(), tokio::time::Instant::now()) else { return true };
+        let mut ending = self.ending.clone();
+        tokio::time::timeout_at(at, ending.wait_for(|ending| *ending)).await.is_err()
+    }
+
     /// Sends records as one request, or in halves where the peer finds that too large; what became of each.
-    async fn send_records(&self, records: &[Record], outcomes: &mut Vec<Outcome>) -> Result<(), GivenUp> {
-        let mut open = vec![records];
+    async fn send_records(
+        &self,
+        protocol: ProtobufMessage,
+        records: &[Record],
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), GivenUp> {
+        let mut open = match protocol {
+            ProtobufMessage::V1 => vec![records],
+            // A record is a whole request.
+            ProtobufMessage::V2 => records.chunks(1).rev().collect(),
+        };
         while let Some(records) = open.pop() {
-            match self.send_request(records).await? {
+            match self.send_request(protocol, records).await? {
                 // The age of each decides, and what is left is one request again.
                 Answer::Aged { now_ms, age_max } => {
                     let same_age = |a: &Record, b: &Record| is_aged(a, now_ms, age_max) == is_aged(b, now_ms, age_max);
@@ -131,31 +178,55 @@ impl Sender {
                         open.extend(groups.into_iter().rev());
                     }
                 }
-                Answer::Taken => outcomes.extend(records.iter().map(|_| Outcome::Delivered)),
-                Answer::TooLarge if records.len() > 1 => {
+                Answer::Taken(written) => {
+                    self.count_unwritten(records, written);
+                    outcomes.extend(records.iter().map(|_| Outcome::Delivered));
+                }
+                Answer::TooLarge(_) if records.len() > 1 => {
                     let (first, second) = records.split_at(records.len() / 2);
                     open.extend([second, first]);
                 }
-                Answer::TooLarge | Answer::Refused => {
-                    self.metrics.failed.add(&totals(records));
-                    outcomes.extend(records.iter().map(|_| Outcome::Dropped("refused")));
+                Answer::TooLarge(written) | Answer::Refused(written) => {
+                    self.metrics.failed.add(&unwritten(&totals(records), written.unwrap_or_default()));
+                    outcomes.extend(records.iter().map(|_| Outcome::Dropped(REFUSED)));
                 }
             }
         }
         Ok(())
     }
 
-    async fn send_request(&self, records: &[Record]) -> Result<Answer, GivenUp> {
+    /// Counts what the peer took without writing all of it.
+    fn count_unwritten(&self, records: &[Record], written: Option<Written>) {
+        let Some(written) = written else { return };
+        let lost = Totals { metadata: 0, ..unwritten(&totals(records), written) };
+        if points(&lost) == 0 {
+            return;
+        }
+        self.metrics.failed.add(&lost);
+        self.logger.error(
+            "we got 2xx status code from the Receiver yet statistics indicate some data was not written; investigation \
+             needed",
+            &[
+                ("remote_name", Field::from(self.reader.name())),
+                ("url", Field::from(self.settings.borrow().url.to_string())),
+                ("failedSampleCount", Field::from(lost.samples)),
+                ("failedHistogramCount", Field::from(lost.histograms)),
+                ("failedExemplarCount", Field::from(lost.exemplars)),
+            ],
+        );
+    }
+
+    async fn send_request(&self, protocol: ProtobufMessage, records: &[Record]) -> Result<Answer, GivenUp> {
         let raw_len = records.iter().map(|record| u64::from(record.raw_len)).sum();
         let totals = totals(records);
-        let samples = totals.items();
+        let samples = points(&totals);
         let highest_ms = records.iter().map(|record| record.highest_ms).max().unwrap_or_default();
         let body = Bytes::from(snappy::join(raw_len, records.iter().map(|record| record.body.as_ref())));
         let mut backoff: Option<Backoff> = None;
         let mut attempt = 0u64;
         loop {
             let settings = Arc::clone(&self.settings.borrow());
-            let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
+            let now_ms = now_ms();
             if let Some(age_max) = settings.age_max
                 && records.iter().any(|record| is_aged(record, now_ms, age_max))
             {
@@ -167,9 +238,19 @@ impl Sender {
             self.metrics.sent.add(&totals);
             self.metrics.bytes.add(body.len() as u64);
             let started = Instant::now();
-            let attempted = self.attempt(&settings, body.clone(), attempt).await;
+            let attempted = self.attempt(&settings, protocol, body.clone(), attempt).await;
             let took = started.elapsed();
             self.metrics.duration.observe(took.as_secs_f64());
+            let attempted = match attempted {
+                // So answers who takes it for a request of version 1, which looks empty then.
+                Attempt::Done(Answer::Taken(written))
+                    if protocol == ProtobufMessage::V2 && samples > 0 && written.unwrap_or_default().is_nothing() =>
+                {
+                    self.note_refusal(&settings, &nothing_written(&totals));
+                    Attempt::Done(Answer::Refused(None))
+                }
+                attempted => attempted,
+            };
             let (wait, error) = match attempted {
                 Attempt::Done(answer) => {
                     self.state.sent.fetch_add(samples, Ordering::Relaxed);
@@ -202,7 +283,7 @@ impl Sender {
         if self.state.failing.swap(true, Ordering::Relaxed) {
             return;
         }
-        let url = corten_net::redact_url(&settings.uri.to_string());
+        let url = settings.url.to_string();
         self.logger.warn(
             "Failed to send batch, retrying",
             &[
@@ -215,53 +296,136 @@ impl Sender {
         (self.report)(Some(Health::now(HealthState::Unhealthy, format!("{url}: {error}"))));
     }
 
-    async fn attempt(&self, settings: &SendSettings, body: Bytes, attempt: u64) -> Attempt {
-        let mut request = Request::post(&settings.uri)
+    /// Notes what will not be tried again.
+    fn note_refusal(&self, settings: &SendSettings, error: &str) {
+        *self.state.last_error.lock() = Some((SystemTime::now(), error.to_owned()));
+        self.logger.error(
+            "non-recoverable error",
+            &[
+                ("remote_name", Field::from(self.reader.name())),
+                ("url", Field::from(settings.url.to_string())),
+                ("err", Field::from(error)),
+            ],
+        );
+    }
+
+    async fn attempt(&self, settings: &SendSettings, protocol: ProtobufMessage, body: Bytes, attempt: u64) -> Attempt {
+        match settings.post(protocol, body, attempt).await {
+            Posted::Again { after, error } => Attempt::Again { after, error },
+            Posted::Taken(written) => Attempt::Done(Answer::Taken(written)),
+            Posted::Refused { status, written, error } => {
+                self.note_refusal(settings, &error);
+                let too_large = status == StatusCode::PAYLOAD_TOO_LARGE;
+                Attempt::Done(if too_large { Answer::TooLarge(written) } else { Answer::Refused(written) })
+            }
+        }
+    }
+}
+
+/// What became of a request.
+pub(super) enum Posted {
+    /// The peer took it, and perhaps said how much of it was written.
+    Taken(Option<Written>),
+    /// It is worth another try.
+    Again { after: Option<Duration>, error: String },
+    /// It is not.
+    Refused { status: StatusCode, written: Option<Written>, error: String },
+}
+
+impl SendSettings {
+    /// Sends a request once.
+    pub(super) async fn post(&self, protocol: ProtobufMessage, body: Bytes, attempt: u64) -> Posted {
+        let (content_type, version) = match protocol {
+            ProtobufMessage::V1 => ("application/x-protobuf", "0.1.0"),
+            ProtobufMessage::V2 => ("application/x-protobuf;proto=io.prometheus.write.v2.Request", "2.0.0"),
+        };
+        let mut request = Request::post(&self.uri)
             .header(CONTENT_ENCODING, "snappy")
-            .header(CONTENT_TYPE, "application/x-protobuf")
-            .header("X-Prometheus-Remote-Write-Version", "0.1.0")
-            .header("X-Agent-Id", &settings.installation_id)
-            .header("X-Alloy-Id", &settings.installation_id);
+            .header(CONTENT_TYPE, content_type)
+            .header("X-Prometheus-Remote-Write-Version", version)
+            .header("X-Agent-Id", &self.installation_id)
+            .header("X-Alloy-Id", &self.installation_id);
         if attempt > 0 {
             request = request.header("Retry-Attempt", attempt);
         }
         let request = match request.body(Body::from(body)) {
             Ok(request) => request,
-            Err(error) => return Attempt::Again { after: None, error: error.to_string() },
+            Err(error) => return Posted::Again { after: None, error: error.to_string() },
         };
         let exchange = async {
-            let response = settings.client.request(request).await.map_err(|error| error.to_string())?;
+            let response = self.client.request(request).await.map_err(|error| self.url.in_error(&error))?;
             let (parts, body) = response.into_parts();
             // The answer is read even where it does not matter, so that its connection can be used again.
             let text = body.read_start(ERROR_BODY_BYTES_MAX).await;
             Ok::<_, String>((parts, text))
         };
-        let (parts, text) = match tokio::time::timeout(settings.timeout, exchange).await {
+        let (parts, text) = match tokio::time::timeout(self.timeout, exchange).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Attempt::Again { after: None, error },
-            Err(_) => return Attempt::Again { after: None, error: "context deadline exceeded".to_owned() },
+            Ok(Err(error)) => return Posted::Again { after: None, error },
+            Err(_) => return Posted::Again { after: None, error: "context deadline exceeded".to_owned() },
         };
         let status = parts.status;
+        let written = Written::read(&parts.headers);
         if status.is_success() {
-            return Attempt::Done(Answer::Taken);
+            return Posted::Taken(written);
         }
         let line = text.lines().next().unwrap_or_default();
         let error = format!("server returned HTTP status {status}: {line}");
-        let again = status.is_server_error() || (status == StatusCode::TOO_MANY_REQUESTS && settings.retry_on_429);
-        if again {
-            return Attempt::Again { after: retry_after(&parts.headers, SystemTime::now()), error };
+        if status.is_server_error() || (status == StatusCode::TOO_MANY_REQUESTS && self.retry_on_429) {
+            return Posted::Again { after: retry_after(&parts.headers, SystemTime::now()), error };
         }
-        *self.state.last_error.lock() = Some((SystemTime::now(), error.clone()));
-        self.logger.error(
-            "non-recoverable error",
-            &[
-                ("remote_name", Field::from(self.reader.name())),
-                ("url", Field::from(corten_net::redact_url(&settings.uri.to_string()))),
-                ("err", Field::from(&error)),
-            ],
-        );
-        Attempt::Done(if status == StatusCode::PAYLOAD_TOO_LARGE { Answer::TooLarge } else { Answer::Refused })
+        Posted::Refused { status, written, error }
     }
+}
+
+/// How much of a request the peer says that it has written.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Written {
+    samples: u64,
+    histograms: u64,
+    exemplars: u64,
+}
+
+impl Written {
+    /// Reads the headers of an answer; none if it has none of them. What is no number counts as 0.
+    fn read(headers: &HeaderMap) -> Option<Self> {
+        let read = |kind: &str| headers.get(format!("x-prometheus-remote-write-{kind}-written"));
+        let headers = [read("samples"), read("histograms"), read("exemplars")];
+        headers.iter().any(Option::is_some).then(|| {
+            let [samples, histograms, exemplars] =
+                headers.map(|value| value.and_then(|v| v.to_str().ok()?.trim().parse().ok()).unwrap_or(0));
+            Written { samples, histograms, exemplars }
+        })
+    }
+
+    fn is_nothing(&self) -> bool {
+        *self == Written::default()
+    }
+}
+
+/// What of a request was not written.
+fn unwritten(sent: &Totals, written: Written) -> Totals {
+    Totals {
+        samples: sent.samples.saturating_sub(written.samples),
+        histograms: sent.histograms.saturating_sub(written.histograms),
+        exemplars: sent.exemplars.saturating_sub(written.exemplars),
+        ..*sent
+    }
+}
+
+/// The reference's words, whose misspelling is kept.
+fn nothing_written(sent: &Totals) -> String {
+    format!(
+        "sent v2 request with {} samples, {} histograms and {} exemplars; got 2xx, but PRW 2.0 response header statistics \
+         indicate 0 samples, 0 histograms and 0 exemplars were accepted; assumining failure e.g. the target only supports \
+         PRW 1.0 prometheus.WriteRequest, but does not check the Content-Type header correctly",
+        sent.samples, sent.histograms, sent.exemplars
+    )
+}
+
+/// The time of day, in milliseconds since the Unix epoch.
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64
 }
 
 /// Whether the newest sample of a record is older than samples may be.
@@ -278,12 +442,116 @@ enum Attempt {
 }
 
 enum Answer {
-    Taken,
-    TooLarge,
-    Refused,
+    Taken(Option<Written>),
+    TooLarge(Option<Written>),
+    Refused(Option<Written>),
     /// Some of the records, or all, are too old by now.
     Aged {
         now_ms: i64,
         age_max: Duration,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use corten_component::log::LogSink;
+    use corten_component::metrics::Registry;
+    use corten_net::{ClientConfig, ClientOptions};
+    use corten_queue::{Counts, NewRecord, Options, Queue, ReaderOptions};
+    use corten_testkit::{Server, answer};
+
+    use super::*;
+    use crate::remote_write::metrics::SharedMetrics;
+
+    /// A sender of what waits in a queue of four records, each of which came a tenth of a second after the one before,
+    /// and what tells it to end.
+    async fn sender(dir: &std::path::Path, url: &str, pace: Pace) -> (Sender, watch::Sender<bool>, Queue) {
+        let queue = Queue::open(dir, Options::default()).unwrap();
+        let options = ReaderOptions { items_max: 1, ..ReaderOptions::default() };
+        let reader = queue.reader("r", options);
+        for _ in 0..4 {
+            let record = NewRecord {
+                encoding: 1,
+                tenant: None,
+                partition: 0,
+                partitions: 1,
+                counts: Counts::samples(1),
+                lowest_ms: 0,
+                highest_ms: 0,
+                raw_len: 0,
+                body: Bytes::new(),
+            };
+            queue.append(vec![record]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        reader.flush();
+        let (ending, ending_of_sender) = watch::channel(false);
+        let settings = SendSettings {
+            client: Client::new(ClientConfig::default(), ClientOptions::default()).await.unwrap(),
+            url: Url::from(url),
+            uri: url.parse().unwrap(),
+            timeout: Duration::from_secs(10),
+            wait_max: Duration::ZERO,
+            backoff_min: Duration::from_millis(1),
+            backoff_max: Duration::from_millis(1),
+            retry_on_429: true,
+            age_max: None,
+            installation_id: HeaderValue::from_static("id"),
+        };
+        let sender = Sender {
+            reader,
+            settings: watch::channel(Arc::new(settings)).1,
+            metrics: SharedMetrics::new(&Registry::new(), Arc::default()).send_metrics(&["r", "u"]),
+            state: Arc::default(),
+            logger: Logger::new(LogSink::memory().0),
+            ending: ending_of_sender,
+            pace,
+            report: Arc::new(|_| {}),
+        };
+        (sender, ending, queue)
+    }
+
+    #[tokio::test]
+    async fn a_backlog_is_sent_at_its_pace() {
+        let (dir, server) = (tempfile::tempdir().unwrap(), Server::start(|_| answer(200, &[], "")).await);
+        // As fast as it came.
+        let pace = Pace::new(1, Duration::ZERO, Duration::ZERO);
+        let (sender, _ending, _queue) = sender(dir.path(), &server.url("/"), pace).await;
+        let started = Instant::now();
+        sender.run().await;
+        assert_eq!(server.seen().len(), 4);
+        // The times of the records are cut to milliseconds.
+        assert!(started.elapsed() >= Duration::from_millis(290), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_ends_leaves_the_backlog_for_later() {
+        let (dir, server) = (tempfile::tempdir().unwrap(), Server::start(|_| answer(200, &[], "")).await);
+        // No other record came a minute later, and so this waits for hours.
+        let pace = Pace::new(1, Duration::ZERO, Duration::ZERO);
+        pace.next(0, i64::MAX, tokio::time::Instant::now() + Duration::from_secs(7200));
+        let (sender, ending, _queue) = sender(dir.path(), &server.url("/"), pace).await;
+        let reader = sender.reader.clone();
+        let running = tokio::spawn(sender.run());
+        ending.send_replace(true);
+        tokio::time::timeout(Duration::from_secs(10), running).await.unwrap().unwrap();
+        assert_eq!((server.seen().len(), reader.lag().pending.records), (0, 4));
+    }
+
+    #[test]
+    fn headers_say_how_much_was_written() {
+        let headers = |pairs: &[(&'static str, &str)]| {
+            let pairs = pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+            Written::read(&pairs.collect::<HeaderMap>())
+        };
+        let samples = "x-prometheus-remote-write-samples-written";
+        assert_eq!(headers(&[("content-type", "text/plain")]), None);
+        assert_eq!(headers(&[(samples, "x")]), Some(Written::default()));
+        assert_eq!(headers(&[(samples, "-1")]), Some(Written::default()));
+        let written = headers(&[(samples, "3"), ("X-Prometheus-Remote-Write-Exemplars-Written", " 2")]);
+        assert_eq!(written, Some(Written { samples: 3, histograms: 0, exemplars: 2 }));
+        let sent = Totals { samples: 4, histograms: 1, exemplars: 1, metadata: 1, ..Totals::default() };
+        let lost = unwritten(&sent, written.unwrap());
+        assert_eq!(lost, Totals { samples: 1, histograms: 1, exemplars: 0, metadata: 1, ..Totals::default() });
+    }
 }

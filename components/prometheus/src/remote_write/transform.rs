@@ -4,11 +4,12 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use corten_queue::{Counts, Totals};
 use corten_signal::relabel::{RelabelScratch, Rules};
 use corten_signal::{LabelsBuilder, SeriesPart};
 
+use super::counts::{ItemCounters, counts_of};
 use crate::relabel::map::{BlockMaps, MapBuilder};
 
 /// External labels and relabelling rules.
@@ -16,17 +17,17 @@ pub(super) struct Transform {
     external: Vec<(String, String)>,
     rules: Rules,
     maps: BlockMaps,
-    dropped: AtomicU64,
+    dropped: ItemCounters,
 }
 
 impl Transform {
     pub(super) fn new(external: Vec<(String, String)>, rules: Rules) -> Self {
-        Transform { external, rules, maps: BlockMaps::default(), dropped: AtomicU64::new(0) }
+        Transform { external, rules, maps: BlockMaps::default(), dropped: ItemCounters::default() }
     }
 
-    /// How many samples were dropped.
-    pub(super) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+    /// What was dropped.
+    pub(super) fn dropped(&self) -> Totals {
+        self.dropped.get()
     }
 
     /// Forgets what was computed for blocks that are gone.
@@ -66,8 +67,14 @@ impl Transform {
         }
         let mut out = Vec::new();
         map.apply(part.clone(), &mut out);
-        let kept: usize = out.iter().map(SeriesPart::items).sum();
-        self.dropped.fetch_add((part.items() - kept) as u64, Ordering::Relaxed);
+        let kept = out.iter().map(counts_of);
+        let dropped = kept.fold(counts_of(part), |left, kept| Counts {
+            samples: left.samples - kept.samples,
+            histograms: left.histograms - kept.histograms,
+            exemplars: left.exemplars - kept.exemplars,
+            metadata: 0,
+        });
+        self.dropped.add(&dropped);
         Cow::Owned(out)
     }
 }

@@ -189,6 +189,8 @@ struct Scrape {
     added: u64,
     duplicates: u64,
     out_of_bounds: u64,
+    /// How many samples count for the limit.
+    limited: u64,
     over_limit: bool,
     latest_accepted_ms: i64,
     /// Samples whose own time lies too far from the scrape's for an offset.
@@ -633,17 +635,15 @@ impl SeriesCache {
         if labels.get(METRIC_NAME).is_none_or(str::is_empty) {
             return Err(ExpositionError::Series("missing metric name (__name__ label)".to_owned()));
         }
-        self.check_limits(labels)?;
-        if !self.rules.utf8_names
-            && let Some((name, value)) = labels.iter().find(|(name, value)| {
-                !value.is_empty()
-                    && if *name == METRIC_NAME { !is_legacy_metric_name(value) } else { !is_legacy_label_name(name) }
-            })
-        {
-            let shown = if name == METRIC_NAME { value } else { name };
+        let is_invalid = |(name, value): (&str, &str)| {
+            !value.is_empty()
+                && if name == METRIC_NAME { !is_legacy_metric_name(value) } else { !is_legacy_label_name(name) }
+        };
+        if !self.rules.utf8_names && labels.iter().any(is_invalid) {
+            let shown = shown_labels(labels);
             return Err(ExpositionError::Series(format!("invalid metric name or label names: {shown}")));
         }
-        Ok(())
+        self.check_limits(labels)
     }
 
     fn check_limits(&self, labels: &LabelsBuilder) -> Result<(), ExpositionError> {
@@ -657,15 +657,20 @@ impl SeriesCache {
             )));
         }
         for (name, value) in labels.iter().filter(|(_, value)| !value.is_empty()) {
-            for (limit, len, which) in [
-                (rules.label_name_length_limit, name.len() as u64, "label_name_length_limit"),
-                (rules.label_value_length_limit, value.len() as u64, "label_value_length_limit"),
-            ] {
-                if limit > 0 && len > limit {
-                    return Err(ExpositionError::LabelLimit(format!(
-                        "{which} exceeded (metric: {metric:.50}, label name: {name:.50}, length: {len}, limit: {limit})"
-                    )));
-                }
+            let (len, limit) = (name.len() as u64, rules.label_name_length_limit);
+            if limit > 0 && len > limit {
+                return Err(ExpositionError::LabelLimit(format!(
+                    "label_name_length_limit exceeded (metric: {metric:.50}, label name: {name:.50}, length: {len}, \
+                     limit: {limit})"
+                )));
+            }
+            let (len, limit) = (value.len() as u64, rules.label_value_length_limit);
+            if limit > 0 && len > limit {
+                let shown: String = value.chars().take(50).collect();
+                return Err(ExpositionError::LabelLimit(format!(
+                    "label_value_length_limit exceeded (metric: {metric:.50}, label name: {name:.50}, value: {shown:?}, \
+                     length: {len}, limit: {limit})"
+                )));
             }
         }
         Ok(())
@@ -948,10 +953,6 @@ impl SeriesCache {
         }
         self.scrape.exemplars_of = None;
         self.scrape.scraped += 1;
-        if self.rules.sample_limit > 0 && self.scrape.scraped > self.rules.sample_limit {
-            self.scrape.over_limit = true;
-            return Ok(None);
-        }
         self.advance(current);
         let timestamp_ms = timestamp_ms.filter(|_| self.rules.honor_timestamps);
         let place = self.entries[current.entry as usize].at;
@@ -960,11 +961,17 @@ impl SeriesCache {
             Some(table) => &mut table.seen[usize::from(place.index)],
             None => &mut self.scrape.building_seen[usize::from(place.index)],
         };
+        if timestamp_ms.is_none() && *seen >> 1 == number {
+            self.scrape.duplicates += 1;
+            return Ok(None);
+        }
+        // What stands twice does not count for the limit.
+        self.scrape.limited += 1;
+        if self.rules.sample_limit > 0 && self.scrape.limited > self.rules.sample_limit {
+            self.scrape.over_limit = true;
+            return Ok(None);
+        }
         match timestamp_ms {
-            None if *seen >> 1 == number => {
-                self.scrape.duplicates += 1;
-                return Ok(None);
-            }
             Some(time) if time > self.scrape.latest_accepted_ms => {
                 self.scrape.out_of_bounds += 1;
                 if *seen == 0 {
@@ -1073,6 +1080,28 @@ impl SeriesCache {
     }
 }
 
+/// Labels as an error shows them, cut off where they are long.
+fn shown_labels(labels: &LabelsBuilder) -> String {
+    const SHOWN_BYTES_MAX: usize = 1 << 10;
+    let mut sorted: Vec<(&str, &str)> = labels.iter().filter(|(_, value)| !value.is_empty()).collect();
+    sorted.sort_unstable();
+    let mut shown = String::from("{");
+    for (at, (name, value)) in sorted.into_iter().enumerate() {
+        if shown.len() > SHOWN_BYTES_MAX {
+            shown.push_str(", ...");
+            break;
+        }
+        shown.push_str(if at == 0 { "" } else { ", " });
+        match is_legacy_label_name(name) {
+            true => shown.push_str(&name[..name.floor_char_boundary(SHOWN_BYTES_MAX)]),
+            false => shown.push_str(&format!("{:?}", &name[..name.floor_char_boundary(SHOWN_BYTES_MAX)])),
+        }
+        shown.push_str(&format!("={:?}", &value[..value.floor_char_boundary(SHOWN_BYTES_MAX)]));
+    }
+    shown.push('}');
+    shown
+}
+
 /// Joins the exposed labels of a series with the target's. Where both have a name, either the exposed one wins, or it is
 /// kept under a name with `exported_` before it, as often as needed.
 fn join_target_labels(labels: &mut LabelsBuilder, target: &LabelsBuilder, honor_labels: bool) {
@@ -1100,10 +1129,10 @@ fn join_target_labels(labels: &mut LabelsBuilder, target: &LabelsBuilder, honor_
     conflicts.sort_by(|a, b| a.0.len().cmp(&b.0.len()).then_with(|| a.0.cmp(&b.0)));
     for (name, value) in conflicts {
         let mut exported = format!("exported_{name}");
-        while labels.get(&exported).is_some() {
+        while labels.get(&exported).is_some_and(|taken| !taken.is_empty()) {
             exported.insert_str(0, "exported_");
         }
-        labels.push(&exported, &value);
+        labels.set(&exported, &value);
     }
 }
 
@@ -1270,10 +1299,18 @@ mod tests {
             (
                 SeriesRules { label_value_length_limit: 2, ..SeriesRules::default() },
                 "a{x=\"123\"} 1\n",
-                "label_value_length_limit exceeded (metric: a, label name: x, length: 3, limit: 2)",
+                "label_value_length_limit exceeded (metric: a, label name: x, value: \"123\", length: 3, limit: 2)",
             ),
-            (SeriesRules::default(), "{\"a.b\"} 1\n", "invalid metric name or label names: a.b"),
-            (SeriesRules::default(), "a{\"x.y\"=\"1\"} 1\n", "invalid metric name or label names: x.y"),
+            (
+                SeriesRules::default(),
+                "{\"a.b\"} 1\n",
+                "invalid metric name or label names: {__name__=\"a.b\", job=\"j\"}",
+            ),
+            (
+                SeriesRules::default(),
+                "a{\"x.y\"=\"1\"} 1\n",
+                "invalid metric name or label names: {__name__=\"a\", job=\"j\", \"x.y\"=\"1\"}",
+            ),
             (SeriesRules::default(), "a{x=\"1\",x=\"2\"} 1\n", "label name \"x\" is not unique: invalid sample"),
         ] {
             let mut cache = cache(rules);

@@ -45,6 +45,10 @@ pub(crate) const BODY_BYTES_MAX: u64 = 4 << 30;
 /// ratio.
 const COMPRESSED_PIECE_BYTES: usize = 1 << 10;
 
+/// After so many bytes that came out of compressed ones, others get their turn, and the limit on time is looked at: what is
+/// compressed well can keep a thread busy for seconds with what one read brought.
+const TURN_BYTES_MAX: usize = 256 << 10;
+
 /// Why a scrape failed.
 #[derive(Clone, Debug)]
 pub(crate) enum ScrapeError {
@@ -103,19 +107,29 @@ pub(crate) async fn fetch(
         return Err(ScrapeError::Request(format!("server returned HTTP status {} {reason}", status.as_u16())));
     }
     let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let protocol = Protocol::of_content_type(content_type).or(settings.fallback).ok_or_else(|| {
-        let text = if content_type.is_empty() {
+    let protocol = Protocol::of_content_type(content_type).or(settings.fallback);
+    let unknown = || {
+        ScrapeError::Request(if content_type.is_empty() {
             "non-compliant scrape target sending blank Content-Type and no fallback_scrape_protocol specified for target"
                 .to_owned()
         } else {
             format!(
-                "non-compliant scrape target sending Content-Type {content_type:?}, and no fallback_scrape_protocol \
-                 specified for target"
+                "received unsupported Content-Type {content_type:?} and no fallback_scrape_protocol specified for target"
             )
-        };
-        ScrapeError::Request(text)
-    })?;
+        })
+    };
     let compressed = response.headers().get(CONTENT_ENCODING).is_some_and(|value| value == "gzip");
+    let Some(protocol) = protocol else {
+        let unknown = unknown();
+        let mut body = response.into_body();
+        // An empty body is the same in every format.
+        while let Some(chunk) = body.chunk().await? {
+            if !chunk.is_empty() {
+                return Err(unknown);
+            }
+        }
+        return Ok(());
+    };
     let mut body = response.into_body();
     let mut reader = BodyReader {
         decoder: compressed.then(|| MultiGzDecoder::new(Vec::new())),
@@ -143,7 +157,7 @@ async fn read_body<S: TextSink<Error = ExpositionError>>(
     body_bytes: &mut u64,
 ) -> Result<(), ScrapeError> {
     while let Some(chunk) = body.chunk().await? {
-        reader.take(&chunk, sink, body_bytes)?;
+        reader.take(&chunk, sink, body_bytes).await?;
     }
     reader.finish(sink, body_bytes)
 }
@@ -156,17 +170,25 @@ struct BodyReader {
 }
 
 impl BodyReader {
-    fn take<S: TextSink<Error = ExpositionError>>(
+    async fn take<S: TextSink<Error = ExpositionError>>(
         &mut self,
         chunk: &Bytes,
         sink: &mut S,
         body_bytes: &mut u64,
     ) -> Result<(), ScrapeError> {
         let Some(mut decoder) = self.decoder.take() else { return self.parse(chunk, sink, body_bytes) };
+        let mut turn_bytes = 0;
         for piece in chunk.chunks(COMPRESSED_PIECE_BYTES) {
             decoder.write_all(piece).map_err(|error| ScrapeError::Request(format!("gzip: {error}")))?;
             let mut plain = std::mem::take(decoder.get_mut());
-            self.parse(&plain, sink, body_bytes)?;
+            for plain in plain.chunks(TURN_BYTES_MAX) {
+                self.parse(plain, sink, body_bytes)?;
+                turn_bytes += plain.len();
+                if turn_bytes >= TURN_BYTES_MAX {
+                    tokio::task::yield_now().await;
+                    turn_bytes = 0;
+                }
+            }
             plain.clear();
             *decoder.get_mut() = plain;
         }

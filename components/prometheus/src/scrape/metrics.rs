@@ -1,5 +1,7 @@
 //! The metrics of `prometheus.scrape`.
 
+use std::time::Duration;
+
 use corten_component::metrics::{Counter, Gauge, Histogram, Registry, Summary, Vector};
 
 /// What a `prometheus.scrape` tells of itself. All are the component's own; the name of the job is a label where the
@@ -16,10 +18,10 @@ pub(crate) struct ScrapeMetrics {
     pub(crate) syncs: Vector<Counter>,
     pub(crate) sync_length: Vector<Summary>,
     pub(crate) sync_length_histogram: Vector<Histogram>,
-    pub(crate) sync_failed: Counter,
+    pub(crate) sync_failed: Vector<Counter>,
     pub(crate) body_size_exceeded: Counter,
-    pub(crate) interval_length: Vector<Summary>,
-    pub(crate) interval_length_histogram: Vector<Histogram>,
+    interval_length: Vector<Summary>,
+    interval_length_histogram: Vector<Histogram>,
     pub(crate) sample_limit_exceeded: Counter,
     pub(crate) duplicates: Counter,
     pub(crate) out_of_bounds: Counter,
@@ -29,7 +31,35 @@ pub(crate) struct ScrapeMetrics {
     pub(crate) duration: Histogram,
 }
 
+/// The metrics of one length of intervals.
+pub(crate) struct IntervalLengths {
+    summary: Summary,
+    histogram: Histogram,
+}
+
+impl IntervalLengths {
+    /// Notes how many seconds lay between two scrapes.
+    pub(crate) fn observe(&self, seconds: f64) {
+        self.summary.observe(seconds);
+        self.histogram.observe(seconds);
+    }
+}
+
 const QUANTILES: &[f64] = &[0.01, 0.05, 0.5, 0.9, 0.99];
+/// What the reference counts and what does not happen here: a pool is prepared before it is put in place, the cache of a
+/// target is as large as its last scrape, and times out of order are for the receiver to judge.
+const NEVER: [(&str, &str); 4] = [
+    ("prometheus_target_scrape_pools_failed_total", "Total number of scrape pool creations that failed."),
+    ("prometheus_target_scrape_pool_reloads_failed_total", "Total number of failed scrape pool reloads."),
+    (
+        "prometheus_target_scrapes_cache_flush_forced_total",
+        "How many times a scrape cache was flushed due to getting big while scrapes are failing.",
+    ),
+    (
+        "prometheus_target_scrapes_sample_out_of_order_total",
+        "Total number of samples rejected due to not being out of the expected order.",
+    ),
+];
 const LENGTH_BUCKETS: &[f64] = &[0.01, 0.1, 1.0, 10.0];
 const INTERVAL_BUCKETS: &[f64] = &[0.01, 0.1, 1.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 
@@ -40,6 +70,10 @@ impl ScrapeMetrics {
             "prometheus_scrape_targets_moved_total",
             "Number of targets that have moved from this cluster node to another one",
         );
+        // What cannot happen here is told all the same: whoever watches it sees that it does not.
+        for (name, help) in NEVER {
+            registry.counter(name, help);
+        }
         ScrapeMetrics {
             targets: registry
                 .gauge("prometheus_scrape_targets_gauge", "Number of targets this component is configured to scrape"),
@@ -84,8 +118,11 @@ impl ScrapeMetrics {
                 &["scrape_job"],
                 LENGTH_BUCKETS,
             ),
-            sync_failed: registry
-                .counter("prometheus_target_sync_failed_total", "Total number of target sync failures."),
+            sync_failed: registry.counters(
+                "prometheus_target_sync_failed_total",
+                "Total number of target sync failures.",
+                &["scrape_job"],
+            ),
             body_size_exceeded: registry.counter(
                 "prometheus_target_scrapes_exceeded_body_size_limit_total",
                 "Total number of scrapes that hit the body size limit",
@@ -141,5 +178,15 @@ impl ScrapeMetrics {
         self.syncs.remove(&[job]);
         self.sync_length.remove(&[job]);
         self.sync_length_histogram.remove(&[job]);
+        self.sync_failed.remove(&[job]);
+    }
+
+    /// Where the lengths of intervals of this length are noted.
+    pub(crate) fn interval_lengths(&self, interval: Duration) -> IntervalLengths {
+        let interval = corten_config::duration::format(i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX));
+        IntervalLengths {
+            summary: self.interval_length.with(&[&interval]),
+            histogram: self.interval_length_histogram.with(&[&interval]),
+        }
     }
 }

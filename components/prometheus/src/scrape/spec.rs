@@ -52,7 +52,7 @@ impl TargetSpec {
     pub(crate) fn new(target: &Target, defaults: &TargetDefaults) -> Result<Self, String> {
         let mut labels = LabelsBuilder::new();
         for (name, value) in target.iter() {
-            if !name.starts_with("__meta_") {
+            if !name.starts_with("__meta_") && !value.is_empty() {
                 labels.push(name, value);
             }
         }
@@ -87,13 +87,16 @@ impl TargetSpec {
         }
         if timeout > interval {
             return Err(format!(
-                "scrape timeout cannot be greater than scrape interval ({} > {})",
-                corten_config::duration::format(nanoseconds(timeout)),
-                corten_config::duration::format(nanoseconds(interval))
+                "scrape timeout cannot be greater than scrape interval ({:?} > {:?})",
+                get(&labels, TIMEOUT).unwrap_or_else(|| format_span(timeout)),
+                get(&labels, INTERVAL).unwrap_or_else(|| format_span(interval)),
             ));
         }
         let flag = |name: &str, default: bool| match get(&labels, name) {
-            Some(text) => parse_bool(&text).ok_or_else(|| format!("error parsing {name}: {text:?} is not a boolean")),
+            Some(text) => parse_bool(&text).ok_or_else(|| {
+                let what = name.trim_matches('_').replace('_', " ");
+                format!("error parsing {what}: strconv.ParseBool: parsing {text:?}: invalid syntax")
+            }),
             None => Ok(default),
         };
         let native_histograms = flag(NATIVE, defaults.native_histograms)?;
@@ -124,15 +127,12 @@ impl TargetSpec {
     }
 }
 
-fn nanoseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
-}
-
 fn uri_of(labels: &LabelsBuilder, address: &str, params: &[(String, Vec<String>)]) -> Result<Uri, String> {
     let scheme = labels.get("__scheme__").unwrap_or("http");
     let path = labels.get("__metrics_path__").unwrap_or("/metrics");
     let mut params: Vec<(String, Vec<String>)> = params.to_vec();
-    for (name, value) in labels.iter() {
+    // A label without a value is none.
+    for (name, value) in labels.iter().filter(|(_, value)| !value.is_empty()) {
         let Some(name) = name.strip_prefix(PARAM).filter(|name| !name.is_empty()) else { continue };
         match params.iter_mut().find(|(have, _)| have == name) {
             Some((_, values)) if values.is_empty() => values.push(value.to_owned()),
@@ -158,17 +158,33 @@ fn uri_of(labels: &LabelsBuilder, address: &str, params: &[(String, Vec<String>)
     url.as_str().parse().map_err(|e| format!("invalid URL: {e}"))
 }
 
+/// The units of a span of time and their milliseconds.
+const UNITS: [(&str, u64); 7] = [
+    ("y", 365 * 24 * 3_600_000),
+    ("w", 7 * 24 * 3_600_000),
+    ("d", 24 * 3_600_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
+
+/// Writes a span of time as Prometheus does: years and weeks only where nothing is left over.
+fn format_span(span: Duration) -> String {
+    let mut left = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    let mut out = String::new();
+    for (at, (unit, ms)) in UNITS.iter().enumerate() {
+        let count = left / ms;
+        if count > 0 && (at > 1 || left.is_multiple_of(*ms)) {
+            out.push_str(&format!("{count}{unit}"));
+            left -= count * ms;
+        }
+    }
+    if out.is_empty() { "0s".to_owned() } else { out }
+}
+
 /// Reads a span of time as Prometheus writes it: `1m30s`, units from `y` to `ms`, whole numbers, each unit once, in order.
 pub(crate) fn parse_span(text: &str) -> Result<Duration, String> {
-    const UNITS: [(&str, u64); 7] = [
-        ("y", 365 * 24 * 3_600_000),
-        ("w", 7 * 24 * 3_600_000),
-        ("d", 24 * 3_600_000),
-        ("h", 3_600_000),
-        ("m", 60_000),
-        ("s", 1_000),
-        ("ms", 1),
-    ];
     let invalid = || format!("not a valid duration string: {text:?}");
     match text {
         "" => return Err("empty duration string".to_owned()),
@@ -260,6 +276,19 @@ mod tests {
     }
 
     #[test]
+    fn a_parameter_without_a_value_leaves_that_of_the_arguments() {
+        let spec = spec(&[("__address__", "h"), ("__param_match", ""), ("__param_new", "")]).unwrap();
+        assert_eq!(spec.uri, "http://h/metrics?match=a+b&match=c");
+    }
+
+    #[test]
+    fn spans_are_written_as_prometheus_writes_them() {
+        for text in ["1m", "1h30m", "1d", "1d1h", "1y", "500ms", "1m1s1ms", "0s", "2w", "15d"] {
+            assert_eq!(format_span(parse_span(text).unwrap()), text);
+        }
+    }
+
+    #[test]
     fn a_target_that_cannot_be_scraped_says_why() {
         for (labels, want) in [
             (&[("job", "j")][..], "no address"),
@@ -272,11 +301,11 @@ mod tests {
             ),
             (
                 &[("__address__", "h"), ("__scrape_timeout__", "2m")][..],
-                "scrape timeout cannot be greater than scrape interval (2m0s > 1m0s)",
+                r#"scrape timeout cannot be greater than scrape interval ("2m" > "1m")"#,
             ),
             (
                 &[("__address__", "h"), ("__scrape_native_histograms__", "yes")][..],
-                "error parsing __scrape_native_histograms__: \"yes\" is not a boolean",
+                r#"error parsing scrape native histograms: strconv.ParseBool: parsing "yes": invalid syntax"#,
             ),
         ] {
             assert_eq!(spec(labels).unwrap_err(), want);

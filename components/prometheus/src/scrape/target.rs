@@ -14,7 +14,7 @@ use tokio::time::sleep_until;
 
 use super::cache::{ExpositionError, Scraped, SeriesCache, SeriesRules};
 use super::fetch::{FetchSettings, ScrapeError, fetch};
-use super::metrics::ScrapeMetrics;
+use super::metrics::{IntervalLengths, ScrapeMetrics};
 use super::spec::TargetSpec;
 use crate::forward::Forward;
 
@@ -105,6 +105,9 @@ pub(crate) struct TargetLoop {
     pub(crate) last: Arc<Mutex<LastScrape>>,
 }
 
+/// How long a request that is under way may still take once the loop is to leave.
+const LEAVE_WAIT_MAX: Duration = Duration::from_millis(500);
+
 /// A time is that of the tick when the scrape begins at most this much later: samples then lie on a regular grid, which
 /// compresses better. One hundredth of the interval, if that is less.
 const TOLERANCE_MAX: Duration = Duration::from_millis(2);
@@ -118,6 +121,8 @@ struct State {
     /// How many of the series about scrapes were written last: those in front.
     report_live: usize,
     last_started: Option<Instant>,
+    /// Where the lengths of intervals are noted, once there was one.
+    lengths: Option<IntervalLengths>,
 }
 
 impl TargetLoop {
@@ -130,6 +135,7 @@ impl TargetLoop {
             report: Report::new(&self.spec.labels, settings.extra_metrics),
             report_live: 0,
             last_started: None,
+            lengths: None,
             settings,
         };
         let mut ticks = Ticks::new(state.settings.interval, self.offset_key());
@@ -158,7 +164,9 @@ impl TargetLoop {
                 }
                 now_ms = ticks.next() => {
                     // On the heap: what a scrape needs is there while it runs, not in every task that waits for the next.
-                    Box::pin(self.scrape(&mut state, now_ms)).await;
+                    if !Box::pin(self.scrape(&mut state, now_ms, told_to_leave(orders.clone()))).await {
+                        return;
+                    }
                 }
             }
         }
@@ -184,6 +192,9 @@ impl TargetLoop {
         }
         if settings.extra_metrics != state.settings.extra_metrics {
             state.report = Report::new(&self.spec.labels, settings.extra_metrics);
+        }
+        if settings.interval != state.settings.interval {
+            state.lengths = None;
         }
         state.settings = settings;
     }
@@ -257,14 +268,14 @@ impl TargetLoop {
         None
     }
 
-    async fn scrape(&self, state: &mut State, now_ms: i64) {
+    /// Scrapes once; whether it did. A request that is under way when `leave` is ready is given up, nothing of it is sent,
+    /// and the state is of no use any more.
+    async fn scrape(&self, state: &mut State, now_ms: i64, leave: impl Future<Output = ()>) -> bool {
         let settings = Arc::clone(&state.settings);
         let started = Instant::now();
         if let Some(before) = state.last_started.replace(started) {
-            let interval = corten_config::duration::format(settings.interval.as_nanos() as i64);
-            let length = (started - before).as_secs_f64();
-            self.metrics.interval_length.with(&[&interval]).observe(length);
-            self.metrics.interval_length_histogram.with(&[&interval]).observe(length);
+            let lengths = state.lengths.get_or_insert_with(|| self.metrics.interval_lengths(settings.interval));
+            lengths.observe((started - before).as_secs_f64());
         }
         self.inherit(state);
         state.cache.begin(now_ms);
@@ -280,9 +291,12 @@ impl TargetLoop {
                     &mut state.cache,
                     &mut body_bytes,
                 );
-                match tokio::time::timeout(settings.timeout, fetch).await {
-                    Ok(fetched) => fetched,
-                    Err(_) => Err(ScrapeError::Request("context deadline exceeded".to_owned())),
+                tokio::select! {
+                    fetched = tokio::time::timeout(settings.timeout, fetch) => match fetched {
+                        Ok(fetched) => fetched,
+                        Err(_) => Err(ScrapeError::Request("context deadline exceeded".to_owned())),
+                    },
+                    () = leave => return false,
                 }
             }
         };
@@ -303,13 +317,17 @@ impl TargetLoop {
         let report = ReportValues {
             up: fetched.is_ok(),
             duration,
-            // What was not read at all counts as nothing.
-            scraped: scraped.scraped,
+            // Without a whole body there are no samples, whatever was read of it.
+            scraped: match &fetched {
+                Ok(()) | Err(ScrapeError::Exposition(_)) => scraped.scraped,
+                Err(_) => 0,
+            },
             added: scraped.added,
             timeout: settings.timeout,
             sample_limit: settings.rules.sample_limit,
             body_bytes: match &fetched {
-                Ok(()) => body_bytes as f64,
+                // Too many samples are read to the end, to be counted.
+                Ok(()) | Err(ScrapeError::Exposition(ExpositionError::SampleLimit)) => body_bytes as f64,
                 Err(ScrapeError::BodySize) => -1.0,
                 Err(_) => 0.0,
             },
@@ -346,7 +364,9 @@ impl TargetLoop {
                 log.write(&settings.job, &target, error);
             }
         }
-        *self.last.lock() = LastScrape { at: Some(SystemTime::now()), duration, error, samples: scraped.kept };
+        let at = UNIX_EPOCH.checked_add(Duration::from_millis(now_ms.unsigned_abs()));
+        *self.last.lock() = LastScrape { at, duration, error, samples: scraped.kept };
+        true
     }
 
     fn count(&self, scraped: &Scraped, error: Option<&ScrapeError>) {
@@ -361,6 +381,13 @@ impl TargetLoop {
             _ => {}
         }
     }
+}
+
+/// Ready some time after the order is to leave: a target that answers is still heard, one that hangs keeps nobody.
+async fn told_to_leave(mut orders: watch::Receiver<Order>) {
+    // An error means that nobody is left to give orders.
+    let _ = orders.wait_for(|order| matches!(order, Order::Leave)).await;
+    tokio::time::sleep(LEAVE_WAIT_MAX).await;
 }
 
 /// The times at which a target is scraped: every interval, each target at its own place within it, the same after a
@@ -430,7 +457,7 @@ struct ReportValues {
 const REPORT_SERIES: [(&str, &str, &str); 8] = [
     ("up", "targets", "Health of the scrape target. 1 means the target is healthy, 0 if the scrape failed."),
     ("scrape_duration_seconds", "seconds", "Duration of the last scrape in seconds."),
-    ("scrape_samples_scraped", "samples", "Number of samples last scraped from the target."),
+    ("scrape_samples_scraped", "samples", "Number of samples last scraped."),
     (
         "scrape_samples_post_metric_relabeling",
         "samples",

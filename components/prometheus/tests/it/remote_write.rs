@@ -1,5 +1,10 @@
 //! `prometheus.remote_write`.
 
+mod authentication;
+mod counts;
+mod known;
+mod protocol_2;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -160,6 +165,18 @@ struct Entry {
     exemplars: Vec<(Pairs, u64, i64)>,
     /// The numbers of the fields that stand in each histogram, and its time.
     histograms: Vec<(Vec<u64>, i64)>,
+    /// What version 2 of the protocol says of the series.
+    known: Option<Known>,
+}
+
+/// What a request says of a metric.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Known {
+    metric_type: u64,
+    /// Of a series it is not said.
+    family: String,
+    help: String,
+    unit: String,
 }
 
 impl Entry {
@@ -188,32 +205,63 @@ fn label(bytes: &[u8]) -> (String, String) {
     label
 }
 
+/// The series of a request.
 fn decode(body: &[u8]) -> Vec<Entry> {
+    decode_v1(body).0
+}
+
+/// The series of a request of version 1, and what it says of metrics.
+fn decode_v1(body: &[u8]) -> (Vec<Entry>, Vec<Known>) {
     let message = snap::raw::Decoder::new().decompress_vec(body).expect("a snappy block");
-    let mut entries = Vec::new();
+    let (mut entries, mut known) = (Vec::new(), Vec::new());
     for (number, field) in fields(&message) {
-        let (1, Wire::Bytes(series)) = (number, field) else { panic!("a request has only series, not {number}") };
-        let mut entry = Entry::default();
-        for (number, field) in fields(series) {
-            let Wire::Bytes(bytes) = field else { panic!("the fields of a series are messages") };
-            match number {
-                1 => entry.labels.push(label(bytes)),
-                2 => entry.samples.push(decode_sample(bytes)),
-                3 => entry.exemplars.push(decode_exemplar(bytes)),
-                4 => {
-                    let fields = fields(bytes);
-                    let time_ms = fields.iter().find_map(|(number, field)| match field {
-                        Wire::Number(time_ms) if *number == 15 => Some(*time_ms as i64),
-                        _ => None,
-                    });
-                    entry.histograms.push((fields.iter().map(|(number, _)| *number).collect(), time_ms.unwrap()));
-                }
-                other => panic!("a series has no field {other}"),
-            }
+        let Wire::Bytes(bytes) = field else { panic!("the fields of a request are messages") };
+        match number {
+            1 => entries.push(decode_series(bytes)),
+            3 => known.push(decode_known(bytes)),
+            other => panic!("a request has no field {other}"),
         }
-        entries.push(entry);
     }
-    entries
+    (entries, known)
+}
+
+fn decode_known(bytes: &[u8]) -> Known {
+    let mut known = Known::default();
+    for (number, field) in fields(bytes) {
+        match (number, field) {
+            (1, Wire::Number(metric_type)) => known.metric_type = metric_type,
+            (2, field) => known.family = text(&field),
+            (4, field) => known.help = text(&field),
+            (5, field) => known.unit = text(&field),
+            (other, _) => panic!("what is known has no field {other}"),
+        }
+    }
+    known
+}
+
+fn decode_series(series: &[u8]) -> Entry {
+    let mut entry = Entry::default();
+    for (number, field) in fields(series) {
+        let Wire::Bytes(bytes) = field else { panic!("the fields of a series are messages") };
+        match number {
+            1 => entry.labels.push(label(bytes)),
+            2 => entry.samples.push(decode_sample(bytes)),
+            3 => entry.exemplars.push(decode_exemplar(bytes)),
+            4 => entry.histograms.push(decode_histogram(bytes)),
+            other => panic!("a series has no field {other}"),
+        }
+    }
+    entry
+}
+
+/// The numbers of a histogram's fields, and its time.
+fn decode_histogram(bytes: &[u8]) -> (Vec<u64>, i64) {
+    let fields = fields(bytes);
+    let time_ms = fields.iter().find_map(|(number, field)| match field {
+        Wire::Number(time_ms) if *number == 15 => Some(*time_ms as i64),
+        _ => None,
+    });
+    (fields.iter().map(|(number, _)| *number).collect(), time_ms.unwrap())
 }
 
 fn decode_sample(bytes: &[u8]) -> (u64, i64) {
@@ -249,21 +297,30 @@ struct Backend {
     server: Server,
     answer: Arc<Mutex<Answer>>,
     taken: Arc<Mutex<Vec<Vec<Entry>>>>,
+    known: Arc<Mutex<Vec<Vec<Known>>>>,
 }
 
 impl Backend {
     async fn start(answer: impl FnMut(&Seen) -> Response<ServerBody> + Send + 'static) -> Self {
         let answer: Arc<Mutex<Answer>> = Arc::new(Mutex::new(Box::new(answer)));
         let taken: Arc<Mutex<Vec<Vec<Entry>>>> = Arc::default();
-        let (answers, record) = (Arc::clone(&answer), Arc::clone(&taken));
+        let known: Arc<Mutex<Vec<Vec<Known>>>> = Arc::default();
+        let (answers, record, record_known) = (Arc::clone(&answer), Arc::clone(&taken), Arc::clone(&known));
         let server = Server::start(move |seen| {
             let response = (answers.lock())(seen);
             if response.status().is_success() {
-                record.lock().push(decode(&seen.body));
+                let is_v2 = seen.header("content-type").contains("write.v2");
+                let (entries, known) =
+                    if is_v2 { (protocol_2::decode(&seen.body), Vec::new()) } else { decode_v1(&seen.body) };
+                if known.is_empty() {
+                    record.lock().push(entries);
+                } else {
+                    record_known.lock().push(known);
+                }
             }
             response
         });
-        Backend { server: server.await, answer, taken }
+        Backend { server: server.await, answer, taken, known }
     }
 
     /// One that takes everything.
@@ -861,6 +918,61 @@ async fn an_endpoint_that_leaves_a_shared_lane_gets_what_waits_for_it() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_left_a_shared_lane_gets_what_waits_for_it_after_a_restart() {
+    let (world, one, other) = (host(ID), Backend::willing().await, Backend::answering(503).await);
+    let rule = "name = \"other\"\nwrite_relabel_config {\ntarget_label = \"new\"\nreplacement = \"yes\"\n}";
+    let first = endpoint(&one.url(), "name = \"one\"", QUICK);
+    let before = first.clone() + &endpoint(&other.url(), "name = \"other\"", QUICK);
+    let after = first + &endpoint(&other.url(), rule, QUICK);
+    let mut unit = start(&world, &before).await;
+    for round in 0..3 {
+        push_number(&receiver(&world), "a", round).await;
+    }
+    until("it was tried", || !other.seen().is_empty()).await;
+    unit.update(&after).await.unwrap();
+    unit.drain().await;
+    drop(unit);
+    other.turn(200);
+    let mut unit = start(&world, &after).await;
+    push_number(&receiver(&world), "a", 3).await;
+    other.has("a", 4).await;
+    one.has("a", 4).await;
+    assert_eq!(one.values("a"), numbers(4));
+    assert_eq!(other.values("a"), numbers(4));
+    let new: Vec<bool> = other.entries().iter().map(|entry| entry.label("new").is_some()).collect();
+    assert_eq!(new, [false, false, false, true]);
+    unit.drain().await;
+    drop(unit);
+    // Nothing of it is left in the lane: the next start neither warns nor sends anything.
+    let (logged, seen) = (world.logs().len(), other.seen().len());
+    let mut unit = start(&world, &after).await;
+    push_number(&receiver(&world), "a", 4).await;
+    other.has("a", 5).await;
+    assert_eq!((other.seen().len(), &world.logs()[logged..]), (seen + 1, ""));
+    unit.drain().await;
+}
+
+#[tokio::test]
+async fn what_waits_in_a_shared_lane_for_an_endpoint_that_is_gone_is_kept_for_its_return() {
+    let (world, one, other) = (host(ID), Backend::willing().await, Backend::answering(503).await);
+    let first = endpoint(&one.url(), "name = \"one\"", QUICK);
+    let both = first.clone() + &endpoint(&other.url(), "name = \"other\"", QUICK);
+    let mut unit = start(&world, &both).await;
+    push_number(&receiver(&world), "a", 0).await;
+    until("it was tried", || !other.seen().is_empty()).await;
+    unit.drain().await;
+    drop(unit);
+    let mut unit = start(&world, &first).await;
+    assert!(world.logs().contains("an endpoint is gone; what waits for it is kept until it is too old"));
+    unit.drain().await;
+    drop(unit);
+    other.turn(200);
+    let mut unit = start(&world, &both).await;
+    other.has("a", 1).await;
+    unit.drain().await;
+}
+
+#[tokio::test]
 async fn batches_in_flight_outlive_a_change_of_rules() {
     let (world, backend) = (host(ID), Backend::willing().await);
     let rule = |round: usize| {
@@ -938,6 +1050,13 @@ async fn after_a_restart_everything_arrives_in_order_and_at_most_one_request_twi
     push_number(&receiver(&world), "a", 10).await;
     until("the last has come", || backend.values("a").contains(&10.0)).await;
     assert_eq!(backend.values("a"), numbers(11));
+    let waited = || {
+        let metrics = world.metrics().text();
+        let line =
+            metrics.lines().find(|line| line.starts_with("prometheus_wal_watcher_samples_sent_pre_tailing_total{"));
+        line.is_some_and(|line| line.ends_with(" 10"))
+    };
+    until("what waited is counted", waited).await;
     unit.drain().await;
 }
 
@@ -1193,6 +1312,7 @@ async fn metrics_tell_the_truth() {
     for (name, value) in [
         ("samples_pending", 2.0),
         ("samples_failed_total", 0.0),
+        ("enqueue_retries_total", 0.0),
         ("shards", 1.0),
         ("shards_min", 1.0),
         ("shards_max", 9.0),
@@ -1208,9 +1328,15 @@ async fn metrics_tell_the_truth() {
         ("prometheus_remote_storage_samples_in_total", 2.0),
         ("prometheus_remote_write_wal_samples_appended_total", 2.0),
         ("prometheus_remote_write_wal_corruptions_total", 0.0),
+        ("prometheus_remote_write_wal_storage_active_series", 2.0),
+        ("prometheus_tsdb_wal_writes_failed_total", 0.0),
     ] {
         assert_eq!(own(name), Some(value), "{name}");
     }
+    assert!(own("prometheus_remote_write_data_replay_duration_seconds") > Some(0.0));
+    let consumer = |name: &str| world.metrics().get(&format!("prometheus_wal_watcher_{name}"), &[("consumer", "n")]);
+    assert_eq!(consumer("current_segment"), own("prometheus_tsdb_wal_segment_current"));
+    assert_eq!(consumer("record_decode_failures_total"), Some(0.0));
     backend.turn(200);
     backend.has("a", 1).await;
     until("nothing waits", || of("samples_pending") == Some(0.0)).await;
@@ -1350,7 +1476,7 @@ async fn a_configuration_that_cannot_be_is_refused() {
         ),
         (
             endpoint(url, "protobuf_message = \"x\"", ""),
-            "unknown type for remote write protobuf message x, supported: ",
+            "unknown type for remote write protobuf message x, supported: prometheus.WriteRequest, io.prometheus",
         ),
         (endpoint(url, "write_relabel_config {\naction = \"replace\"\n}", ""), "requires 'target_label' value"),
         (endpoint(url, "bearer_token = \"a\"\nbasic_auth {\nusername = \"u\"\n}", ""), "at most one of"),

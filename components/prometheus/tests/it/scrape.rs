@@ -355,8 +355,12 @@ async fn without_a_fallback_an_answer_needs_a_known_type() {
     )
     .await;
     exposer.set_all(200, &[("content-type", "application/json")], "a 1\n");
-    let text = "non-compliant scrape target sending Content-Type \"application/json\", and no fallback_scrape_protocol";
+    let text =
+        "received unsupported Content-Type \"application/json\" and no fallback_scrape_protocol specified for target";
     rig.tells(text).await;
+    exposer.set_all(200, &[("content-type", "application/json")], "");
+    let skip = rig.sink.count();
+    assert_eq!(rig.up(skip).await.lines(), lines(&[]));
     exposer.set_all(200, &[("content-type", "text/plain")], "a 1\n");
     rig.up(0).await;
 }
@@ -622,7 +626,7 @@ async fn labels_beyond_the_limits_fail_the_scrape() {
         (
             "label_value_length_limit = 3",
             "a{b=\"1234\"} 1\n",
-            "label_value_length_limit exceeded (metric: a, label name: b, length: 4, limit: 3)",
+            "label_value_length_limit exceeded (metric: a, label name: b, value: \"1234\", length: 4, limit: 3)",
         ),
     ] {
         let exposer = Exposer::start("a 1\n").await;
@@ -640,6 +644,7 @@ async fn names_beyond_ascii_fail_the_scrape_unless_allowed() {
     let exposer = Exposer::start("a 1\n{\"my.metric\"} 2\n").await;
     let mut rig = Rig::of(&exposer, "").await;
     assert_eq!(rig.down(0).await.lines(), lines(&[]));
+    rig.tells(r#"invalid metric name or label names: {__name__="my.metric", instance="i", job="j"}"#).await;
     rig.update(&[exposer.target()], "metric_name_validation_scheme = \"utf8\"").await;
     assert_eq!(rig.up(0).await.lines(), lines(&["a 1", "my.metric 2"]));
     let accept = exposer.server.seen().last().map(|seen| seen.header("accept").to_owned()).unwrap_or_default();
@@ -670,6 +675,35 @@ async fn more_samples_than_the_limit_store_nothing() {
     assert_eq!(rig.down(skip).await.lines(), lines(&[]));
     exposer.set("c 1\n");
     assert_eq!(rig.up(skip).await.lines(), lines(&["c 1"]));
+}
+
+#[tokio::test]
+async fn what_stands_twice_does_not_count_for_the_limit() {
+    let exposer = Exposer::start("a 1\na 2\nb 3\n").await;
+    let rig = Rig::of(&exposer, "sample_limit = 2\nextra_metrics = true").await;
+    let batch = rig.up(0).await;
+    assert_eq!((batch.lines(), batch.value("scrape_samples_scraped")), (lines(&["a 1", "b 3"]), "3"));
+    let body = "a 1\na 2\nb 3\nc 4\n";
+    exposer.set(body);
+    let batch = rig.down(0).await;
+    // All of it is read, to be counted.
+    assert_eq!(batch.value("scrape_samples_scraped"), "4");
+    assert_eq!(batch.value("scrape_body_size_bytes"), body.len().to_string());
+}
+
+#[tokio::test]
+async fn limits_are_not_negative() {
+    for limit in [
+        "sample_limit",
+        "target_limit",
+        "label_limit",
+        "label_name_length_limit",
+        "label_value_length_limit",
+        "native_histogram_bucket_limit",
+    ] {
+        let error = Rig::try_start(host(ID), &[], &format!("{limit} = -1")).await.err().unwrap();
+        assert!(error.contains("a limit must not be negative; 0 is no limit"), "{limit}: {error}");
+    }
 }
 
 #[tokio::test]
@@ -786,7 +820,8 @@ async fn a_target_may_have_its_own_interval_and_a_bad_one_harms_no_other() {
     assert!(batches.iter().all(|batch| batch.is_of("own")));
     let between = batches[1].time_ms() - batches[0].time_ms();
     assert!(between >= 380, "{between}");
-    assert_eq!(rig.metric("prometheus_target_sync_failed_total"), 6.0);
+    let failed = rig.unit.world.metrics().get("prometheus_target_sync_failed_total", &[("scrape_job", "j")]);
+    assert_eq!(failed, Some(6.0));
     assert_eq!(rig.metric("prometheus_scrape_targets_gauge"), 1.0);
     let logs = rig.unit.world.logs();
     for text in ["no address", "is not a valid hostname", "scrape interval cannot be 0", "Creating target failed"] {
@@ -868,6 +903,31 @@ async fn nothing_ends_when_the_component_does() {
     stays("all is quiet", Duration::from_millis(800), || rig.sink.count() == count).await;
     assert_eq!(exposer.server.seen().len(), asked);
     assert!(!rig.sink.any(0, Batch::has_marker));
+}
+
+#[tokio::test]
+async fn a_target_that_hangs_does_not_keep_the_component_from_ending() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&accepted);
+    let hang = tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            open.push(stream);
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let spans = "scrape_interval = \"60s\"\nscrape_timeout = \"60s\"";
+    // Of so many targets one is soon asked.
+    let targets: Vec<String> = (0..300).map(|at| target(&address, &format!("i{at}"), "")).collect();
+    let mut rig = Rig::start(&targets, spans).await;
+    until("a request is under way", || accepted.load(Ordering::SeqCst) > 0).await;
+    let started = std::time::Instant::now();
+    rig.unit.drain().await;
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert_eq!(rig.sink.count(), 0);
+    hang.abort();
 }
 
 #[tokio::test]

@@ -52,6 +52,25 @@ fn a_reader_in_the_middle_of_what_goes_counts_only_the_rest() {
 }
 
 #[test]
+fn what_was_read_ahead_of_a_segment_that_goes_is_counted_and_not_lost_in_silence_at_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    run(async {
+        let queue = Queue::open(dir.path(), small()).unwrap();
+        let reader = queue.reader("r", ReaderOptions { items_max: 5, ..eager() });
+        append(&queue, 0..20).await;
+        let run = reader.next().await.unwrap();
+        append(&queue, 20..200).await;
+        reader.settle(run, Outcome::Delivered);
+        let counted = dropped(&reader, reason::OVERFLOW).samples;
+        assert_eq!(5 + counted + reader.lag().pending.samples, 200);
+        queue.abandon();
+        let queue = Queue::open(dir.path(), small()).unwrap();
+        let rest = drain(&queue.reader("r", eager())).await;
+        assert_eq!(rest, (5 + counted..200).collect::<Vec<_>>());
+    });
+}
+
+#[test]
 fn a_queue_that_may_not_drop_refuses_until_something_is_settled() {
     let dir = tempfile::tempdir().unwrap();
     run(async {

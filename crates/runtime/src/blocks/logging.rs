@@ -5,6 +5,8 @@ use corten_component::{Component, Context, Error};
 use corten_config::{Arguments, StringEnum};
 use corten_syntax::quote;
 
+use crate::blocks::idle::LogsReceiver;
+
 /// Configures the program's own log, which goes to standard error. Without the block its defaults apply.
 ///
 /// Lines that are written before the block was evaluated are kept and filtered by its level; its format applies from the
@@ -20,6 +22,9 @@ pub struct Config {
     /// Where lines go.
     #[arg(default = "stderr")]
     destination: Destination,
+    /// Components that get each line as well. No component takes logs yet, so that this is empty.
+    #[arg(default = [])]
+    write_to: Vec<LogsReceiver>,
 }
 
 /// How much a line matters. An empty text stands for the default.
@@ -137,7 +142,13 @@ mod tests {
 
     #[test]
     fn what_is_not_written_or_empty_has_its_default() {
-        let defaults = Config { level: LevelName::Info, format: FormatName::Logfmt, destination: Destination::Stderr };
+        let defaults = Config {
+            level: LevelName::Info,
+            format: FormatName::Logfmt,
+            destination: Destination::Stderr,
+            write_to: Vec::new(),
+        };
+        assert_eq!(decoded("write_to = []"), Ok(defaults.clone()));
         assert_eq!(decoded(""), Ok(defaults));
         let empty = decoded("level = \"\"\nformat = \"\"\ndestination = null").map(|config| config.level);
         assert_eq!(empty, Ok(LevelName::Default));

@@ -2,7 +2,7 @@
 
 use corten_component::Definition;
 
-pub(crate) mod label_store;
+pub(crate) mod idle;
 pub mod logging;
 
 /// The configuration blocks that every program has, sorted by name.

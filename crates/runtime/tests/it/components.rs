@@ -82,6 +82,7 @@ impl Component for Value {
     }
 
     fn commit(_: Option<Self>, arguments: ValueArguments, cx: &Context<Self>) -> Self {
+        assert!(arguments.input != "panic in commit", "asked for it");
         note(&arguments.key, format!("commit {}", arguments.input));
         let context = cx.clone();
         let poke: Poke = Box::new(move |output| context.export(&ValueExports { output: output.to_owned() }));
@@ -96,6 +97,7 @@ impl Component for Value {
         if self.0.input == "never ends" {
             std::future::pending::<()>().await;
         }
+        assert!(self.0.input != "panic in drain", "asked for it");
         note(&self.0.key, "drain".to_owned());
     }
 }

@@ -421,6 +421,18 @@ async fn the_metrics_of_loads_tell_refused_ones_from_those_that_run() {
 
 #[tokio::test]
 async fn blocks_that_configure_nothing_say_so() {
+    let defaults = "labelstore { }\nlivedebugging {\n\tenabled = false\n}\n\
+                    tracing {\n\tsampling_fraction = 1\n\twrite_to = []\n}\n";
+    started(defaults).await;
+    assert_eq!(
+        refused("livedebugging {\n\tenabled = true\n}\n").await,
+        "test.alloy:1:1: Failed to evaluate service: decoding configuration: live debugging is not implemented"
+    );
+    assert_eq!(
+        refused("tracing {\n\tsend_traceparent = true\n}\n").await,
+        "test.alloy:1:1: Failed to evaluate node for config block: decoding configuration: send_traceparent is not \
+         implemented"
+    );
     assert_eq!(refused("labelstore {\n\tx = 1\n}\n").await, "test.alloy:2:2: unrecognized attribute name \"x\"");
     assert_eq!(
         refused("labelstore { }\nlabelstore { }\n").await,
@@ -430,6 +442,28 @@ async fn blocks_that_configure_nothing_say_so() {
         refused("labelstore \"x\" { }\n").await,
         "test.alloy:1:1: cannot find the definition of component name \"labelstore\""
     );
+}
+
+#[tokio::test]
+async fn a_component_that_panics_when_it_is_put_in_place_or_ends_is_the_only_one_that_suffers() {
+    let pipeline = started(
+        "test.value \"a\" {\n\tinput = \"1\"\n\tkey = \"commit_panics\"\n}\n\
+         test.value \"b\" {\n\tinput = test.value.a.output\n}\n\
+         test.value \"c\" {\n\tinput = test.value.b.output\n}\n\
+         test.value \"d\" {\n\tinput = \"panic in commit\"\n}\n\
+         test.value \"e\" {\n\tinput = \"panic in drain\"\n}\n",
+    )
+    .await;
+    let broken = "component evaluation failed: panicked: asked for it";
+    assert_eq!(pipeline.health("test.value.d").message, broken);
+    poke("commit_panics", "panic in commit");
+    until("b has failed", || pipeline.health("test.value.b").message == broken).await;
+    poke("commit_panics", "2");
+    until("b is evaluated again", || pipeline.health("test.value.b").state == HealthState::Healthy).await;
+    until("c has got it", || pipeline.exported("test.value.c", "output") == "\"2\"").await;
+    let host = Arc::clone(&pipeline.controller.component("test.value.e").unwrap().host);
+    pipeline.shutdown().await;
+    assert_eq!(host.health.current().message, "component shut down with error: panicked: asked for it");
 }
 
 #[tokio::test]

@@ -197,7 +197,7 @@ fn bad_targets(rng: &mut Rng) -> Vec<Bad> {
             arguments: "scrape_fallback_protocol = \"\"",
             ..sends(
                 "wrong_type",
-                &["non-compliant scrape target sending Content-Type"],
+                &["no fallback_scrape_protocol specified for target"],
                 "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\ngood_metric 1\n",
             )
         },

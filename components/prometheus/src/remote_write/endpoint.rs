@@ -1,0 +1,191 @@
+//! An endpoint that is sent to.
+
+use std::sync::Arc;
+
+use corten_component::{Context, Error};
+use corten_config::Value;
+use corten_config::encode::Item;
+use corten_net::{Client, ClientOptions, SigV4Config};
+use corten_queue::{Reader, ReaderOptions, Start};
+use http::header::{HeaderName, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Uri};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::arguments::{Endpoint, ProtobufMessage, QueueConfig};
+use super::lane::Lane;
+use super::metadata_sender::MetadataSender;
+use super::pace::Pace;
+use super::sender::{SendSettings, SendState, Sender};
+use super::shards::Rates;
+use super::{PreparedEndpoint, RemoteWrite};
+
+/// An endpoint that is sent to.
+pub(super) struct RunningEndpoint {
+    pub(super) info: Arc<EndpointInfo>,
+    pub(super) ending: watch::Sender<bool>,
+    /// Closes when the sender has ended.
+    pub(super) done: watch::Receiver<()>,
+    pub(super) handle: JoinHandle<()>,
+    /// Sends what is known of metrics, where the protocol does not say it with each series.
+    pub(super) metadata: Option<MetadataSender>,
+}
+
+/// What is known of an endpoint by those who only look.
+pub(super) struct EndpointInfo {
+    pub(super) remote_name: String,
+    pub(super) url: String,
+    pub(super) lane: Arc<Lane>,
+    pub(super) reader: Reader,
+    pub(super) state: Arc<SendState>,
+    /// How many records waited when the sender was started.
+    pub(super) waited: u64,
+    pub(super) queue_config: Mutex<QueueConfig>,
+    pub(super) rates: Mutex<Rates>,
+    pub(super) desired_shards: Mutex<f64>,
+}
+
+pub(super) async fn send_settings(
+    endpoint: &Endpoint,
+    services: &corten_component::Services,
+) -> Result<SendSettings, Error> {
+    let invalid = |error: &dyn std::fmt::Display| Error::new(error.to_string());
+    let mut headers = HeaderMap::new();
+    for (name, value) in &endpoint.headers {
+        let name = HeaderName::try_from(name.as_str()).map_err(|e| invalid(&e))?;
+        headers.insert(name, HeaderValue::try_from(value.as_str()).map_err(|e| invalid(&e))?);
+    }
+    let user_agent = HeaderValue::from_str(&services.user_agent).map_err(|e| invalid(&e))?;
+    let user_agent = headers.remove(USER_AGENT).unwrap_or(user_agent);
+    let mut options = ClientOptions {
+        user_agent,
+        dialer: Some(Arc::clone(&services.dialer)),
+        headers,
+        random_address: endpoint.round_robin_dns,
+        ..ClientOptions::default()
+    };
+    let mut uri: Uri = endpoint.url.expose().parse().map_err(|e| invalid(&e))?;
+    if let Some(sigv4) = &endpoint.sigv4 {
+        options.sign = Some(sigv4.signer(&options).await.map_err(|e| invalid(&e))?);
+        uri = SigV4Config::clean_uri(&uri);
+    } else if let Some(azuread) = &endpoint.azuread {
+        options.sign = Some(azuread.signer(&options).await.map_err(|e| invalid(&e))?);
+    } else if let Some(google_iam) = &endpoint.google_iam {
+        options.sign = Some(google_iam.signer(&options).await.map_err(|e| invalid(&e))?);
+    }
+    let client = Client::new(endpoint.client.clone(), options).await.map_err(|e| invalid(&e))?;
+    let queue = &endpoint.queue_config;
+    Ok(SendSettings {
+        client,
+        url: endpoint.url.clone(),
+        uri,
+        timeout: endpoint.remote_timeout,
+        wait_max: queue.batch_send_deadline,
+        backoff_min: queue.min_backoff,
+        backoff_max: queue.max_backoff,
+        retry_on_429: queue.retry_on_http_429,
+        age_max: (!queue.sample_age_limit.is_zero()).then_some(queue.sample_age_limit),
+        installation_id: HeaderValue::from_str(&services.installation_id).map_err(|e| invalid(&e))?,
+    })
+}
+
+pub(super) fn reader_options(protocol: ProtobufMessage, queue: &QueueConfig) -> ReaderOptions {
+    ReaderOptions {
+        items_max: match protocol {
+            ProtobufMessage::V1 => queue.max_samples_per_send,
+            // A record is a whole request, and nothing can be joined to it. One that is larger goes alone.
+            ProtobufMessage::V2 => 1,
+        },
+        wait_max: queue.batch_send_deadline,
+        age_max: (!queue.sample_age_limit.is_zero()).then_some(queue.sample_age_limit),
+        start: Start::Newest,
+        ..ReaderOptions::default()
+    }
+}
+
+impl RunningEndpoint {
+    /// Takes other settings; connections and place in the queue stay.
+    pub(super) fn change(&self, config: &Endpoint) {
+        let queue_config = &config.queue_config;
+        self.info.reader.set_options(reader_options(self.info.lane.protocol(), queue_config));
+        *self.info.queue_config.lock() = queue_config.clone();
+        if let Some(metadata) = &self.metadata {
+            metadata.change(&config.metadata_config);
+        }
+    }
+}
+
+impl EndpointInfo {
+    pub(super) fn debug_info(&self) -> Item {
+        let attr = |name: &str, value: Value| Item::Attr { name: name.to_owned(), value };
+        let lag = self.reader.lag();
+        let mut body = vec![
+            attr("name", Value::from(self.remote_name.as_str())),
+            attr("url", Value::from(self.url.as_str())),
+            attr("samples_pending", Value::from(lag.pending.samples)),
+            attr("shards", Value::from(u64::from(self.lane.partitions()))),
+        ];
+        if let Some((at, error)) = &*self.state.last_error.lock() {
+            body.push(attr("last_error", Value::from(error.as_str())));
+            body.push(attr("last_error_at", Value::from(corten_component::log::rfc3339(*at))));
+        }
+        Item::Block { name: "endpoint".to_owned(), label: None, body }
+    }
+}
+
+impl RemoteWrite {
+    /// Starts the sender of an endpoint. It begins when those have ended that send what the endpoint was to get before.
+    pub(super) fn start_endpoint(
+        &mut self,
+        endpoint: PreparedEndpoint,
+        lane: &Arc<Lane>,
+        cx: &Context<Self>,
+    ) -> RunningEndpoint {
+        let identity = endpoint.identity;
+        let (remote_name, url) = (endpoint.config.remote_name(&identity), endpoint.config.shown_url());
+        let reader = lane.queue().reader(&identity, reader_options(lane.protocol(), &endpoint.config.queue_config));
+        let state = Arc::new(SendState::default());
+        let settings = self.settings.entry(identity.clone());
+        let settings = settings.or_insert_with(|| watch::Sender::new(Arc::new(endpoint.settings))).subscribe();
+        let (ending, ending_of_sender) = watch::channel(false);
+        let (alive, done) = watch::channel(());
+        let sender = Sender {
+            reader: reader.clone(),
+            settings,
+            metrics: self.shared.send_metrics(&[&remote_name, &url]),
+            state: Arc::clone(&state),
+            logger: cx.logger().clone(),
+            ending: ending_of_sender,
+            pace: Pace::default(),
+            report: self.shared.failing.reporter(&remote_name, &url, cx),
+        };
+        let metadata = (lane.protocol() == ProtobufMessage::V1).then(|| {
+            let (known, settings) = (Arc::clone(&self.known), sender.settings.clone());
+            let (metrics, logger) = (sender.metrics.clone(), sender.logger.clone());
+            MetadataSender::start(&endpoint.config.metadata_config, known, settings, metrics, logger, &remote_name)
+        });
+        let predecessors = self.predecessors.entry(identity).or_default();
+        predecessors.retain(|predecessor| predecessor.has_changed().is_ok());
+        let predecessors = predecessors.clone();
+        let info = Arc::new(EndpointInfo {
+            remote_name,
+            url,
+            lane: Arc::clone(lane),
+            waited: reader.lag().pending.records,
+            reader,
+            state,
+            queue_config: Mutex::new(endpoint.config.queue_config),
+            rates: Mutex::default(),
+            desired_shards: Mutex::new(1.0),
+        });
+        let handle = tokio::spawn(async move {
+            for mut predecessor in predecessors {
+                while predecessor.changed().await.is_ok() {}
+            }
+            sender.run().await;
+            drop(alive);
+        });
+        RunningEndpoint { info, ending, done, handle, metadata }
+    }
+}

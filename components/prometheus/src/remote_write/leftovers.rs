@@ -1,0 +1,408 @@
+//! Queues that were written under another configuration, and senders that end.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use corten_component::{Context, Error, Field, Logger};
+use corten_queue::{Options, Queue, Reader, default_bytes_max};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::arguments::{QueueConfig, Wal};
+use super::endpoint::{EndpointInfo, reader_options};
+use super::lane::{Lane, LaneKey};
+use super::metrics::SharedMetrics;
+use super::pace::Pace;
+use super::sender::{SendState, Sender};
+use super::{PreparedEndpoint, RemoteWrite, Stage};
+
+/// A queue of another configuration, for as long as it is open. Whoever locks it and takes it out owns it: a configuration
+/// that comes back, or the task that closes it.
+pub(super) type OldQueue = Arc<tokio::sync::Mutex<Option<Queue>>>;
+
+/// The queues of other configurations that are open, by their keys.
+pub(super) type OldQueues = Arc<Mutex<HashMap<LaneKey, OldQueue>>>;
+
+/// What waits in a queue of another configuration is being sent.
+pub(super) struct RunningLeftover {
+    /// The lane whose queue it is; none where single endpoints leave a lane that stays.
+    pub(super) key: Option<LaneKey>,
+    pub(super) stop: watch::Sender<bool>,
+    pub(super) handle: JoinHandle<()>,
+}
+
+/// A sender that ends once it has sent what waits for it.
+pub(super) struct Departing {
+    pub(super) identity: String,
+    pub(super) reader: Reader,
+    pub(super) ending: watch::Sender<bool>,
+    pub(super) handle: JoinHandle<()>,
+    /// Whether the endpoint is still in the configuration. What waits for one that is not is sent only for a while.
+    pub(super) stays: bool,
+    pub(super) info: Option<Arc<EndpointInfo>>,
+}
+
+/// A queue that was written under another configuration, before the program was started.
+pub(super) struct Leftover {
+    pub(super) key: LaneKey,
+    pub(super) dir: PathBuf,
+    pub(super) queue: Queue,
+}
+
+/// How long what waits is still sent when the program ends or an endpoint goes, as long as the peer takes it.
+pub(super) const FLUSH_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// What a sample takes in a record, about, in bytes.
+pub(super) const SAMPLE_BYTES: usize = 32;
+
+pub(super) fn queue_options(wal: &Wal, queue: &QueueConfig, bytes_max: Option<u64>, dir: &Path) -> Options {
+    Options {
+        memory_bytes_max: queue.capacity as usize * usize::from(queue.max_shards) * SAMPLE_BYTES,
+        bytes_max: bytes_max.unwrap_or_else(|| default_bytes_max(dir)),
+        age_max: wal.max_keepalive_time,
+        keep_settled_min: wal.min_keepalive_time,
+        truncate_every: wal.truncate_frequency,
+        ..Options::default()
+    }
+}
+
+/// Opens the queues of earlier configurations. One that cannot be opened is reported and left alone.
+pub(super) async fn open_leftovers(
+    root: &Path,
+    keys: &[LaneKey],
+    wal: &Wal,
+    bytes_max: Option<u64>,
+    took: &mut Duration,
+    cx: &Context<RemoteWrite>,
+) -> Vec<Leftover> {
+    let found: Vec<LaneKey> = std::fs::read_dir(root)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| LaneKey::of_folder(entry.ok()?.file_name().to_str()?))
+        .filter(|key| !keys.contains(key))
+        .collect();
+    let mut leftovers = Vec::new();
+    for key in found {
+        let dir = root.join(key.folder());
+        let options = Options {
+            bytes_max: bytes_max.unwrap_or(Options::BYTES_MAX_DEFAULT),
+            age_max: wal.max_keepalive_time,
+            keep_settled_min: wal.min_keepalive_time,
+            truncate_every: wal.truncate_frequency,
+            ..Options::default()
+        };
+        match open_queue(dir.clone(), options, took).await {
+            Ok(queue) => leftovers.push(Leftover { key, dir, queue }),
+            Err(error) => cx.logger().error(
+                "failed to open the queue of an earlier configuration",
+                &[("err", Field::from(error.to_string()))],
+            ),
+        }
+    }
+    leftovers
+}
+
+impl RemoteWrite {
+    /// The queue with this key, if it is open because another configuration used it.
+    pub(super) fn old_queue(&self, key: LaneKey) -> Option<OldQueue> {
+        self.old_queues.lock().get(&key).cloned()
+    }
+
+    /// A configuration comes back: what is being sent from its queue is left to its new senders.
+    pub(super) fn take_back(&mut self, key: LaneKey) {
+        self.old_queues.lock().remove(&key);
+        for leftover in self.leftovers.iter().filter(|leftover| leftover.key == Some(key)) {
+            leftover.stop.send_replace(true);
+        }
+    }
+
+    /// Sends what waits in a queue of an earlier configuration to those endpoints that are still there, and removes the
+    /// queue once nothing waits in it.
+    pub(super) fn send_leftover(&mut self, leftover: Leftover, endpoints: &[PreparedEndpoint], cx: &Context<Self>) {
+        let Leftover { key, dir, queue } = leftover;
+        let mut departing = Vec::new();
+        let mut all_have_owners = true;
+        for name in queue.reader_names() {
+            match self.departing(key, &queue, &name, endpoints, cx) {
+                Some(sender) => departing.push(sender),
+                None => {
+                    all_have_owners = false;
+                    warn_of_gone(&dir, &name, cx);
+                }
+            }
+        }
+        self.see_off(Leftover { key, dir, queue }, all_have_owners, departing, None, cx.logger().clone());
+    }
+
+    /// Sends what waits in the queue of a lane for endpoints that left it before the program was started, or before the
+    /// lane came back: nobody else has a cursor of theirs in hand. What waits for an endpoint that is gone from the
+    /// configuration is kept until it is too old.
+    pub(super) fn send_orphans(
+        &mut self,
+        key: LaneKey,
+        lane: &Arc<Lane>,
+        endpoints: &[PreparedEndpoint],
+        age_max: Duration,
+        cx: &Context<Self>,
+    ) {
+        let mut senders = Vec::new();
+        for name in lane.queue().reader_names() {
+            if endpoints.iter().any(|endpoint| endpoint.lane == key && endpoint.identity == name) {
+                continue;
+            }
+            if lane.queue().lag(&name).is_none_or(|lag| lag.pending.records == 0) {
+                lane.queue().remove_reader(&name);
+                continue;
+            }
+            match self.departing(key, lane.queue(), &name, endpoints, cx) {
+                Some(departing) => {
+                    let last = departing.reader.lag().pending.records;
+                    senders.push((departing, Some(last)));
+                }
+                None => {
+                    warn_of_gone(&queue_dir(key, cx), &name, cx);
+                    self.forget_later(lane, name, age_max);
+                }
+            }
+        }
+        if !senders.is_empty() {
+            self.leave_lane(lane, senders, cx);
+        }
+    }
+
+    /// A sender of what waits under a name in a queue that others write, or nobody; none if the endpoint is not in the
+    /// configuration.
+    fn departing(
+        &mut self,
+        key: LaneKey,
+        queue: &Queue,
+        name: &str,
+        endpoints: &[PreparedEndpoint],
+        cx: &Context<Self>,
+    ) -> Option<Departing> {
+        let endpoint = endpoints.iter().find(|endpoint| endpoint.identity == name)?;
+        let settings = self.settings.get(name)?.subscribe();
+        let (remote_name, url) = (endpoint.config.remote_name(name), endpoint.config.shown_url());
+        let reader = queue.reader(name, reader_options(key.protocol, &endpoint.config.queue_config));
+        reader.flush();
+        let (ending, ending_of_sender) = watch::channel(false);
+        let (alive, done) = watch::channel(());
+        let sender = Sender {
+            reader: reader.clone(),
+            settings,
+            metrics: self.shared.send_metrics(&[&remote_name, &url]),
+            state: Arc::new(SendState::default()),
+            logger: cx.logger().clone(),
+            ending: ending_of_sender,
+            pace: Pace::default(),
+            report: self.shared.failing.reporter(&remote_name, &url, cx),
+        };
+        let predecessors = self.predecessors.entry(name.to_owned()).or_default();
+        let before = predecessors.clone();
+        predecessors.push(done);
+        let handle = tokio::spawn(async move {
+            for mut predecessor in before {
+                while predecessor.changed().await.is_ok() {}
+            }
+            sender.run().await;
+            drop(alive);
+        });
+        Some(Departing { identity: name.to_owned(), reader, ending, handle, stays: true, info: None })
+    }
+
+    /// Forgets the cursor of an endpoint that is gone, once all is too old that may wait for it now: a cursor keeps also
+    /// from being deleted what the lane takes from now on.
+    fn forget_later(&mut self, lane: &Arc<Lane>, name: String, age_max: Duration) {
+        let (stop, mut stopped) = watch::channel(false);
+        let (lane, shared) = (Arc::clone(lane), Arc::clone(&self.shared));
+        let handle = tokio::spawn(async move {
+            if tokio::time::timeout(age_max, stopped.wait_for(|stop| *stop)).await.is_err() {
+                shared.forget_cursor(&lane, &name);
+            }
+        });
+        self.leftovers.push(RunningLeftover { key: None, stop, handle });
+    }
+
+    /// Ends senders whose lane is used no more, or not by them: what waits for them is sent, and for endpoints that are gone
+    /// from the configuration at least for a while.
+    pub(super) fn retire(
+        &mut self,
+        key: LaneKey,
+        lane: Arc<Lane>,
+        is_unused: bool,
+        departing: Vec<Departing>,
+        stage: Weak<Stage>,
+        cx: &Context<Self>,
+    ) {
+        if is_unused {
+            let queue = lane.queue().clone();
+            let dir = queue_dir(key, cx);
+            self.see_off(Leftover { key, dir, queue }, true, departing, Some((lane, stage)), cx.logger().clone());
+            return;
+        }
+        self.leave_lane(&lane, departing.into_iter().map(|departing| (departing, None)).collect(), cx);
+    }
+
+    /// Ends senders whose lane goes on without them. With each may stand how many records are still for it; without, it is
+    /// all that waits once this begins.
+    fn leave_lane(&mut self, lane: &Arc<Lane>, senders: Vec<(Departing, Option<u64>)>, cx: &Context<Self>) {
+        let (stop, stopped) = watch::channel(false);
+        let (lane, shared, logger) = (Arc::clone(lane), Arc::clone(&self.shared), cx.logger().clone());
+        let handle = tokio::spawn(async move {
+            let senders = senders.into_iter().map(|(departing, last)| {
+                let (lane, stopped) = (Arc::clone(&lane), stopped.clone());
+                let (shared, logger) = (Arc::clone(&shared), logger.clone());
+                async move {
+                    let reader = departing.reader.clone();
+                    let identity = departing.identity.clone();
+                    // The lane goes on, and what it takes from now on is not for this sender.
+                    let last = last.unwrap_or_else(|| settled(&reader) + reader.lag().pending.records);
+                    reader.flush();
+                    departing.depart(stopped.clone(), Some(last), &logger, &shared).await;
+                    let waits_for_the_next_start = *stopped.borrow() && reader.lag().pending.records > 0;
+                    if !waits_for_the_next_start {
+                        shared.forget_cursor(&lane, &identity);
+                    }
+                }
+            });
+            let mut set: JoinSet<()> = senders.collect();
+            while set.join_next().await.is_some() {}
+        });
+        self.leftovers.push(RunningLeftover { key: None, stop, handle });
+    }
+
+    /// Watches over the senders of a queue that is written no more, and removes it once nothing waits in it.
+    pub(super) fn see_off(
+        &mut self,
+        leftover: Leftover,
+        all_have_owners: bool,
+        departing: Vec<Departing>,
+        lane: Option<(Arc<Lane>, Weak<Stage>)>,
+        logger: Logger,
+    ) {
+        let Leftover { key, dir, queue } = leftover;
+        let slot: OldQueue = Arc::new(tokio::sync::Mutex::new(Some(queue)));
+        self.old_queues.lock().insert(key, Arc::clone(&slot));
+        let (stop, mut stopped) = watch::channel(false);
+        let shared = Arc::clone(&self.shared);
+        let old_queues = Arc::clone(&self.old_queues);
+        let handle = tokio::spawn(async move {
+            if let Some((lane, stage)) = lane {
+                // Batches in flight finish where they entered.
+                let end = tokio::time::Instant::now() + FLUSH_WAIT_MAX;
+                while stage.strong_count() > 0 && tokio::time::Instant::now() < end && !*stopped.borrow() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                lane.close().await;
+            }
+            let mut nothing_waits = all_have_owners;
+            let mut senders = JoinSet::new();
+            for departing in departing {
+                departing.reader.flush();
+                let (stopped, shared, logger) = (stopped.clone(), Arc::clone(&shared), logger.clone());
+                senders.spawn(async move {
+                    let (reader, stays) = (departing.reader.clone(), departing.stays);
+                    departing.depart(stopped, None, &logger, &shared).await;
+                    !stays || reader.lag().pending.records == 0
+                });
+            }
+            while let Some(sent) = senders.join_next().await {
+                nothing_waits &= sent.unwrap_or(false);
+            }
+            if !nothing_waits {
+                // The queue stays open until the program ends, so that its age is watched.
+                let _ = stopped.wait_for(|stop| *stop).await;
+            }
+            // Where it was taken out, its configuration is back.
+            let mut guard = slot.lock().await;
+            let Some(queue) = guard.take() else { return };
+            queue.close().await;
+            if nothing_waits {
+                let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
+            }
+            let mut old_queues = old_queues.lock();
+            if old_queues.get(&key).is_some_and(|have| Arc::ptr_eq(have, &slot)) {
+                old_queues.remove(&key);
+            }
+        });
+        self.leftovers.push(RunningLeftover { key: Some(key), stop, handle });
+    }
+}
+
+/// Where the queue with this key lies.
+fn queue_dir(key: LaneKey, cx: &Context<RemoteWrite>) -> PathBuf {
+    cx.data_dir().join("queue").join(key.folder())
+}
+
+fn warn_of_gone(dir: &Path, name: &str, cx: &Context<RemoteWrite>) {
+    let fields = [("queue", Field::from(dir.display().to_string())), ("endpoint", Field::from(name))];
+    cx.logger().warn("an endpoint is gone; what waits for it is kept until it is too old", &fields);
+}
+
+/// How many records a reader has settled since its handle was made.
+pub(super) fn settled(reader: &Reader) -> u64 {
+    let stats = reader.stats();
+    stats.delivered.records + stats.dropped.iter().map(|(_, totals)| totals.records).sum::<u64>()
+}
+
+impl Departing {
+    /// Waits until the sender has sent what waits for it, up to `last` records; until it has had its time, if the endpoint is
+    /// gone; or until all stops.
+    pub(super) async fn depart(
+        mut self,
+        mut stopped: watch::Receiver<bool>,
+        last: Option<u64>,
+        logger: &Logger,
+        shared: &SharedMetrics,
+    ) {
+        let reader = self.reader.clone();
+        let is_through = async {
+            match last {
+                Some(last) => {
+                    while settled(&reader) < last {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let has_had_its_time = async {
+            match self.stays {
+                true => std::future::pending().await,
+                false => tokio::time::sleep(FLUSH_WAIT_MAX).await,
+            }
+        };
+        tokio::select! {
+            _ = &mut self.handle => {}
+            // What comes from now on is not for this sender.
+            () = is_through => self.handle.abort(),
+            () = has_had_its_time => {}
+            _ = stopped.wait_for(|stop| *stop) => {}
+        }
+        self.ending.send_replace(true);
+        if !self.handle.is_finished() && tokio::time::timeout(FLUSH_WAIT_MAX, &mut self.handle).await.is_err() {
+            self.handle.abort();
+        }
+        let left = self.reader.lag().pending;
+        if !self.stays && !*stopped.borrow() && left.records > 0 && last.is_none() {
+            let fields = [("endpoint", Field::from(&self.identity)), ("count", Field::from(left.items()))];
+            logger.warn("an endpoint is gone; what it did not take in time is dropped", &fields);
+        }
+        if let Some(info) = &self.info {
+            shared.forget(info);
+        }
+    }
+}
+
+/// Opens a queue, and adds to `took` how long that takes.
+pub(super) async fn open_queue(dir: PathBuf, options: Options, took: &mut Duration) -> Result<Queue, Error> {
+    let shown = dir.display().to_string();
+    let started = Instant::now();
+    let opened = tokio::task::spawn_blocking(move || Queue::open(&dir, options)).await;
+    *took += started.elapsed();
+    let opened = opened.map_err(|error| Error::new(format!("opening the queue {shown}: {error}")))?;
+    opened.map_err(|error| Error::new(format!("opening the queue {shown}: {error}")))
+}
