@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use corten_config::arguments::Record;
-use corten_config::decode::Secret;
+use corten_config::decode::{DecodeContext, Secret, check, decode};
+use corten_config::schema::Stability;
+use corten_config::value::OptionalSecret;
 use corten_config::{Arguments, CheckErrors, Exports, StringEnum, Value};
 
 use crate::capsules::{LogsReceiver, MetricsReceiver};
@@ -96,6 +98,15 @@ impl Config {
             &["timeout", "interval"],
             "timeout must not be greater than interval",
         );
+        errors.into_result()
+    }
+
+    /// What the reference refuses only when it builds the component, and what depends on the level of stability that the
+    /// user allows. The static check runs it as well.
+    fn check_build(&self, minimum: Stability) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        let holds = self.max_cache_size <= 1_000_000 || minimum == Stability::Experimental;
+        errors.require(holds, &["max_cache_size"], "a cache of more than 1000000 is an experimental feature");
         errors.into_result()
     }
 }
@@ -227,9 +238,30 @@ pub(crate) struct Offer {
     receiver: MetricsReceiver,
     /// How many rules are applied.
     rules: u64,
+    /// What was read last.
+    // Of an export that may be secret: the argument that says whether it is.
+    #[export(secret_if = "is_secret")]
+    content: OptionalSecret,
 }
 
 const MINIMAL: &str = "forward_to = [sink]\nurl = \"http://a\"\ninterval = \"1m\"";
+
+#[test]
+fn rules_of_building_are_told_from_the_others_and_know_the_level_of_stability() {
+    let sink = MetricsReceiver::new("sink");
+    let scope = scope([("sink", sink.to_value_for_tests())]);
+    let block = crate::support::block(&format!("{MINIMAL}\nmax_cache_size = 2000000"));
+    let cx = |minimum| DecodeContext { scope: &scope, minimum };
+    assert!(decode::<Config>(&block, &cx(Stability::Experimental)).is_ok());
+    let stable = cx(Stability::GenerallyAvailable);
+    for errors in [
+        decode::<Config>(&block, &stable).map(|_| ()).unwrap_err(),
+        check(Config::SCHEMA, &block, &stable).unwrap_err(),
+    ] {
+        assert!(errors.problems()[0].building && !errors.problems()[0].positioned);
+        assert_eq!(texts(errors), ["5:1: a cache of more than 1000000 is an experimental feature"]);
+    }
+}
 
 #[test]
 fn what_is_not_written_has_its_default() {
@@ -370,7 +402,7 @@ fn a_signal_of_another_kind_does_not_fit() {
 
 #[test]
 fn exports_are_an_object_to_the_language() {
-    let offer = Offer { receiver: MetricsReceiver::new("x"), rules: 2 };
+    let offer = Offer { receiver: MetricsReceiver::new("x"), rules: 2, content: OptionalSecret::default() };
     let value = offer.to_value();
     assert_eq!(value.field("rules"), Some(Value::uint(2)));
     assert_eq!(

@@ -1,5 +1,6 @@
 //! Whole pipelines, from a target to a real Prometheus or VictoriaMetrics, and back by the peer's own API.
 
+mod conformance;
 mod delivery;
 mod discovery;
 mod exemplars;

@@ -6,19 +6,24 @@ use super::exemplars::{self, open_metrics};
 use super::histograms::{every_kind, every_series, now};
 use super::net::Target;
 use super::peer::{Peer, prometheus, prometheus_agent, vmagent};
+use super::values::pipeline_to;
 use super::{QUEUE, until};
-use crate::support::Corten;
+use crate::support::{Corten, Folder};
 
 const ALL: &str = r#"{__name__=~"e2e_.+"}"#;
 
-/// A program that receives, adds a label, drops series, and sends on. Where it receives.
+/// Lets a program have what is experimental.
+const EXPERIMENTAL: &str = "--stability.level=experimental";
+
+/// A program that receives either version, adds a label, drops series, and sends on. Where it receives.
 fn receiver(peer: &Peer) -> (Corten, String) {
-    let corten = Corten::start(&format!(
+    let config = format!(
         "prometheus.receive_http \"a\" {{
 	http {{
 		listen_address = \"127.0.0.1\"
 		listen_port    = 0
 	}}
+	accepted_remote_write_protobuf_messages = [\"prometheus.WriteRequest\", \"io.prometheus.write.v2.Request\"]
 	forward_to = [prometheus.relabel.r.receiver]
 }}
 prometheus.relabel \"r\" {{
@@ -44,7 +49,8 @@ prometheus.remote_write \"b\" {{
 }}
 ",
         peer.write_url()
-    ));
+    );
+    let corten = Corten::start_in(Folder::new(&config), &[EXPERIMENTAL]);
     let line = corten.line("listening for remote write requests");
     let address = line.split("addr=").nth(1).and_then(|rest| rest.split(' ').next()).expect("an address");
     let address: SocketAddr = address.trim_matches('"').parse().expect("an address");
@@ -103,6 +109,45 @@ fn what_a_prometheus_agent_sends_arrives_with_values_staleness_exemplars_and_his
     });
     drop(agent);
     corten.end();
+}
+
+#[test]
+fn version_2_brings_one_program_what_another_scraped() {
+    let Some(peer) = prometheus() else { return };
+    let (last, url) = receiver(&peer);
+    let (target, time) = (Target::start(""), now() - 9_876);
+    target.answer(every_kind(time));
+    let native = "\tscrape_protocols = [\"PrometheusProto\"]\n\tscrape_native_histograms = true";
+    let version =
+        "endpoint {\n\t\tprotobuf_message = \"io.prometheus.write.v2.Request\"\n\t\tsend_native_histograms = true";
+    let config = pipeline_to(&target, native, &[&url]).replace("endpoint {", version);
+    let first = Corten::start_in(Folder::new(&config), &[EXPERIMENTAL]);
+    let more = ",through=\"corten/i\"";
+    peer.expect(ALL, &every_series("i", more));
+    let at = time as f64 / 1000.0;
+    peer.expect_exemplars(
+        ALL,
+        &[
+            format!(r#"e2e_total{{instance="i",job="j"{more}}} {{trace="of counter"}} 0.5 @{at}"#),
+            format!(r#"e2e_whole{{a="1",instance="i",job="j"{more}}} {{trace="of histogram"}} 1.5 @{at}"#),
+        ],
+    );
+    assert_eq!(peer.samples("e2e_timed").map(|found| found.iter().map(|(time, _)| *time).collect()), Ok(vec![at]));
+    // All end but what has times of its own.
+    target.show("e2e_tick @\n");
+    let ticks = target.scrapes();
+    let timed = every_series("i", more).pop().expect("some");
+    peer.expect(r#"{__name__=~"e2e_.+",__name__!="e2e_tick"}"#, &[timed]);
+    let until_tick = target.scraped_more(5) - 1;
+    until("each tick arrives once", || {
+        let found = peer.values("e2e_tick")?;
+        let begin = found.first().map_or(0, |first| *first as u64);
+        let wanted: Vec<f64> = (begin..begin + found.len() as u64).map(|tick| tick as f64).collect();
+        assert!(found == wanted && (found.is_empty() || begin <= ticks + 1), "{found:?} from {ticks}");
+        if begin + found.len() as u64 > until_tick { Ok(()) } else { Err(format!("{found:?} of {until_tick}")) }
+    });
+    first.end();
+    last.end();
 }
 
 #[test]

@@ -9,9 +9,16 @@ use crate::support::Corten;
 
 /// A configuration that scrapes one target ten times a second into peers.
 pub(super) fn pipeline(target: &Target, arguments: &str, peers: &[&Peer]) -> String {
-    let endpoints: String = peers
+    let urls: Vec<String> = peers.iter().map(|peer| peer.write_url()).collect();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    pipeline_to(target, arguments, &urls)
+}
+
+/// As [`pipeline`], with the addresses that are sent to.
+pub(super) fn pipeline_to(target: &Target, arguments: &str, urls: &[&str]) -> String {
+    let endpoints: String = urls
         .iter()
-        .map(|peer| format!("\tendpoint {{\n\t\turl = {:?}\n\t\tqueue_config {{ {QUEUE} }}\n\t}}\n", peer.write_url()))
+        .map(|url| format!("\tendpoint {{\n\t\turl = {url:?}\n\t\tqueue_config {{ {QUEUE} }}\n\t}}\n"))
         .collect();
     format!(
         "prometheus.scrape \"a\" {{
