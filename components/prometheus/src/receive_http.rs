@@ -61,20 +61,21 @@ impl Config {
         errors.into_result()
     }
 
-    /// What is asked for that is experimental, in the reference's words.
-    fn experimental(&self) -> Option<String> {
-        let what = if self.append_metadata {
-            "append_metadata is".to_owned()
-        } else if self.enable_type_and_unit_labels {
-            "enable_type_and_unit_labels is".to_owned()
-        } else if self.accepted().contains(&Message::V2) {
-            format!("using {:?} in supported_protocol_versions is", Message::V2.name())
-        } else {
-            return None;
-        };
-        Some(format!(
-            "{what} an experimental feature, and must be enabled by setting the stability.level flag to experimental"
-        ))
+    fn check_build(&self, minimum: Stability) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        let versions = format!("using {:?} in supported_protocol_versions", Message::V2.name());
+        for (wanted, argument, what) in [
+            (self.append_metadata, "append_metadata", "append_metadata"),
+            (self.enable_type_and_unit_labels, "enable_type_and_unit_labels", "enable_type_and_unit_labels"),
+            (self.accepted().contains(&Message::V2), "accepted_remote_write_protobuf_messages", &versions),
+        ] {
+            let text = format!(
+                "{what} is an experimental feature, and must be enabled by setting the stability.level flag to \
+                 experimental"
+            );
+            errors.require(!wanted || minimum == Stability::Experimental, &[argument], &text);
+        }
+        errors.into_result()
     }
 
     fn accepted(&self) -> Vec<Message> {
@@ -101,12 +102,7 @@ impl Component for ReceiveHttp {
     type Exports = ();
     type Prepared = Prepared;
 
-    async fn prepare(config: Config, cx: &Context<Self>, current: Option<&Self>) -> Result<(Prepared, ()), Error> {
-        if cx.services().stability != Stability::Experimental
-            && let Some(refusal) = config.experimental()
-        {
-            return Err(Error::new(refusal));
-        }
+    async fn prepare(config: Config, _: &Context<Self>, current: Option<&Self>) -> Result<(Prepared, ()), Error> {
         let http = config.http.clone().unwrap_or_default();
         let before = current.map(|current| current.shared.settings());
         let tls = match (&before, &http.tls) {

@@ -167,6 +167,22 @@ fn refuse_name_validation(text: &str) -> String {
 }
 
 impl Config {
+    fn check_build(&self, minimum: Stability) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        for (wanted, name) in [
+            (self.honor_metadata, "honor_metadata"),
+            (self.enable_type_and_unit_labels, "enable_type_and_unit_labels"),
+            (self.start_timestamp_zero_ingestion, "start_timestamp_zero_ingestion"),
+        ] {
+            let text = format!(
+                "{name} is an experimental feature, and must be enabled by setting the stability.level flag to \
+                 experimental"
+            );
+            errors.require(!wanted || minimum == Stability::Experimental, &[name], &text);
+        }
+        errors.into_result()
+    }
+
     fn check(&self) -> Result<(), CheckErrors> {
         let mut errors = CheckErrors::new();
         let span = |duration: Duration| corten_config::duration::format(duration.as_nanos() as i64);
@@ -307,18 +323,6 @@ impl Component for Scrape {
 
     async fn prepare(config: Config, cx: &Context<Self>, current: Option<&Self>) -> Result<(Plan, ()), Error> {
         let services = cx.services();
-        for (wanted, name) in [
-            (config.honor_metadata, "honor_metadata"),
-            (config.enable_type_and_unit_labels, "enable_type_and_unit_labels"),
-            (config.start_timestamp_zero_ingestion, "start_timestamp_zero_ingestion"),
-        ] {
-            if wanted && services.stability != Stability::Experimental {
-                return Err(Error::new(format!(
-                    "{name} is an experimental feature, and must be enabled by setting the stability.level flag to \
-                     experimental"
-                )));
-            }
-        }
         let user_agent = HeaderValue::from_str(&services.user_agent).map_err(|error| Error::new(error.to_string()))?;
         let options = ClientOptions {
             user_agent,

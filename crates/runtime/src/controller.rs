@@ -246,7 +246,7 @@ impl ControllerMetrics {
             ),
             slow: registry.counters(
                 "alloy_component_evaluation_slow_seconds",
-                "Number of seconds spent evaluating components that take longer than 1 minute to evaluate",
+                "Number of seconds spent evaluating components that take longer than 1m0s to evaluate",
                 &["component_id"],
             ),
             connections: registry.gauges(

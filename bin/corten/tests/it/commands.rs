@@ -234,7 +234,7 @@ fn the_schema_lists_blocks_functions_and_constants() {
     assert_eq!(logging["stability"], "generally-available");
     let names: Vec<&str> =
         logging["arguments"].as_array().expect("a list").iter().map(|a| a["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["level", "format", "destination"]);
+    assert_eq!(names, ["level", "format", "destination", "write_to"]);
     let blocks = schema["config_blocks"]["http"]["blocks"].as_array().expect("a list");
     assert!(blocks.iter().any(|block| block["path"] == "auth > filter"), "{blocks:?}");
     assert!(schema["stdlib"].get("string.join").is_some());
