@@ -484,12 +484,13 @@ impl<'a> Reader<'a, '_> {
     fn series(&mut self, series: Fields<'a>) -> Result<(), DecodeError> {
         self.refs.clear();
         let mut metadata = None;
-        let mut points = 0;
+        let (mut points, mut has_exemplars) = (0, false);
         let mut fields = series;
         while let Some(field) = fields.next()? {
             match field.number {
                 1 => push_refs(&field, &mut self.refs)?,
                 2 | 3 => points += 1,
+                4 => has_exemplars = true,
                 5 => metadata = Some(read_metadata(&field)?),
                 _ => {}
             }
@@ -516,7 +517,8 @@ impl<'a> Reader<'a, '_> {
             self.decoded.invalid += points;
             return Ok(());
         }
-        if points == 0 {
+        // The protocol wants points of every series. Prometheus sends exemplars as series of their own all the same.
+        if points == 0 && !has_exemplars {
             self.error(|labels| {
                 format!("TimeSeries must contain at least one sample or histogram for series {}", labels.show())
             });
@@ -1021,6 +1023,22 @@ mod tests {
             r#"parsing exemplar for series {__name__="up"}: labelRefs 1 (name) = 9 (value) outside of symbols table (size 4)"#,
         ];
         assert_eq!(decoded.errors, want);
+    }
+
+    #[test]
+    fn a_series_may_bring_nothing_but_exemplars() {
+        let symbols: &[&[u8]] = &[b"", b"__name__", b"up", b"trace_id", b"7"];
+        let series = |out: &mut Vec<u8>| {
+            put_bytes(out, 1, &[1, 2]);
+            put_message(out, 4, |out| {
+                put_bytes(out, 1, &[3, 4]);
+                put_int64(out, 3, 5);
+            });
+        };
+        let decoded = decode_request(&raw(symbols, &[&series]), &DecodeOptions::default()).unwrap();
+        assert_eq!((decoded.samples, decoded.exemplars, decoded.errors_total), (0, 1, 0), "{:?}", decoded.errors);
+        let part = &decoded.parts[0];
+        assert_eq!(part.block.labels(part.exemplars[0].index).to_string(), r#"{__name__="up"}"#);
     }
 
     #[test]
