@@ -35,6 +35,8 @@ const COPIED_BYTES_MAX: usize = BUFFER_BYTES / 4;
 const FIELDS_MAX: usize = 128;
 /// The most bytes of chunk extensions and trailers in a body: nobody reads them.
 const EXTRA_BYTES_MAX: usize = 16 << 10;
+/// The most interim responses before a response, as in Go's client.
+const INTERIM_MAX: u32 = 5;
 /// How many pieces are written by one call.
 const PIECES_MAX: usize = 64;
 /// How often it is looked whether unused connections are to be closed.
@@ -269,7 +271,7 @@ async fn converse(connection: &mut Connection, request: &Request<Body>) -> Resul
     let head = request_head(request, connection.absolute_form);
     let mut pieces: Vec<&[u8]> = vec![&head];
     pieces.extend(request.body().chunks().map(|chunk| &chunk[..]));
-    let mut reader = HeadReader { came: None, searched: 0, to_head: *request.method() == Method::HEAD };
+    let mut reader = HeadReader { came: None, searched: 0, interim: 0, to_head: *request.method() == Method::HEAD };
     let io = &mut connection.io;
     let sent = poll_fn(|cx| match poll_send(io, &mut pieces, cx) {
         Poll::Ready(Ok(())) => Poll::Ready(Ok(None)),
@@ -380,6 +382,8 @@ struct HeadReader {
     came: Option<Buffer>,
     /// How much of what came holds no end of a head.
     searched: usize,
+    /// How many interim responses were passed over.
+    interim: u32,
     /// Whether the request was one whose response never has a body.
     to_head: bool,
 }
@@ -430,6 +434,10 @@ impl HeadReader {
             }
             if head.status == StatusCode::SWITCHING_PROTOCOLS {
                 return Err(malformed("it switches to another protocol"));
+            }
+            self.interim += 1;
+            if self.interim > INTERIM_MAX {
+                return Err(malformed("too many 1xx informational responses"));
             }
         }
         Ok(None)
@@ -620,9 +628,11 @@ impl Chunked {
                 (None, b';' | b' ' | b'\t' | b'\r') if digits > 0 => ChunkState::Extension { size },
                 _ => return Err(malformed("bad size of a chunk")),
             },
+            // Not counted: every chunk has it, and there may be any number of those.
+            ChunkState::Extension { size } if byte == b'\n' => begin(size),
             ChunkState::Extension { size } => {
                 self.count_extra()?;
-                if byte == b'\n' { begin(size) } else { ChunkState::Extension { size } }
+                ChunkState::Extension { size }
             }
             ChunkState::DataEnd { has_return: false } if byte == b'\r' => ChunkState::DataEnd { has_return: true },
             ChunkState::DataEnd { .. } if byte == b'\n' => ChunkState::default(),
@@ -774,6 +784,8 @@ mod tests {
         for bad in ["\r\n", "g\r\n", "-1\r\n", "3\r\nabcd\r\n", "11111111111111111\r\n", ";x\r\n", "3\r\nabc\r\r\n"] {
             assert!(decode_chunked(bad.as_bytes(), &[4]).is_err(), "{bad:?}");
         }
+        let many = format!("{}0\r\n\r\n", "1\r\nx\r\n".repeat(2 * EXTRA_BYTES_MAX));
+        assert_eq!(decode_chunked(many.as_bytes(), &[999]).unwrap().0.len(), 2 * EXTRA_BYTES_MAX);
         let endless = format!("1;{}", "x".repeat(EXTRA_BYTES_MAX + 1));
         assert_eq!(decode_chunked(endless.as_bytes(), &[999]).unwrap_err().kind(), ErrorKind::TooLarge);
     }
@@ -918,6 +930,18 @@ mod tests {
                 assert!(lock(&pool.idle).is_empty());
             });
         }
+    }
+
+    #[test]
+    fn interim_responses_without_end_are_refused() {
+        run(async {
+            let (pool, mut servers) = pool(1);
+            let client = tokio::spawn(async move { pool.exchange(&get("http://h/"), 0).await });
+            read_request(&mut servers[0]).await;
+            servers[0].write_all(&b"HTTP/1.1 100 Continue\r\n\r\n".repeat(6)).await.unwrap();
+            let error = client.await.unwrap().unwrap_err();
+            assert_eq!(error.to_string(), "malformed HTTP response: too many 1xx informational responses");
+        });
     }
 
     #[test]
