@@ -44,6 +44,13 @@ impl<'a> Fields<'a> {
         Fields { rest: message }
     }
 
+    /// The next field, if there is one, and the bytes that it is written in.
+    pub(crate) fn next_raw(&mut self) -> Result<Option<(Field<'a>, &'a [u8])>, ProtoError> {
+        let before = self.rest;
+        let field = self.next()?;
+        Ok(field.map(|field| (field, &before[..before.len() - self.rest.len()])))
+    }
+
     /// The next field, if there is one.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<Field<'a>>, ProtoError> {

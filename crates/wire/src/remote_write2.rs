@@ -1,7 +1,7 @@
 //! Prometheus remote write 2: `io.prometheus.write.v2.Request` of the remote write specification 2.0.
 //!
-//! A request holds each string once, and series refer to strings by number. So requests cannot be joined: each is written
-//! whole.
+//! A request holds each string once, and series refer to strings by number. So requests are not joined by putting one behind
+//! the other: see [`RequestEncoder::push_request`].
 
 use corten_signal::labels::{METRIC_NAME, put_varint, varint_len};
 use corten_signal::metrics::{Exemplar, Histogram, Metadata, MetricType};
@@ -120,6 +120,30 @@ impl RequestEncoder {
         out.append(&mut self.series);
         self.symbols.clear();
         self.last.clear();
+    }
+
+    /// Adds the series of another request, in their order. What its series hold is copied as it is; only its strings are
+    /// numbered anew.
+    ///
+    /// # Errors
+    ///
+    /// Where it is no request. A part of it was added then.
+    pub fn push_request(&mut self, request: &[u8]) -> Result<(), NotARequest> {
+        let mut ids = Vec::new();
+        let mut fields = Fields::new(request);
+        while let Some(field) = fields.next()? {
+            if field.number == 4 {
+                ids.push(self.symbols.id(field.bytes()?));
+            }
+        }
+        let id_of = |old: u64| usize::try_from(old).ok().and_then(|at| ids.get(at)).copied().ok_or(NotARequest);
+        let mut fields = Fields::new(request);
+        while let Some(field) = fields.next()? {
+            if field.number == 5 {
+                put_renumbered(&mut self.series, 5, field.message()?, SERIES, &id_of)?;
+            }
+        }
+        Ok(())
     }
 
     /// Adds a series with one sample. A `start_ms` of 0 is none.
@@ -378,6 +402,70 @@ fn put_exemplar(out: &mut Vec<u8>, exemplar: &Exemplar, symbols: &mut Symbols) {
         put_double(out, 2, exemplar.value);
         put_int64(out, 3, exemplar.timestamp_ms);
     });
+}
+
+/// A request that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotARequest;
+
+impl std::fmt::Display for NotARequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("not a request of remote write 2")
+    }
+}
+
+impl std::error::Error for NotARequest {}
+
+impl From<ProtoError> for NotARequest {
+    fn from(_: ProtoError) -> Self {
+        NotARequest
+    }
+}
+
+/// Where a message refers to strings.
+struct Referring {
+    /// The field of a list of references.
+    list: Option<u32>,
+    /// The fields that are one reference.
+    single: &'static [u32],
+    /// The fields that are messages with references in them.
+    messages: &'static [(u32, Referring)],
+}
+
+const SERIES: &Referring = &Referring { list: Some(1), single: &[], messages: &[(4, EXEMPLAR), (5, METADATA)] };
+const EXEMPLAR: Referring = Referring { list: Some(1), single: &[], messages: &[] };
+const METADATA: Referring = Referring { list: None, single: &[3, 4], messages: &[] };
+
+/// Writes a message with other numbers in place of its references.
+fn put_renumbered(
+    out: &mut Vec<u8>,
+    number: u32,
+    mut message: Fields<'_>,
+    referring: &Referring,
+    id_of: &impl Fn(u64) -> Result<u32, NotARequest>,
+) -> Result<(), NotARequest> {
+    let mut outcome = Ok(());
+    put_message(out, number, |out| {
+        outcome = (|| {
+            while let Some((field, raw)) = message.next_raw()? {
+                if referring.list == Some(field.number) {
+                    let mut refs = Vec::new();
+                    field.push_uint32s(&mut refs)?;
+                    let ids: Vec<u32> =
+                        refs.into_iter().map(|old| id_of(u64::from(old))).collect::<Result<_, NotARequest>>()?;
+                    put_message(out, field.number, |out| ids.iter().for_each(|id| put_varint(out, u64::from(*id))));
+                } else if referring.single.contains(&field.number) {
+                    put_uint64(out, field.number, u64::from(id_of(field.uint64()?)?));
+                } else if let Some((_, inner)) = referring.messages.iter().find(|(n, _)| *n == field.number) {
+                    put_renumbered(out, field.number, field.message()?, inner, id_of)?;
+                } else {
+                    out.extend_from_slice(raw);
+                }
+            }
+            Ok(())
+        })();
+    });
+    outcome
 }
 
 /// The strings of a request. The first is the empty one.
@@ -1026,6 +1114,42 @@ mod tests {
     }
 
     #[test]
+    fn requests_that_are_joined_say_what_they_said_apart() {
+        let block = block(&[&[("__name__", "a"), ("x", "1")], &[("__name__", "b"), ("x", "2")]]);
+        let mut requests = Vec::new();
+        let mut encoder = RequestEncoder::new();
+        for (index, metadata) in [(1, None), (0, Some(counter())), (1, Some(counter()))] {
+            encoder.push_sample(block.labels(index), 1.5, 7, 0, metadata.as_ref());
+            encoder.push_histogram(block.labels(index), &int(0, &[], &[]), 8, 0, metadata.as_ref());
+            requests.push(finish(&mut encoder));
+        }
+        let mut with_exemplar = Vec::new();
+        put_bytes(&mut with_exemplar, 1, &[1, 2]);
+        put_sample(&mut with_exemplar, 1.0, 5, 0);
+        put_message(&mut with_exemplar, 4, |out| {
+            put_bytes(out, 1, &[3, 2]);
+            put_int64(out, 3, 5);
+        });
+        let series = |out: &mut Vec<u8>| out.extend_from_slice(&with_exemplar);
+        requests.push(raw(&[b"", b"__name__", b"b", b"trace_id"], &[&series]));
+
+        let options = DecodeOptions { metadata: true, ..DecodeOptions::default() };
+        let mut apart = Vec::new();
+        for request in &requests {
+            apart.extend(show(&decode_request(request, &options).unwrap().parts));
+            encoder.push_request(request).unwrap();
+        }
+        let joined = decode_request(&finish(&mut encoder), &options).unwrap();
+        assert_eq!((joined.samples, joined.histograms, joined.exemplars), (4, 3, 1));
+        assert_eq!(joined.parts.iter().map(|part| part.metadata.len()).sum::<usize>(), 4);
+        let mut together = show(&joined.parts);
+        together.sort();
+        apart.sort();
+        assert_eq!(together, apart);
+        assert_eq!(encoder.push_request(&raw(&[b""], &[&series])), Err(NotARequest));
+    }
+
+    #[test]
     fn a_series_may_bring_nothing_but_exemplars() {
         let symbols: &[&[u8]] = &[b"", b"__name__", b"up", b"trace_id", b"7"];
         let series = |out: &mut Vec<u8>| {
@@ -1106,22 +1230,31 @@ mod tests {
                 encoder.push_histogram(block.labels(index), &histogram, time_ms, 0, None);
                 want.push(format!("{} {histogram:?} @{time_ms}", block.labels(index)));
             }
-            let decoded = decode_request(&finish(&mut encoder), &options()).unwrap();
-            let mut back = show(&decoded.parts);
-            back.sort();
-            want.sort();
-            prop_assert_eq!(back, want);
+            let request = finish(&mut encoder);
+            // Written anew among other strings, it is still the same.
+            encoder.symbols.id(b"another");
+            encoder.push_request(&request).unwrap();
+            for request in [request, finish(&mut encoder)] {
+                let decoded = decode_request(&request, &options()).unwrap();
+                let mut back = show(&decoded.parts);
+                back.sort();
+                want.sort();
+                prop_assert_eq!(&back, &want);
+            }
         }
 
         #[test]
         fn no_bytes_make_it_panic(message: Vec<u8>, refs: Vec<u8>, at: prop::sample::Index, byte: u8) {
             let options = DecodeOptions { decoded_bytes_max: 1 << 20, type_and_unit_labels: true, ..options() };
             let _ = decode_request(&message, &options);
+            let _ = RequestEncoder::new().push_request(&message);
             let series = |out: &mut Vec<u8>| {
                 put_bytes(out, 1, &refs);
                 out.extend_from_slice(&message);
             };
-            let _ = decode_request(&raw(&[b"", b"a", b"__name__"], &[&series]), &options);
+            let broken = raw(&[b"", b"a", b"__name__"], &[&series]);
+            let _ = decode_request(&broken, &options);
+            let _ = RequestEncoder::new().push_request(&broken);
             let part = part();
             let mut encoder = RequestEncoder::new();
             let mut cursor = PartCursor::new();
@@ -1130,6 +1263,7 @@ mod tests {
             let at = at.index(request.len());
             request[at] = byte;
             let _ = decode_request(&request, &options);
+            let _ = encoder.push_request(&request);
         }
     }
 }

@@ -90,13 +90,9 @@ pub(super) async fn send_settings(
     })
 }
 
-pub(super) fn reader_options(protocol: ProtobufMessage, queue: &QueueConfig) -> ReaderOptions {
+pub(super) fn reader_options(queue: &QueueConfig) -> ReaderOptions {
     ReaderOptions {
-        items_max: match protocol {
-            ProtobufMessage::V1 => queue.max_samples_per_send,
-            // A record is a whole request, and nothing can be joined to it. One that is larger goes alone.
-            ProtobufMessage::V2 => 1,
-        },
+        items_max: queue.max_samples_per_send,
         wait_max: queue.batch_send_deadline,
         age_max: (!queue.sample_age_limit.is_zero()).then_some(queue.sample_age_limit),
         start: Start::Newest,
@@ -108,7 +104,7 @@ impl RunningEndpoint {
     /// Takes other settings; connections and place in the queue stay.
     pub(super) fn change(&self, config: &Endpoint) {
         let queue_config = &config.queue_config;
-        self.info.reader.set_options(reader_options(self.info.lane.protocol(), queue_config));
+        self.info.reader.set_options(reader_options(queue_config));
         *self.info.queue_config.lock() = queue_config.clone();
         if let Some(metadata) = &self.metadata {
             metadata.change(&config.metadata_config);
@@ -144,7 +140,7 @@ impl RemoteWrite {
     ) -> RunningEndpoint {
         let identity = endpoint.identity;
         let (remote_name, url) = (endpoint.config.remote_name(&identity), endpoint.config.shown_url());
-        let reader = lane.queue().reader(&identity, reader_options(lane.protocol(), &endpoint.config.queue_config));
+        let reader = lane.queue().reader(&identity, reader_options(&endpoint.config.queue_config));
         let state = Arc::new(SendState::default());
         let settings = self.settings.entry(identity.clone());
         let settings = settings.or_insert_with(|| watch::Sender::new(Arc::new(endpoint.settings))).subscribe();

@@ -126,7 +126,7 @@ impl RemoteWrite {
         let mut departing = Vec::new();
         let mut all_have_owners = true;
         for name in queue.reader_names() {
-            match self.departing(key, &queue, &name, endpoints, cx) {
+            match self.departing(&queue, &name, endpoints, cx) {
                 Some(sender) => departing.push(sender),
                 None => {
                     all_have_owners = false;
@@ -157,7 +157,7 @@ impl RemoteWrite {
                 lane.queue().remove_reader(&name);
                 continue;
             }
-            match self.departing(key, lane.queue(), &name, endpoints, cx) {
+            match self.departing(lane.queue(), &name, endpoints, cx) {
                 Some(departing) => {
                     let last = departing.reader.lag().pending.records;
                     senders.push((departing, Some(last)));
@@ -177,7 +177,6 @@ impl RemoteWrite {
     /// configuration.
     fn departing(
         &mut self,
-        key: LaneKey,
         queue: &Queue,
         name: &str,
         endpoints: &[PreparedEndpoint],
@@ -186,7 +185,7 @@ impl RemoteWrite {
         let endpoint = endpoints.iter().find(|endpoint| endpoint.identity == name)?;
         let settings = self.settings.get(name)?.subscribe();
         let (remote_name, url) = (endpoint.config.remote_name(name), endpoint.config.shown_url());
-        let reader = queue.reader(name, reader_options(key.protocol, &endpoint.config.queue_config));
+        let reader = queue.reader(name, reader_options(&endpoint.config.queue_config));
         reader.flush();
         let (ending, ending_of_sender) = watch::channel(false);
         let (alive, done) = watch::channel(());

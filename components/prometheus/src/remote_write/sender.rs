@@ -9,7 +9,8 @@ use corten_component::metrics::{Counter, Histogram};
 use corten_component::{Field, Health, HealthState, Logger, Url};
 use corten_net::{Backoff, Body, Client, retry_after};
 use corten_queue::{Outcome, Reader, Record, Run, Totals, reason};
-use corten_wire::snappy;
+use corten_wire::remote_write2::RequestEncoder;
+use corten_wire::snappy::{self, Compressor};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use parking_lot::Mutex;
@@ -83,6 +84,26 @@ fn totals(records: &[Record]) -> Totals {
 /// How many samples, histograms and exemplars there are.
 fn points(totals: &Totals) -> u64 {
     totals.samples + totals.histograms + totals.exemplars
+}
+
+/// The body of a request made of records that are pieces of one.
+fn body_of(records: &[Record]) -> Bytes {
+    let raw_len = records.iter().map(|record| u64::from(record.raw_len)).sum();
+    Bytes::from(snappy::join(raw_len, records.iter().map(|record| record.body.as_ref())))
+}
+
+/// The body of a request made of records that are whole requests of version 2, whose strings are numbered anew. Nothing
+/// where one of them cannot be read.
+fn join_v2(records: &[Record]) -> Option<Bytes> {
+    let mut encoder = RequestEncoder::new();
+    for record in records {
+        let raw = snappy::decompress(&body_of(std::slice::from_ref(record)), record.raw_len as usize).ok()?;
+        encoder.push_request(&raw).ok()?;
+    }
+    let mut raw = Vec::new();
+    encoder.finish_into(&mut raw);
+    let piece = Compressor::new().piece(&raw);
+    Some(Bytes::from(snappy::join(raw.len() as u64, std::iter::once(&*piece))))
 }
 
 /// What an endpoint tells of its requests, for the choice of partitions and for whoever looks.
@@ -161,11 +182,7 @@ impl Sender {
         records: &[Record],
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), GivenUp> {
-        let mut open = match protocol {
-            ProtobufMessage::V1 => vec![records],
-            // A record is a whole request.
-            ProtobufMessage::V2 => records.chunks(1).rev().collect(),
-        };
+        let mut open = vec![records];
         while let Some(records) = open.pop() {
             match self.send_request(protocol, records).await? {
                 // The age of each decides, and what is left is one request again.
@@ -217,11 +234,17 @@ impl Sender {
     }
 
     async fn send_request(&self, protocol: ProtobufMessage, records: &[Record]) -> Result<Answer, GivenUp> {
-        let raw_len = records.iter().map(|record| u64::from(record.raw_len)).sum();
+        let body = match protocol {
+            ProtobufMessage::V2 if records.len() > 1 => match join_v2(records) {
+                Some(body) => body,
+                // Each goes alone then.
+                None => return Ok(Answer::TooLarge(None)),
+            },
+            _ => body_of(records),
+        };
         let totals = totals(records);
         let samples = points(&totals);
         let highest_ms = records.iter().map(|record| record.highest_ms).max().unwrap_or_default();
-        let body = Bytes::from(snappy::join(raw_len, records.iter().map(|record| record.body.as_ref())));
         let mut backoff: Option<Backoff> = None;
         let mut attempt = 0u64;
         loop {

@@ -178,7 +178,7 @@ async fn an_exemplar_without_a_sample_is_left_out_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn records_are_never_joined_and_keep_the_order_of_their_series() {
+async fn requests_are_as_large_as_they_may_be_and_keep_the_order_of_series() {
     let (world, backend) = (host(ID), Backend::start(|_| answer(503, &[], "")).await);
     let queue = format!("{QUICK}\nmax_samples_per_send = 7\nmin_shards = 3");
     let mut unit = start(&world, &endpoint(&backend.url(), V2, &queue)).await;
@@ -191,8 +191,40 @@ async fn records_are_never_joined_and_keep_the_order_of_their_series() {
     for (name, values) in backend.series() {
         assert_eq!(values, numbers(6), "{name}");
     }
-    // Each body was read as one request: two of them in one would have repeated the symbols.
     assert!(backend.requests().iter().all(|request| (1..=7).contains(&request.len())));
+    unit.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_one_after_the_other_waits_for_the_deadline_and_is_one_request() {
+    let (world, backend) = (host(ID), Backend::start(all_written).await);
+    let queue = "max_samples_per_send = 40\nbatch_send_deadline = \"10m\"";
+    let mut unit = start(&world, &endpoint(&backend.url(), V2, queue)).await;
+    for round in 0..4 {
+        push_many(&receiver(&world), 10, round..round + 1).await;
+    }
+    until("all has come", || backend.entries().len() == 40).await;
+    assert_eq!(backend.requests().len(), 1);
+    for (name, values) in backend.series() {
+        assert_eq!(values, numbers(4), "{name}");
+    }
+    unit.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_too_large_is_sent_in_halves() {
+    let (world, backend) = (host(ID), Backend::start(|_| answer(503, &[], "")).await);
+    let queue = format!("{QUICK}\nmax_samples_per_send = 40");
+    let mut unit = start(&world, &endpoint(&backend.url(), V2, &queue)).await;
+    for round in 0..4 {
+        push_many(&receiver(&world), 10, round..round + 1).await;
+    }
+    until("it was tried", || !backend.seen().is_empty()).await;
+    *backend.answer.lock() = Box::new(|request| {
+        if super::protocol_2::decode(&request.body).len() > 20 { answer(413, &[], "") } else { all_written(request) }
+    });
+    until("nothing waits", || metric(&world, "samples_pending", "n", &backend.url()) == Some(0.0)).await;
+    assert_eq!(metric(&world, "samples_failed_total", "n", &backend.url()), Some(0.0));
     unit.drain().await;
 }
 
@@ -278,7 +310,7 @@ async fn what_waits_when_the_version_changes_is_sent_in_the_old_one() {
         let seen = backend.seen();
         assert_eq!(seen.last().unwrap().header("x-prometheus-remote-write-version"), "0.1.0");
         let old: Vec<&Seen> = seen.iter().filter(|seen| seen.header("content-type").contains("v2")).collect();
-        assert!(old.iter().all(|seen| decode(&seen.body).len() == 1));
+        assert!(!old.is_empty() && old.iter().all(|seen| decode(&seen.body).len() <= 3));
         until("the queue of the old version is gone", || queues(&world).len() == 1).await;
         unit.drain().await;
     }
