@@ -134,6 +134,7 @@ mod tests {
     #[test]
     fn rules_between_arguments_have_the_texts_of_the_reference() {
         let pair = "cert_pem = \"c\"\nkey_pem = \"k\"\n";
+        let files = "cert_file = \"c\"\nkey_file = \"k\"\n";
         for (body, expected) in [
             ("key_pem = \"k\"", "must specify either cert_pem or cert_file"),
             ("cert_pem = \"c\"", "must specify either key_pem or key_file"),
@@ -155,7 +156,8 @@ mod tests {
             let errors = decoded(&format!("tls {{\n{body}\n}}")).unwrap_err();
             assert!(errors.split("; ").any(|error| error == expected), "{body}: {errors}");
         }
-        assert!(decoded(&format!("tls {{\n{pair}}}")).is_ok());
+        assert!(decoded(&format!("tls {{\n{files}}}")).is_ok());
+        assert_eq!(decoded(&format!("tls {{\n{pair}}}")).unwrap_err(), "no certificate found");
     }
 
     #[test]

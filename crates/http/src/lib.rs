@@ -4,7 +4,6 @@
 
 pub mod block;
 mod encoding;
-mod flow;
 mod metrics;
 mod page;
 mod path;

@@ -14,7 +14,7 @@ use corten_runtime::{Controller, Node};
 use corten_syntax::quote;
 use tokio::time::Instant;
 
-use crate::{flow, path, web};
+use crate::{path, web};
 
 /// The most bytes of one body that the list of components shows; the component's own page shows more.
 const LISTED_BYTES_MAX: usize = 4 << 10;
@@ -88,14 +88,12 @@ impl Site {
             escaped(&health.message),
             rfc3339(health.updated)
         );
-        let edges = flow::edges(&nodes);
-        let sends = edges.get(&node.id).cloned().unwrap_or_default();
         let of_components = |ids: Vec<Arc<str>>| {
             let known = |id: &Arc<str>| nodes.iter().any(|node| *node.id == **id);
             ids.into_iter().filter(known).map(|id| id.to_string()).collect::<Vec<_>>()
         };
         for (title, ids) in [
-            ("Sends to", sends.into_iter().collect()),
+            ("Sends to", node.sends_to().iter().map(ToString::to_string).collect()),
             ("Refers to", of_components(node.references_to())),
             ("Is referred to by", of_components(node.referenced_by())),
         ] {

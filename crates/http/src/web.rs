@@ -1,20 +1,18 @@
 //! The JSON that the web interface reads.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use corten_component::log::rfc3339;
 use corten_config::encode::{self, Item};
 use corten_runtime::{Controller, Node};
 
-use crate::flow;
 use crate::routes::Peer;
 
 /// All components, without arguments and exports.
 pub(crate) fn list(controller: &Controller) -> String {
     let nodes = controller.components();
-    let edges = flow::edges(&nodes);
-    let components = nodes.iter().map(|node| component(node, &nodes, &edges, &Bodies::default()));
+    let components = nodes.iter().map(|node| component(node, &nodes, &Bodies::default()));
     format!("[{}]", components.collect::<Vec<_>>().join(","))
 }
 
@@ -28,7 +26,7 @@ pub(crate) async fn details(controller: &Controller, id: &str) -> Option<String>
         exports: exports(&node),
         debug_info: info.map(|info| info.debug_info()).unwrap_or_default(),
     };
-    Some(component(&node, &nodes, &flow::edges(&nodes), &bodies))
+    Some(component(&node, &nodes, &bodies))
 }
 
 /// The peers of the process, which are itself.
@@ -53,7 +51,7 @@ pub(crate) fn exports(node: &Node) -> Vec<Item> {
         .collect()
 }
 
-fn component(node: &Node, nodes: &[Arc<Node>], edges: &BTreeMap<String, BTreeSet<String>>, bodies: &Bodies) -> String {
+fn component(node: &Node, nodes: &[Arc<Node>], bodies: &Bodies) -> String {
     // What configures the program may refer to components, too, but is none.
     let components = |ids: Vec<Arc<str>>| -> BTreeSet<String> {
         let known = |id: &Arc<str>| nodes.iter().any(|node| *node.id == **id);
@@ -77,7 +75,7 @@ fn component(node: &Node, nodes: &[Arc<Node>], edges: &BTreeMap<String, BTreeSet
         label,
         strings(&components(node.references_to())),
         strings(&components(node.referenced_by())),
-        strings(edges.get(&node.id).unwrap_or(&BTreeSet::new())),
+        strings(&node.sends_to().iter().map(ToString::to_string).collect()),
         health.state.as_str(),
         string(&health.message),
         rfc3339(health.updated),

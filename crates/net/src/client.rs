@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Mutex;
 use url::Url;
 
-use crate::config::ClientConfig;
+use crate::config::{BEARER, ClientConfig};
 use crate::connect::{Connector, Dialer, Dialling, LazyTls, UsedBefore};
 use crate::error::{describe_io, find_cause};
 use crate::files::{Stamps, off_thread, read_secret};
@@ -514,7 +514,7 @@ impl Auth {
         }
         let (kind, credentials, file) = match &config.authorization {
             Some(given) => (given.kind_or_default(), &given.credentials, given.credentials_file.as_str()),
-            None if config.has_auth() => ("Bearer", &config.bearer_token, config.bearer_token_file.as_str()),
+            None if config.has_auth() => (BEARER, &config.bearer_token, config.bearer_token_file.as_str()),
             None => return Ok(Self::None),
         };
         match file {
@@ -548,7 +548,7 @@ impl Auth {
 }
 
 /// An `Authorization` header of a type, marked as sensitive. The error does not show the credentials.
-fn typed(kind: &str, credentials: &Secret) -> Result<HeaderValue, &'static str> {
+pub(crate) fn typed(kind: &str, credentials: &Secret) -> Result<HeaderValue, &'static str> {
     let value = format!("{kind} {}", credentials.expose());
     let mut value =
         HeaderValue::from_str(value.trim()).map_err(|_| "authorization credentials are not valid in a header")?;

@@ -8,11 +8,15 @@ use std::path::PathBuf;
 
 use corten_config::decode::{Decode, Mismatches, Secret, ValueContext};
 use corten_config::error::ValueError;
-use corten_config::schema::Shape;
+use corten_config::schema::{Shape, Stability};
 use corten_config::{Arguments, CheckErrors, Value};
 
-use crate::proxy::Proxy;
+use crate::client::typed;
+use crate::proxy::{Proxy, header_map};
 use crate::redact_url;
+
+/// The type of an `Authorization` header where none is given.
+pub(crate) const BEARER: &str = "Bearer";
 
 /// Headers by name, each with one or more secret values.
 pub type Headers = BTreeMap<String, Vec<Secret>>;
@@ -103,7 +107,20 @@ impl ClientConfig {
         errors.into_result()
     }
 
-    /// All rules, for a configuration that was not decoded.
+    /// What a client would refuse when it is built.
+    fn check_build(&self, _: Stability) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        if let Err(text) = typed(BEARER, &self.bearer_token) {
+            errors.push(&["bearer_token"], text);
+        }
+        if let Err(error) = header_map(&self.http_headers) {
+            errors.push(&["http_headers"], error.to_string());
+        }
+        errors.into_result()
+    }
+
+    /// All rules but those of `check_build`, for a configuration that was not decoded: whoever builds a client of it
+    /// finds those.
     pub(crate) fn check_whole(&self) -> Result<(), CheckErrors> {
         if let Some(basic_auth) = &self.basic_auth {
             basic_auth.check()?;
@@ -168,7 +185,7 @@ impl Authorization {
     /// The type as it is sent.
     pub fn kind_or_default(&self) -> &str {
         match self.kind.trim() {
-            "" => "Bearer",
+            "" => BEARER,
             kind => kind,
         }
     }
@@ -185,6 +202,17 @@ impl Authorization {
             &["type"],
             "authorization type cannot be set to \"basic\", use \"basic_auth\" block instead",
         );
+        errors.into_result()
+    }
+
+    fn check_build(&self, _: Stability) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        // With credentials from a file the header is made for each request.
+        if self.credentials_file.is_empty()
+            && let Err(text) = typed(self.kind_or_default(), &self.credentials)
+        {
+            errors.push(&["credentials", "type", "credentials_file"], text);
+        }
         errors.into_result()
     }
 }
@@ -234,6 +262,18 @@ impl OAuth2 {
             "at most one of oauth2 client_secret & client_secret_file must be configured",
         );
         errors.into_result()
+    }
+
+    fn check_build(&self, _: Stability) -> Result<(), CheckErrors> {
+        self.check_params().map_err(|text| CheckErrors::of(&["endpoint_params", "scopes"], text))
+    }
+
+    /// The parameters must leave alone what is configured elsewhere.
+    pub(crate) fn check_params(&self) -> Result<(), &'static str> {
+        if !self.scopes.is_empty() && self.endpoint_params.contains_key("scope") {
+            return Err("oauth2: cannot overwrite parameter \"scope\"");
+        }
+        Ok(())
     }
 }
 
@@ -366,6 +406,11 @@ impl ProxyConfig {
         );
         errors.into_result()
     }
+
+    fn check_build(&self, _: Stability) -> Result<(), CheckErrors> {
+        let made = header_map(&self.proxy_connect_header).map(drop);
+        made.map_err(|error| CheckErrors::of(&["proxy_connect_header"], error.to_string()))
+    }
 }
 
 /// The address of a proxy, which may hold a password. Empty means none.
@@ -456,7 +501,6 @@ fn canonical_name(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use corten_config::decode::DecodeContext;
-    use corten_config::schema::Stability;
 
     use super::*;
 
@@ -632,8 +676,8 @@ mod tests {
             }
             tls_config {
                 ca_file     = "/ca"
-                cert_pem    = "c"
-                key_pem     = "k"
+                cert_file   = "/cert"
+                key_file    = "/key"
                 server_name = "name"
                 min_version = "TLS13"
             }
@@ -657,8 +701,8 @@ mod tests {
             }),
             tls_config: TlsConfig {
                 ca_file: "/ca".into(),
-                cert_pem: "c".into(),
-                key_pem: Secret::new("k"),
+                cert_file: "/cert".into(),
+                key_file: "/key".into(),
                 server_name: "name".into(),
                 min_version: "TLS13".into(),
                 ..TlsConfig::default()
@@ -710,6 +754,111 @@ mod tests {
         ] {
             let texts = texts(body);
             assert!(texts.contains(text), "{body}: {texts}");
+        }
+    }
+
+    /// Bodies that a check refuses, the line at which it says so, and a configuration of the same meaning.
+    fn refused_when_built() -> Vec<(String, usize, ClientConfig, String)> {
+        let made = || {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let cert = rcgen::CertificateParams::new(vec!["a".to_owned()]).unwrap().self_signed(&key).unwrap();
+            (cert.pem(), key.serialize_pem())
+        };
+        let ((cert, key), (_, other_key)) = (made(), made());
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----".to_owned();
+        let mut cases = Vec::new();
+        let mut case = |body: String, line, change: &dyn Fn(&mut ClientConfig), text: &str| {
+            let mut config = ClientConfig::default();
+            change(&mut config);
+            cases.push((body, line, config, text.to_owned()));
+        };
+        for pem in ["no pem", &broken] {
+            let text = "unable to use specified CA cert inline";
+            let body = format!("tls_config {{\nca_pem = {pem:?}\n}}");
+            case(body.clone(), 2, &|c| c.tls_config.ca_pem = pem.to_owned(), text);
+            let start = "oauth2 {\nclient_id = \"id\"\nclient_secret = \"secret\"\ntoken_url = \"http://token\"\n";
+            let tls_config = Some(TlsConfig { ca_pem: pem.to_owned(), ..TlsConfig::default() });
+            let change = OAuth2 { tls_config, ..oauth2() };
+            case(format!("{start}{body}\n}}"), 6, &|c| c.oauth2 = Some(change.clone()), text);
+            let change = OAuth2 {
+                scopes: vec!["a".to_owned()],
+                endpoint_params: BTreeMap::from([("scope".to_owned(), "b".to_owned())]),
+                ..oauth2()
+            };
+            let body = format!("{start}scopes = [\"a\"]\nendpoint_params = {{ scope = \"b\" }}\n}}");
+            let text = "oauth2: cannot overwrite parameter \"scope\"";
+            case(body, 6, &|c| c.oauth2 = Some(change.clone()), text);
+        }
+        for (line, cert, key, text) in [
+            (2, "c", key.as_str(), "no certificate found"),
+            (3, &cert, "k", "no private key found"),
+            (2, &cert, &other_key, "private key does not match public key"),
+            (2, &broken, &key, "invalid peer certificate: BadEncoding"),
+        ] {
+            let body = format!("tls_config {{\ncert_pem = {cert:?}\nkey_pem = {key:?}\n}}");
+            let change = |c: &mut ClientConfig| {
+                c.tls_config.cert_pem = cert.to_owned();
+                c.tls_config.key_pem = Secret::new(key);
+            };
+            case(body, line, &change, &format!("unable to use specified client cert (inline) & key (inline): {text}"));
+        }
+        case(
+            "tls_config {\nserver_name = \"no name!\"\n}".to_owned(),
+            2,
+            &|c| c.tls_config.server_name = "no name!".to_owned(),
+            "server_name \"no name!\" is not a host name or address",
+        );
+        let text = "authorization credentials are not valid in a header";
+        case("bearer_token = \"a\\nb\"".to_owned(), 1, &|c| c.bearer_token = Secret::new("a\nb"), text);
+        let body = |name: &str| format!("authorization {{\n{name} = \"a\\nb\"\n}}");
+        let given = Authorization { credentials: Secret::new("a\nb"), ..Authorization::default() };
+        case(body("credentials"), 2, &|c| c.authorization = Some(given.clone()), text);
+        let given = Authorization { kind: "a\nb".to_owned(), ..Authorization::default() };
+        case(body("type"), 2, &|c| c.authorization = Some(given.clone()), text);
+        for (name, value, text) in
+            [("a b", "c", "header name \"a b\" is not valid"), ("a", "b\nc", "value of header \"a\" is not valid")]
+        {
+            let headers = || Headers::from([(name.to_owned(), vec![Secret::new(value)])]);
+            let body = format!("http_headers = {{ {name:?} = [{value:?}] }}");
+            case(body, 1, &|c| c.http_headers = headers(), text);
+            let change = |c: &mut ClientConfig| {
+                c.proxy.proxy_url = ProxyUrl("http://a".to_owned());
+                c.proxy.proxy_connect_header = headers();
+            };
+            let body = format!("proxy_url = \"http://a\"\nproxy_connect_header = {{ {name:?} = [{value:?}] }}");
+            case(body, 2, &change, text);
+        }
+        cases
+    }
+
+    #[tokio::test]
+    async fn what_building_a_client_would_refuse_a_check_refuses_with_the_same_words() {
+        for (body, line, config, text) in refused_when_built() {
+            // The text has a line before the body.
+            let place = format!("{}:", line + 1);
+            let found = decoded(&body).unwrap_err();
+            assert!(found.len() == 1 && found[0].starts_with(&place), "{body}: {found:?}");
+            assert!(found[0].ends_with(&format!(" {text}")), "{body}: {found:?}");
+            let built = crate::Client::new(config, crate::ClientOptions::default()).await;
+            assert_eq!(built.unwrap_err().to_string(), text, "{body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_client_can_be_built_of_and_what_is_in_files_is_not_refused() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let cert = rcgen::CertificateParams::new(vec!["a".to_owned()]).unwrap().self_signed(&key).unwrap().pem();
+        let (cert, key) = (format!("{cert:?}"), format!("{:?}", key.serialize_pem()));
+        for (body, built) in [
+            (format!("ca_pem = {cert}\ncert_pem = {cert}\nkey_pem = {key}\nserver_name = \"127.0.0.1\""), true),
+            ("ca_pem = \"no pem\"\ninsecure_skip_verify = true".to_owned(), true),
+            ("ca_file = \"/nowhere\"".to_owned(), false),
+            (format!("cert_file = \"/nowhere\"\nkey_pem = {key}"), false),
+            (format!("cert_pem = {cert}\nkey_file = \"/nowhere\""), false),
+        ] {
+            let config = decoded(&format!("tls_config {{\n{body}\n}}")).expect("it is not refused");
+            let client = crate::Client::new(config, crate::ClientOptions::default()).await;
+            assert_eq!(client.is_ok(), built, "{body}: {client:?}");
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker, ready};
@@ -16,9 +16,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 
 use crate::connect::{BoxIo, Connector};
@@ -109,14 +110,21 @@ fn poll_fill(io: &mut BoxIo, slot: &mut Option<Buffer>, cx: &mut Context<'_>) ->
     outcome.map_ok(|()| count)
 }
 
-/// The connections of a client that nobody uses, by the authority that they lead to.
+/// The connections of a client that nobody uses, by where they lead.
 pub(crate) struct Pool {
     connector: Connector,
-    idle: Mutex<HashMap<Authority, Vec<Idle>>>,
+    idle: Mutex<HashMap<Origin, Vec<Idle>>>,
     per_host_max: usize,
     idle_max: Duration,
     /// Whether a task runs that closes what is no longer used.
     sweeping: AtomicBool,
+}
+
+/// Where a connection leads. The same authority means two places, with TLS and without.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Origin {
+    uses_tls: bool,
+    authority: Authority,
 }
 
 struct Idle {
@@ -135,8 +143,9 @@ impl Connection {
     /// Whether a connection that nobody uses can still be used: its peer has neither closed it nor sent anything.
     fn is_silent(&mut self) -> bool {
         let mut byte = [0];
-        let mut space = ReadBuf::new(&mut byte);
-        Pin::new(&mut self.io).poll_read(&mut Context::from_waker(Waker::noop()), &mut space).is_pending()
+        let read = poll_fn(|cx| Pin::new(&mut self.io).poll_read(cx, &mut ReadBuf::new(&mut byte)));
+        // A task that has had its turn would find every connection silent.
+        pin!(unconstrained(read)).poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 }
 
@@ -158,20 +167,22 @@ impl Pool {
         request: &Request<Body>,
         mut retries: usize,
     ) -> Result<Response<ResponseBody>, Error> {
-        let Some(authority) = request.uri().authority() else {
+        let uri = request.uri();
+        let Some(authority) = uri.authority().cloned() else {
             return Err(Error::new(ErrorKind::Request, "no host in request url"));
         };
+        let origin = Origin { uses_tls: uri.scheme() == Some(&Scheme::HTTPS), authority };
         loop {
-            let (mut connection, kept) = match self.take(authority) {
+            let (mut connection, kept) = match self.take(&origin) {
                 Some(connection) => (connection, true),
                 None => {
-                    let connected = self.connector.clone().connect(request.uri().clone()).await?;
+                    let connected = self.connector.clone().connect(uri.clone()).await?;
                     let (io, absolute_form) = connected.into_parts();
                     (Connection { io, absolute_form }, false)
                 }
             };
             match converse(&mut connection, request).await {
-                Ok(answer) => return Ok(answer.into_response(connection, Arc::clone(self), authority.clone())),
+                Ok(answer) => return Ok(answer.into_response(connection, Arc::clone(self), origin)),
                 Err(Failure::Closed(_)) if kept && retries > 0 => retries -= 1,
                 Err(Failure::Closed(error) | Failure::Other(error)) => return Err(error),
             }
@@ -179,9 +190,9 @@ impl Pool {
     }
 
     /// A connection that still lives.
-    fn take(&self, authority: &Authority) -> Option<Connection> {
+    fn take(&self, origin: &Origin) -> Option<Connection> {
         let mut idle = lock(&self.idle);
-        let connections = idle.get_mut(authority)?;
+        let connections = idle.get_mut(origin)?;
         while let Some(Idle { mut connection, .. }) = connections.pop() {
             if connection.is_silent() {
                 return Some(connection);
@@ -190,12 +201,12 @@ impl Pool {
         None
     }
 
-    fn put(self: &Arc<Self>, authority: Authority, mut connection: Connection) {
+    fn put(self: &Arc<Self>, origin: Origin, mut connection: Connection) {
         if !connection.is_silent() {
             return;
         }
         let mut idle = lock(&self.idle);
-        let connections = idle.entry(authority).or_default();
+        let connections = idle.entry(origin).or_default();
         if connections.len() >= self.per_host_max {
             return;
         }
@@ -253,9 +264,9 @@ struct Head {
 }
 
 impl Answer {
-    fn into_response(self, connection: Connection, pool: Arc<Pool>, authority: Authority) -> Response<ResponseBody> {
+    fn into_response(self, connection: Connection, pool: Arc<Pool>, origin: Origin) -> Response<ResponseBody> {
         let Answer { head, came, sent } = self;
-        let home = (head.keeps && sent).then_some((pool, authority));
+        let home = (head.keeps && sent).then_some((pool, origin));
         let mut body = StreamedBody { connection: Some(connection), framing: head.framing, came, home };
         body.finish_when_done();
         let mut response = Response::new(ResponseBody::streamed(body));
@@ -666,7 +677,7 @@ pub(crate) struct StreamedBody {
     connection: Option<Connection>,
     framing: Framing,
     came: Option<Buffer>,
-    home: Option<(Arc<Pool>, Authority)>,
+    home: Option<(Arc<Pool>, Origin)>,
 }
 
 impl fmt::Debug for StreamedBody {
@@ -725,10 +736,10 @@ impl StreamedBody {
     fn finish_when_done(&mut self) {
         if self.framing.is_done()
             && let Some(connection) = self.connection.take()
-            && let Some((pool, authority)) = self.home.take()
+            && let Some((pool, origin)) = self.home.take()
             && self.came.is_none()
         {
-            pool.put(authority, connection);
+            pool.put(origin, connection);
         }
     }
 
@@ -849,13 +860,18 @@ mod tests {
 
     /// A pool whose connections lead to what `ends` are the other ends of.
     fn pool(ends: usize) -> (Arc<Pool>, Vec<DuplexStream>) {
+        pool_of(ends, 10)
+    }
+
+    /// The same, of which so many are kept for a host.
+    fn pool_of(ends: usize, per_host_max: usize) -> (Arc<Pool>, Vec<DuplexStream>) {
         let (mut near, far): (Vec<_>, Vec<_>) = (0..ends).map(|_| tokio::io::duplex(16)).unzip();
         near.reverse();
         let proxies = ProxyRules::new(&crate::ProxyConfig::default(), |_| None).unwrap();
         let dialer: Arc<dyn Dialer> = Arc::new(Scripted(Mutex::new(near)));
         let dialling = Arc::new(Dialling::new(Some(dialer), proxies, Duration::from_secs(1), false));
         let connector = Connector::new(dialling, LazyTls::new(crate::TlsConfig::default(), false, None));
-        (Pool::new(connector, 10, Duration::from_secs(60)), far)
+        (Pool::new(connector, per_host_max, Duration::from_secs(60)), far)
     }
 
     async fn read_request(server: &mut DuplexStream) -> String {
@@ -930,6 +946,53 @@ mod tests {
                 assert!(lock(&pool.idle).is_empty());
             });
         }
+    }
+
+    #[test]
+    fn a_connection_in_clear_text_never_carries_a_request_that_is_to_be_encrypted() {
+        run(async {
+            let (pool, mut servers) = pool(2);
+            let shared = pool.clone();
+            let client = tokio::spawn(async move {
+                shared.exchange(&get("http://h/"), 0).await.unwrap();
+                let _ = shared.exchange(&get("https://h/"), 0).await;
+            });
+            read_request(&mut servers[0]).await;
+            servers[0].write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            let second = servers.pop().unwrap();
+            let (mut first, mut second) = (servers.remove(0), second);
+            let (mut a, mut b) = ([0; 1], [0; 1]);
+            tokio::select! {
+                _ = first.read_exact(&mut a) => panic!("it is sent in clear text"),
+                read = second.read_exact(&mut b) => drop(read.unwrap()),
+            }
+            assert_eq!(b, [0x16], "a handshake of TLS begins");
+            client.abort();
+        });
+    }
+
+    #[test]
+    fn connections_that_were_closed_are_noticed_however_many_they_are() {
+        run(async {
+            let (pool, mut servers) = pool_of(300, 300);
+            let mut responses = Vec::new();
+            for server in &mut servers {
+                let shared = pool.clone();
+                let client = tokio::spawn(async move { shared.exchange(&get("http://h/"), 0).await.unwrap() });
+                read_request(server).await;
+                server.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n").await.unwrap();
+                responses.push(client.await.unwrap());
+            }
+            for (response, server) in responses.into_iter().zip(&mut servers) {
+                server.write_all(b"x").await.unwrap();
+                response.into_body().read(10).await.unwrap();
+            }
+            let waiting = || -> usize { lock(&pool.idle).values().map(Vec::len).sum() };
+            assert_eq!(waiting(), 300);
+            drop(servers);
+            pool.close_unused();
+            assert_eq!(waiting(), 0);
+        });
     }
 
     #[test]

@@ -58,11 +58,7 @@ struct Refused {
 
 impl TokenSource {
     pub(crate) async fn new(config: OAuth2, options: &ClientOptions) -> Result<Self, Error> {
-        for name in config.endpoint_params.keys() {
-            if name == "scope" && !config.scopes.is_empty() {
-                return Err(Error::config("oauth2: cannot overwrite parameter \"scope\""));
-            }
-        }
+        config.check_params().map_err(Error::config)?;
         let client_config = ClientConfig {
             tls_config: config.tls_config.clone().unwrap_or_default(),
             proxy: config.proxy.clone(),

@@ -2,11 +2,14 @@
 
 use std::sync::{Arc, OnceLock};
 
+use corten_config::CheckErrors;
+use corten_config::schema::Stability;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 
@@ -75,16 +78,38 @@ pub(crate) fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> 
     })
 }
 
+/// A certificate chain, of which there is at least one certificate.
+fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let chain = certificates(pem)?;
+    if chain.is_empty() { Err("no certificate found".to_owned()) } else { Ok(chain) }
+}
+
 /// A certificate chain and its key, checked to belong together.
-pub(crate) fn certified_key(cert_pem: &[u8], key_pem: &[u8]) -> Result<rustls::sign::CertifiedKey, String> {
-    let chain = certificates(cert_pem)?;
-    if chain.is_empty() {
-        return Err("no certificate found".to_owned());
-    }
-    rustls::sign::CertifiedKey::from_der(chain, private_key(key_pem)?, provider()).map_err(|error| match error {
+pub(crate) fn certified_key(cert_pem: &[u8], key_pem: &[u8]) -> Result<CertifiedKey, String> {
+    CertifiedKey::from_der(chain(cert_pem)?, private_key(key_pem)?, provider()).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => "private key does not match public key".to_owned(),
         error => error.to_string(),
     })
+}
+
+/// What [`certified_key`] would say, seen without reading a file: empty text stands for what is in one. With it the
+/// arguments that it is about, the one at fault first.
+pub(crate) fn check_certified_key(cert_pem: &str, key_pem: &str) -> Result<(), (&'static [&'static str], String)> {
+    if !cert_pem.is_empty() {
+        chain(cert_pem.as_bytes())
+            .and_then(|chain| ParsedCertificate::try_from(&chain[0]).map(drop).map_err(|error| error.to_string()))
+            .map_err(|text| (["cert_pem", "cert_file", "key_file"].as_slice(), text))?;
+    }
+    if !key_pem.is_empty() {
+        private_key(key_pem.as_bytes())
+            .and_then(|key| provider().key_provider.load_private_key(key).map_err(|error| error.to_string()))
+            .map_err(|text| (["key_pem", "key_file", "cert_file"].as_slice(), text))?;
+    }
+    if !cert_pem.is_empty() && !key_pem.is_empty() {
+        certified_key(cert_pem.as_bytes(), key_pem.as_bytes())
+            .map_err(|text| (["cert_pem", "key_pem", "cert_file", "key_file"].as_slice(), text))?;
+    }
+    Ok(())
 }
 
 /// TLS of a client, ready for handshakes, and what it was made from.
@@ -139,9 +164,64 @@ fn description(file: &str) -> String {
     if file.is_empty() { "inline".to_owned() } else { format!("file {file}") }
 }
 
+fn tls_error(text: String) -> Error {
+    Error::new(ErrorKind::Tls, text)
+}
+
+/// The configured certificate authorities, and each of their certificates.
+fn configured_roots(pem: &[u8], file: &str) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), Error> {
+    let unusable = || tls_error(format!("unable to use specified CA cert {}", description(file)));
+    // Like the reference, one usable certificate among unusable ones is enough.
+    let pinned = certificates(pem).map_err(|_| unusable())?;
+    let mut roots = RootCertStore::empty();
+    if roots.add_parsable_certificates(pinned.iter().cloned()).0 == 0 {
+        return Err(unusable());
+    }
+    Ok((roots, pinned))
+}
+
+fn unusable_client_cert(config: &TlsConfig, text: &str) -> Error {
+    let (cert, key) = (description(&config.cert_file), description(&config.key_file));
+    tls_error(format!("unable to use specified client cert ({cert}) & key ({key}): {text}"))
+}
+
+/// The name to expect in place of the host; empty text is none.
+fn server_name(name: &str) -> Result<Option<ServerName<'static>>, Error> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let invalid = |_| Error::config(format!("server_name \"{name}\" is not a host name or address"));
+    ServerName::try_from(name.to_owned()).map(Some).map_err(invalid)
+}
+
+impl TlsConfig {
+    /// What [`client_tls`] would refuse, seen without files and without the system's roots.
+    pub(crate) fn check_build(&self, _: Stability) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        // Of two that exclude each other neither is looked at: that they are two was said.
+        if !self.insecure_skip_verify
+            && !self.ca_pem.is_empty()
+            && self.ca_file.is_empty()
+            && let Err(error) = configured_roots(self.ca_pem.as_bytes(), "")
+        {
+            errors.push(&["ca_pem", "ca_file", "insecure_skip_verify"], error.to_string());
+        }
+        let cert_pem = if self.cert_file.is_empty() { self.cert_pem.as_str() } else { "" };
+        // So with a key without a certificate.
+        let has_cert = !self.cert_pem.is_empty() || !self.cert_file.is_empty();
+        let key_pem = if has_cert && self.key_file.is_empty() { self.key_pem.expose() } else { "" };
+        if let Err((fields, text)) = check_certified_key(cert_pem, key_pem) {
+            errors.push(fields, unusable_client_cert(self, &text).to_string());
+        }
+        if let Err(error) = server_name(&self.server_name) {
+            errors.push(&["server_name"], error.to_string());
+        }
+        errors.into_result()
+    }
+}
+
 /// Builds the TLS of a client. May read the system's roots: not to be called on a thread that serves connections.
 pub(crate) fn client_tls(config: &TlsConfig, material: &Material, http2: bool) -> Result<ClientTls, Error> {
-    let tls_error = |text: String| Error::new(ErrorKind::Tls, text);
     let versions = versions(&config.min_version, "").map_err(Error::config)?;
     let builder = rustls::ClientConfig::builder_with_provider(provider().clone())
         .with_protocol_versions(versions)
@@ -158,13 +238,7 @@ pub(crate) fn client_tls(config: &TlsConfig, material: &Material, http2: bool) -
             .build()
             .map_err(|error| tls_error(error.to_string()))?
     } else {
-        let unusable = || tls_error(format!("unable to use specified CA cert {}", description(&config.ca_file)));
-        // Like the reference, one usable certificate among unusable ones is enough.
-        let pinned = certificates(&material.ca).map_err(|_| unusable())?;
-        let mut roots = RootCertStore::empty();
-        if roots.add_parsable_certificates(pinned.iter().cloned()).0 == 0 {
-            return Err(unusable());
-        }
+        let (roots, pinned) = configured_roots(&material.ca, &config.ca_file)?;
         let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider().clone())
             .build()
             .map_err(|error| tls_error(error.to_string()))?;
@@ -175,23 +249,12 @@ pub(crate) fn client_tls(config: &TlsConfig, material: &Material, http2: bool) -
     let mut origin = if config.cert_pem.is_empty() && config.cert_file.is_empty() {
         builder.with_no_client_auth()
     } else {
-        let certified = certified_key(&material.cert, &material.key).map_err(|text| {
-            tls_error(format!(
-                "unable to use specified client cert ({}) & key ({}): {text}",
-                description(&config.cert_file),
-                description(&config.key_file),
-            ))
-        })?;
-        builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)))
+        let certified =
+            certified_key(&material.cert, &material.key).map_err(|text| unusable_client_cert(config, &text))?;
+        builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
     };
 
-    let server_name = match config.server_name.as_str() {
-        "" => None,
-        name => Some(
-            ServerName::try_from(name.to_owned())
-                .map_err(|_| Error::config(format!("server_name \"{name}\" is not a host name or address")))?,
-        ),
-    };
+    let server_name = server_name(&config.server_name)?;
     let proxy = Arc::new(origin.clone());
     if http2 {
         origin.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -368,7 +431,6 @@ pub(crate) mod testing {
 
     use rcgen::{CertificateParams, KeyPair};
     use rustls::pki_types::PrivatePkcs8KeyDer;
-    use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
     use super::*;
 

@@ -125,6 +125,8 @@ struct Wiring {
     block: Arc<Block>,
     dependencies: Vec<Arc<str>>,
     dependants: Vec<Arc<str>>,
+    /// The components that its telemetry or its targets go to, sorted by id.
+    receivers: BTreeSet<Arc<str>>,
 }
 
 /// The exports of a node, and whom to tell when they change.
@@ -178,6 +180,11 @@ impl Node {
     /// The nodes whose blocks refer to it.
     pub fn referenced_by(&self) -> Vec<Arc<str>> {
         self.wiring.lock().dependants.clone()
+    }
+
+    /// The components that its telemetry or its targets go to: see [`Plan::flow`].
+    pub fn sends_to(&self) -> BTreeSet<Arc<str>> {
+        self.wiring.lock().receivers.clone()
     }
 
     /// The arguments with which it runs, secrets marked.
@@ -481,6 +488,7 @@ impl Controller {
                 block: Arc::clone(&planned.block),
                 dependencies: Vec::new(),
                 dependants: Vec::new(),
+                receivers: BTreeSet::new(),
             }),
             exports,
             driver: AsyncMutex::new((planned.definition.create)(Arc::clone(&host))),
@@ -512,6 +520,7 @@ impl Controller {
             wiring.dependencies =
                 planned.dependencies.iter().map(|d| Arc::clone(&graph.nodes[*d].exports.id)).collect();
             wiring.dependants.clear();
+            wiring.receivers.clear();
         }
         for (planned, node) in plan.nodes.iter().zip(&graph.nodes) {
             for dependency in &planned.dependencies {
@@ -519,6 +528,7 @@ impl Controller {
             }
         }
         for (from, to) in plan.flow() {
+            graph.nodes[from].wiring.lock().receivers.insert(Arc::clone(&graph.nodes[to].exports.id));
             self.metrics.connections.with(&[&plan.nodes[from].id, &plan.nodes[to].id]).set(1.0);
         }
         let nodes = graph.nodes.clone();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use corten_config::schema::Stability;
 use corten_config::{Arguments, CheckErrors};
 
 use super::{ServerLimits, ServerTls};
@@ -126,6 +127,10 @@ impl ReceiverTls {
     /// The rules between the arguments: those of the program's own server.
     fn check(&self) -> Result<(), CheckErrors> {
         self.server_tls().check()
+    }
+
+    fn check_build(&self, minimum: Stability) -> Result<(), CheckErrors> {
+        self.server_tls().check_build(minimum)
     }
 
     /// The same as TLS of a server.

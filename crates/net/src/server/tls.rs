@@ -5,17 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use corten_config::schema::Stability;
 use corten_config::{Arguments, CheckErrors};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::SingleCertAndKey;
-use rustls::{CipherSuite, DistinguishedName, RootCertStore, ServerConfig, SupportedCipherSuite};
+use rustls::{
+    CipherSuite, ConfigBuilder, DistinguishedName, RootCertStore, ServerConfig, SupportedCipherSuite,
+    SupportedProtocolVersion, WantsVerifier,
+};
 use tokio::sync::Mutex;
 
 use crate::files::{Stamps, off_thread, read_tls_file};
-use crate::tls::{certificates, certified_key, provider, system_roots, verify_signatures, versions};
+use crate::tls::{
+    certificates, certified_key, check_certified_key, provider, system_roots, verify_signatures, versions,
+};
 use crate::{Error, ErrorKind, Secret};
 
 /// TLS of a server, with the reference's names, values and rules. Empty text means 'not given'.
@@ -206,6 +212,41 @@ impl ServerTls {
         errors.into_result()
     }
 
+    /// What an acceptor would refuse when it is built, seen without files and without the system's roots.
+    pub(super) fn check_build(&self, _: Stability) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        // Of two that exclude each other neither is looked at: that they are two was said.
+        if self.client_ca_file.is_empty()
+            && let Err(error) = client_roots(self.client_ca_pem.as_bytes())
+        {
+            errors.push(&["client_ca_pem", "client_ca_file"], error.to_string());
+        }
+        let cert_pem = if self.cert_file.is_empty() { self.cert_pem.as_str() } else { "" };
+        // So with a key without a certificate.
+        let has_cert = !self.cert_pem.is_empty() || !self.cert_file.is_empty();
+        let key_pem = if has_cert && self.key_file.is_empty() { self.key_pem.expose() } else { "" };
+        if let Err((fields, text)) = check_certified_key(cert_pem, key_pem) {
+            errors.push(fields, text);
+        }
+        // What is wrong with the one or the other alone was said.
+        if let (Ok(_), Ok(versions)) = (self.crypto(), versions(&self.min_version, &self.max_version))
+            && let Err(error) = self.builder(versions)
+        {
+            errors.push(&["cipher_suites", "curve_preferences", "min_version", "max_version"], error.to_string());
+        }
+        errors.into_result()
+    }
+
+    /// The beginning of the TLS: primitives and versions.
+    fn builder(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, Error> {
+        ServerConfig::builder_with_provider(self.crypto().map_err(Error::config)?)
+            .with_protocol_versions(versions)
+            .map_err(|error| Error::config(error.to_string()))
+    }
+
     fn client_auth(&self) -> Result<ClientAuth, String> {
         Ok(match self.client_auth_type.as_str() {
             "" | "NoClientCert" => ClientAuth::None,
@@ -253,13 +294,7 @@ impl ServerTls {
             "" => self.client_ca_pem.as_bytes().to_vec(),
             file => read_tls_file(file.as_ref()).map_err(|error| error.context("failed to read client_ca_file"))?,
         };
-        let mut roots = RootCertStore::empty();
-        if !pem.is_empty() {
-            let found = certificates(&pem).map_err(|text| Error::config(format!("client_ca: {text}")))?;
-            if roots.add_parsable_certificates(found).0 == 0 {
-                return Err(Error::config("client_ca: no certificate found"));
-            }
-        }
+        let roots = client_roots(&pem)?;
         // Where no certificate is verified, the authorities tell clients which of their certificates to show.
         let any = |mandatory| Arc::new(AnyClient { mandatory, hints: roots.subjects() });
         let optional = match client_auth {
@@ -295,6 +330,18 @@ impl ServerTls {
     fn files(&self) -> Vec<PathBuf> {
         [&self.cert_file, &self.key_file].into_iter().filter(|file| !file.is_empty()).map(PathBuf::from).collect()
     }
+}
+
+/// The authorities for clients' certificates; empty text is none.
+fn client_roots(pem: &[u8]) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    if !pem.is_empty() {
+        let found = certificates(pem).map_err(|text| Error::config(format!("client_ca: {text}")))?;
+        if roots.add_parsable_certificates(found).0 == 0 {
+            return Err(Error::config("client_ca: no certificate found"));
+        }
+    }
+    Ok(roots)
 }
 
 fn curve(name: &str) -> Result<&'static dyn SupportedKxGroup, String> {
@@ -334,9 +381,8 @@ impl TlsAcceptor {
     fn build(tls: ServerTls) -> Result<Self, Error> {
         let versions = versions(&tls.min_version, &tls.max_version).map_err(Error::config)?;
         let stamps = Stamps::take(&tls.files());
-        let mut base = ServerConfig::builder_with_provider(tls.crypto().map_err(Error::config)?)
-            .with_protocol_versions(versions)
-            .map_err(|error| Error::config(error.to_string()))?
+        let mut base = tls
+            .builder(versions)?
             .with_client_cert_verifier(tls.verifier()?)
             .with_cert_resolver(Arc::new(tls.certified_key()?));
         base.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -545,13 +591,73 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_of_the_documentation() {
-        let file = corten_syntax::parse("test", "tls {\ncert_file = \"c\"\nkey_pem = \"k\"\n}").file;
+        let file = corten_syntax::parse("test", "tls {\ncert_file = \"c\"\nkey_file = \"k\"\n}").file;
         let Some(corten_syntax::Stmt::Block(block)) = file.body.first() else { panic!("the test's text is a block") };
         let minimum = corten_config::schema::Stability::GenerallyAvailable;
         let context = corten_config::decode::DecodeContext { scope: &(), minimum };
         let decoded = corten_config::decode::decode::<ServerTls>(block, &context).expect("it decodes").value;
-        let expected = ServerTls { cert_file: "c".into(), key_pem: Secret::new("k"), ..ServerTls::default() };
+        let expected = ServerTls { cert_file: "c".into(), key_file: "k".into(), ..ServerTls::default() };
         assert_eq!(decoded, expected);
+    }
+
+    #[tokio::test]
+    async fn what_building_an_acceptor_would_refuse_a_check_refuses_with_the_same_words() {
+        let made = || {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let cert = rcgen::CertificateParams::new(vec!["a".to_owned()]).unwrap().self_signed(&key).unwrap();
+            (cert.pem(), key.serialize_pem())
+        };
+        let ((cert, key), (_, other_key)) = (made(), made());
+        let tls = |cert: &str, key: &str| ServerTls {
+            cert_pem: cert.into(),
+            key_pem: Secret::new(key),
+            client_auth_type: "RequestClientCert".into(),
+            ..ServerTls::default()
+        };
+        let good = tls(&cert, &key);
+        let cases = [
+            (good.clone(), "", ""),
+            (tls("c", &key), "cert_pem", "no certificate found"),
+            (tls(&cert, "k"), "key_pem", "no private key found"),
+            (tls(&cert, &other_key), "cert_pem", "private key does not match public key"),
+            (
+                ServerTls { client_ca_pem: "nonsense".into(), ..good.clone() },
+                "client_ca_pem",
+                "client_ca: no certificate found",
+            ),
+            (
+                ServerTls {
+                    cipher_suites: vec!["TLS_AES_128_GCM_SHA256".into()],
+                    max_version: "TLS12".into(),
+                    ..good.clone()
+                },
+                "cipher_suites",
+                "unexpected error: no usable cipher suites configured",
+            ),
+        ];
+        for (tls, field, text) in cases {
+            assert_eq!(tls.check(), Ok(()));
+            let found = tls.check_build(Stability::GenerallyAvailable).err().into_iter().flatten();
+            let found: Vec<_> = found.map(|error| (error.fields[0], error.message)).collect();
+            let built = TlsAcceptor::new(tls).await.map_err(|error| error.to_string());
+            if text.is_empty() {
+                assert!(found.is_empty() && built.is_ok(), "{found:?} {built:?}");
+            } else {
+                assert_eq!((found, built.unwrap_err()), (vec![(field, text.to_owned())], text.to_owned()));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_in_files_a_check_does_not_look_at() {
+        let tls = ServerTls {
+            cert_file: "/nowhere".into(),
+            key_file: "/nowhere".into(),
+            client_ca_file: "/nowhere".into(),
+            client_auth_type: "RequestClientCert".into(),
+            ..ServerTls::default()
+        };
+        assert_eq!(tls.check_build(Stability::GenerallyAvailable), Ok(()));
     }
 
     #[test]
