@@ -217,6 +217,12 @@ impl Component for RemoteWrite {
         }
         let identities: Vec<String> = prepared.endpoints.iter().map(|endpoint| endpoint.identity.clone()).collect();
         for endpoint in &prepared.endpoints {
+            let place = (endpoint.lane, endpoint.identity.clone());
+            let running = component.endpoints.get(&place);
+            if let Some(running) = running.filter(|running| running.info.url != endpoint.config.shown_url()) {
+                // Its successor sends to the new URL, and it does not do so too.
+                running.ending.send_replace(true);
+            }
             let settings = Arc::new(endpoint.settings.clone());
             match component.settings.get(&endpoint.identity) {
                 Some(sender) => drop(sender.send_replace(settings)),
@@ -238,15 +244,17 @@ impl Component for RemoteWrite {
         for endpoint in prepared.endpoints {
             let Some(lane) = lanes.get(&endpoint.lane) else { continue };
             let place = (endpoint.lane, endpoint.identity.clone());
-            // A sender goes on only with the lane that it was started with.
-            let running = before.remove(&place).filter(|running| Arc::ptr_eq(&running.info.lane, lane));
-            match running {
-                Some(running) => {
+            // A sender goes on only with the lane that it was started with, and under the URL that its metrics name.
+            match before.remove(&place).filter(|running| Arc::ptr_eq(&running.info.lane, lane)) {
+                Some(running) if running.info.url == endpoint.config.shown_url() => {
                     running.change(&endpoint.config);
                     component.endpoints.insert(place, running);
+                    continue;
                 }
-                None => starting.push((place, endpoint)),
+                Some(running) => drop(before.insert(place.clone(), running)),
+                None => {}
             }
+            starting.push((place, endpoint));
         }
         let mut gone: HashMap<LaneKey, Vec<Departing>> = HashMap::new();
         for ((key, identity), running) in before {
@@ -294,6 +302,11 @@ impl Component for RemoteWrite {
             lane.close().await;
         }
         let deadline = tokio::time::Instant::now() + FLUSH_WAIT_MAX;
+        for running in self.endpoints.values() {
+            running.info.reader.flush();
+            // What the peer takes is still sent; what it refuses for now waits on disk.
+            running.ending.send_replace(true);
+        }
         for leftover in &self.leftovers {
             leftover.stop.send_replace(true);
         }
@@ -302,11 +315,6 @@ impl Component for RemoteWrite {
             if tokio::time::timeout_at(deadline, &mut leftover.handle).await.is_err() {
                 leftover.handle.abort();
             }
-        }
-        for running in self.endpoints.values() {
-            running.info.reader.flush();
-            // What the peer takes is still sent; what it refuses for now waits on disk.
-            running.ending.send_replace(true);
         }
         for mut running in self.endpoints.into_values() {
             if tokio::time::timeout_at(deadline, &mut running.handle).await.is_err() {

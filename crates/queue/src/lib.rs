@@ -22,7 +22,7 @@ mod writer;
 pub use queue::Queue;
 pub use reader::Reader;
 pub use types::{
-    APPEND_BYTES_MAX, AppendError, Counts, Lag, NewRecord, Options, Outcome, PARTITIONS_MAX, ReaderOptions,
+    APPEND_BYTES_MAX, AppendError, Counts, Lag, Mark, NewRecord, Options, Outcome, PARTITIONS_MAX, ReaderOptions,
     ReaderStats, Record, Run, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Start, Stats, TENANT_BYTES_MAX, Totals,
     default_bytes_max, reason,
 };

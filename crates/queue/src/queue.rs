@@ -20,8 +20,8 @@ use crate::keeper::{self, Dirty};
 use crate::reader::{self, CHUNK_BYTES, Reader, ReaderCore, Resumed};
 use crate::storage::{self, Disk, Storage};
 use crate::types::{
-    APPEND_BYTES_MAX, AppendError, Lag, NewRecord, Options, PARTITIONS_MAX, ReaderOptions, Record, SEGMENT_BYTES_MAX,
-    SEGMENT_BYTES_MIN, Stats, TENANT_BYTES_MAX, Totals, reason,
+    APPEND_BYTES_MAX, AppendError, Lag, Mark, NewRecord, Options, PARTITIONS_MAX, ReaderOptions, Record,
+    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Stats, TENANT_BYTES_MAX, Totals, reason,
 };
 use crate::writer::{Append, Encoded, Inbox, Writer};
 
@@ -455,6 +455,13 @@ impl Queue {
         let state = self.inner.shared.state.lock();
         let reader = state.readers.get(&format::cursor_stem(name))?;
         Some(Lag { highest_appended_ms: state.highest_ms, ..reader.lag(&state.segments) })
+    }
+
+    /// The place behind what was appended last.
+    pub fn end(&self) -> Mark {
+        let state = self.inner.shared.state.lock();
+        let last = state.segments.last_key_value();
+        Mark(last.map_or(Position::default(), |(id, segment)| Position { segment: *id, offset: segment.end }))
     }
 
     /// Forgets a reader and its cursor. Its handle ends.

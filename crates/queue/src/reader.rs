@@ -23,7 +23,7 @@ use crate::cursor::CursorFile;
 use crate::format::{self, Item, Parser, Position, SEGMENT_HEADER_LEN, Slot};
 use crate::keeper;
 use crate::queue::{Segment, Shared};
-use crate::types::{Lag, Outcome, ReaderOptions, ReaderStats, Record, Run, Start, Totals, reason};
+use crate::types::{Lag, Mark, Outcome, ReaderOptions, ReaderStats, Record, Run, Start, Totals, reason};
 
 /// How much of a segment is read at once, in bytes, unless a record is larger.
 pub(crate) const CHUNK_BYTES: usize = 256 << 10;
@@ -896,6 +896,17 @@ impl Reader {
     pub fn lag(&self) -> Lag {
         let queue = self.shared.state.lock();
         Lag { highest_appended_ms: queue.highest_ms, ..self.core.lag(&queue.segments) }
+    }
+
+    /// Whether this reader has settled everything before a place, whatever it has settled behind it.
+    pub fn has_passed(&self, mark: Mark) -> bool {
+        self.core.has_settled(mark.0)
+    }
+
+    /// Whether this handle hands out nothing any more: it was replaced by another of its name or removed, or the queue is
+    /// closed.
+    pub fn has_ended(&self) -> bool {
+        self.core.state.lock().dead
     }
 
     /// What this reader has delivered and dropped.

@@ -1,8 +1,10 @@
 //! The calls into the file system, behind a trait so that tests can make them fail.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirEntry, File, OpenOptions};
 use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
 use std::path::Path;
+
+use crate::format::segment_of_file_name;
 
 /// The file system as a queue's segments need it. The calls are one a batch of records or one a chunk of a file, so
 /// that their being dynamic costs nothing.
@@ -72,6 +74,13 @@ pub(crate) fn write_all(storage: &dyn Storage, file: &File, mut slices: &mut [Io
 /// Forces the entries of a directory to the medium, where the system can.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
+}
+
+/// How many bytes the segments in `dir` have.
+pub(crate) fn segment_bytes(dir: &Path) -> u64 {
+    let is_segment = |entry: &DirEntry| entry.file_name().to_str().and_then(segment_of_file_name).is_some();
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().filter(is_segment);
+    entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
 }
 
 /// What is free for an unprivileged user on the file system of `dir`, or of its nearest parent that exists.

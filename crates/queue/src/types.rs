@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::format::Position;
 use crate::reader::Ticket;
 
 /// The most partitions a record may name. The cursor files are laid out for it.
@@ -67,9 +68,16 @@ impl Default for Options {
 }
 
 /// The cap in bytes for a queue in `dir` whose user gave none: [`Options::BYTES_MAX_DEFAULT`], and at most a tenth of
-/// what is free on the file system that holds `dir` (or the nearest parent that exists) now.
+/// what the file system that holds `dir` (or the nearest parent that exists) has free now for the queue, with what the queue
+/// takes already. It never takes away from that: a disk that others have filled is no reason to drop what waits.
 pub fn default_bytes_max(dir: &Path) -> u64 {
-    crate::storage::free_bytes(dir).map_or(Options::BYTES_MAX_DEFAULT, |free| Options::BYTES_MAX_DEFAULT.min(free / 10))
+    let free = crate::storage::free_bytes(dir);
+    free.map_or(Options::BYTES_MAX_DEFAULT, |free| bytes_max(free, crate::storage::segment_bytes(dir)))
+}
+
+/// The same, from what is free and what the queue takes.
+pub(crate) fn bytes_max(free: u64, used: u64) -> u64 {
+    (free.saturating_add(used) / 10).max(used).min(Options::BYTES_MAX_DEFAULT)
 }
 
 /// What a record, a run or a drop holds, by kind.
@@ -427,6 +435,10 @@ pub struct Stats {
     /// The longest that it took.
     pub sync_longest: Duration,
 }
+
+/// A place in a queue, between two records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark(pub(crate) Position);
 
 /// How far a reader is behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -138,7 +138,7 @@ impl Writer {
         for append in appends {
             let (segment_bytes_max, has_room) = {
                 let state = self.shared.state.lock();
-                (state.options.segment_bytes_max, has_room(&state, group_bytes + append.size))
+                (state.options.segment_bytes_max, has_room(&state, self.owed_bytes() + group_bytes + append.size))
             };
             let len = u64::from(self.current.as_ref().map_or(SEGMENT_HEADER_LEN, |current| current.len)) + group_bytes;
             let rolls = len > u64::from(SEGMENT_HEADER_LEN) && len + append.size > segment_bytes_max;
@@ -166,7 +166,7 @@ impl Writer {
         self.shared.overflowed.store(true, Ordering::Release);
         let fits = loop {
             let mut state = self.shared.state.lock();
-            if has_room(&state, size) {
+            if has_room(&state, self.owed_bytes() + size) {
                 break true;
             }
             let oldest = state.segments.iter().find(|(_, segment)| segment.memory.is_none());
@@ -191,6 +191,11 @@ impl Writer {
             self.shared.settled();
         }
         fits
+    }
+
+    /// What the footers take that could not be written yet.
+    fn owed_bytes(&self) -> u64 {
+        (self.unfooted.len() * FOOTER_LEN) as u64
     }
 
     fn write(&mut self, group: Vec<Append>) {

@@ -1,6 +1,7 @@
 //! An endpoint that is sent to.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use corten_component::{Context, Error};
 use corten_config::Value;
@@ -20,6 +21,9 @@ use super::pace::Pace;
 use super::sender::{SendSettings, SendState, Sender};
 use super::shards::Rates;
 use super::{PreparedEndpoint, RemoteWrite};
+
+/// The shortest wait after a request that failed: nothing, doubled, is nothing for ever.
+const BACKOFF_MIN: Duration = Duration::from_millis(1);
 
 /// An endpoint that is sent to.
 pub(super) struct RunningEndpoint {
@@ -82,9 +86,10 @@ pub(super) async fn send_settings(
         uri,
         timeout: endpoint.remote_timeout,
         wait_max: queue.batch_send_deadline,
-        backoff_min: queue.min_backoff,
+        backoff_min: queue.min_backoff.max(BACKOFF_MIN),
         backoff_max: queue.max_backoff,
         retry_on_429: queue.retry_on_http_429,
+        requests_max: usize::from(queue.max_shards),
         age_max: (!queue.sample_age_limit.is_zero()).then_some(queue.sample_age_limit),
         installation_id: HeaderValue::from_str(&services.installation_id).map_err(|e| invalid(&e))?,
     })
@@ -176,10 +181,7 @@ impl RemoteWrite {
             desired_shards: Mutex::new(1.0),
         });
         let handle = tokio::spawn(async move {
-            for mut predecessor in predecessors {
-                while predecessor.changed().await.is_ok() {}
-            }
-            sender.run().await;
+            sender.run_after(predecessors).await;
             drop(alive);
         });
         RunningEndpoint { info, ending, done, handle, metadata }

@@ -1,12 +1,13 @@
 //! Queues that were written under another configuration, and senders that end.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use corten_component::{Context, Error, Field, Logger};
-use corten_queue::{Options, Queue, Reader, default_bytes_max};
+use corten_queue::{Mark, Options, Queue, Reader, default_bytes_max};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -54,6 +55,9 @@ pub(super) struct Leftover {
 
 /// How long what waits is still sent when the program ends or an endpoint goes, as long as the peer takes it.
 pub(super) const FLUSH_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// How long to wait for a queue that somebody is closing.
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What a sample takes in a record, about, in bytes.
 pub(super) const SAMPLE_BYTES: usize = 32;
@@ -148,7 +152,7 @@ impl RemoteWrite {
         age_max: Duration,
         cx: &Context<Self>,
     ) {
-        let mut senders = Vec::new();
+        let (mut senders, end) = (Vec::new(), lane.queue().end());
         for name in lane.queue().reader_names() {
             if endpoints.iter().any(|endpoint| endpoint.lane == key && endpoint.identity == name) {
                 continue;
@@ -158,10 +162,7 @@ impl RemoteWrite {
                 continue;
             }
             match self.departing(lane.queue(), &name, endpoints, cx) {
-                Some(departing) => {
-                    let last = departing.reader.lag().pending.records;
-                    senders.push((departing, Some(last)));
-                }
+                Some(departing) => senders.push((departing, Some(end))),
                 None => {
                     warn_of_gone(&queue_dir(key, cx), &name, cx);
                     self.forget_later(lane, name, age_max);
@@ -169,7 +170,7 @@ impl RemoteWrite {
             }
         }
         if !senders.is_empty() {
-            self.leave_lane(lane, senders, cx);
+            self.leave_lane(lane, senders, Weak::new(), cx);
         }
     }
 
@@ -203,10 +204,7 @@ impl RemoteWrite {
         let before = predecessors.clone();
         predecessors.push(done);
         let handle = tokio::spawn(async move {
-            for mut predecessor in before {
-                while predecessor.changed().await.is_ok() {}
-            }
-            sender.run().await;
+            sender.run_after(before).await;
             drop(alive);
         });
         Some(Departing { identity: name.to_owned(), reader, ending, handle, stays: true, info: None })
@@ -219,7 +217,7 @@ impl RemoteWrite {
         let (lane, shared) = (Arc::clone(lane), Arc::clone(&self.shared));
         let handle = tokio::spawn(async move {
             if tokio::time::timeout(age_max, stopped.wait_for(|stop| *stop)).await.is_err() {
-                shared.forget_cursor(&lane, &name);
+                shared.forget_cursor(&lane, &name, None);
             }
         });
         self.leftovers.push(RunningLeftover { key: None, stop, handle });
@@ -242,15 +240,22 @@ impl RemoteWrite {
             self.see_off(Leftover { key, dir, queue }, true, departing, Some((lane, stage)), cx.logger().clone());
             return;
         }
-        self.leave_lane(&lane, departing.into_iter().map(|departing| (departing, None)).collect(), cx);
+        self.leave_lane(&lane, departing.into_iter().map(|departing| (departing, None)).collect(), stage, cx);
     }
 
-    /// Ends senders whose lane goes on without them. With each may stand how many records are still for it; without, it is
-    /// all that waits once this begins.
-    fn leave_lane(&mut self, lane: &Arc<Lane>, senders: Vec<(Departing, Option<u64>)>, cx: &Context<Self>) {
-        let (stop, stopped) = watch::channel(false);
+    /// Ends senders whose lane goes on without them. With each may stand where that ends which is for it; without, it is
+    /// all that was taken before the lane was left: by `stage`.
+    fn leave_lane(
+        &mut self,
+        lane: &Arc<Lane>,
+        senders: Vec<(Departing, Option<Mark>)>,
+        stage: Weak<Stage>,
+        cx: &Context<Self>,
+    ) {
+        let (stop, mut stopped) = watch::channel(false);
         let (lane, shared, logger) = (Arc::clone(lane), Arc::clone(&self.shared), cx.logger().clone());
         let handle = tokio::spawn(async move {
+            finished(&stage, &mut stopped).await;
             let senders = senders.into_iter().map(|(departing, last)| {
                 let (lane, stopped) = (Arc::clone(&lane), stopped.clone());
                 let (shared, logger) = (Arc::clone(&shared), logger.clone());
@@ -258,12 +263,12 @@ impl RemoteWrite {
                     let reader = departing.reader.clone();
                     let identity = departing.identity.clone();
                     // The lane goes on, and what it takes from now on is not for this sender.
-                    let last = last.unwrap_or_else(|| settled(&reader) + reader.lag().pending.records);
+                    let last = last.unwrap_or_else(|| lane.queue().end());
                     reader.flush();
                     departing.depart(stopped.clone(), Some(last), &logger, &shared).await;
                     let waits_for_the_next_start = *stopped.borrow() && reader.lag().pending.records > 0;
                     if !waits_for_the_next_start {
-                        shared.forget_cursor(&lane, &identity);
+                        shared.forget_cursor(&lane, &identity, Some(&reader));
                     }
                 }
             });
@@ -290,11 +295,7 @@ impl RemoteWrite {
         let old_queues = Arc::clone(&self.old_queues);
         let handle = tokio::spawn(async move {
             if let Some((lane, stage)) = lane {
-                // Batches in flight finish where they entered.
-                let end = tokio::time::Instant::now() + FLUSH_WAIT_MAX;
-                while stage.strong_count() > 0 && tokio::time::Instant::now() < end && !*stopped.borrow() {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
+                finished(&stage, &mut stopped).await;
                 lane.close().await;
             }
             let mut nothing_waits = all_have_owners;
@@ -341,19 +342,21 @@ fn warn_of_gone(dir: &Path, name: &str, cx: &Context<RemoteWrite>) {
     cx.logger().warn("an endpoint is gone; what waits for it is kept until it is too old", &fields);
 }
 
-/// How many records a reader has settled since its handle was made.
-pub(super) fn settled(reader: &Reader) -> u64 {
-    let stats = reader.stats();
-    stats.delivered.records + stats.dropped.iter().map(|(_, totals)| totals.records).sum::<u64>()
+/// Waits for batches in flight, which finish where they entered; not for ever, and not while all stops.
+async fn finished(stage: &Weak<Stage>, stopped: &mut watch::Receiver<bool>) {
+    let end = tokio::time::Instant::now() + FLUSH_WAIT_MAX;
+    while stage.strong_count() > 0 && tokio::time::Instant::now() < end && !*stopped.borrow() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 impl Departing {
-    /// Waits until the sender has sent what waits for it, up to `last` records; until it has had its time, if the endpoint is
+    /// Waits until the sender has sent what waits for it, up to `last`; until it has had its time, if the endpoint is
     /// gone; or until all stops.
     pub(super) async fn depart(
         mut self,
         mut stopped: watch::Receiver<bool>,
-        last: Option<u64>,
+        last: Option<Mark>,
         logger: &Logger,
         shared: &SharedMetrics,
     ) {
@@ -361,7 +364,7 @@ impl Departing {
         let is_through = async {
             match last {
                 Some(last) => {
-                    while settled(&reader) < last {
+                    while !reader.has_passed(last) {
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
                 }
@@ -396,11 +399,21 @@ impl Departing {
     }
 }
 
-/// Opens a queue, and adds to `took` how long that takes.
+/// Opens a queue, and adds to `took` how long that takes. One that is in use is waited for: a load that was refused may be
+/// closing it still.
 pub(super) async fn open_queue(dir: PathBuf, options: Options, took: &mut Duration) -> Result<Queue, Error> {
     let shown = dir.display().to_string();
     let started = Instant::now();
-    let opened = tokio::task::spawn_blocking(move || Queue::open(&dir, options)).await;
+    let opened = loop {
+        let (dir, options) = (dir.clone(), options.clone());
+        let opened = tokio::task::spawn_blocking(move || Queue::open(&dir, options)).await;
+        match &opened {
+            Ok(Err(error)) if error.kind() == ErrorKind::ResourceBusy && started.elapsed() < CLOSE_WAIT_MAX => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            _ => break opened,
+        }
+    };
     *took += started.elapsed();
     let opened = opened.map_err(|error| Error::new(format!("opening the queue {shown}: {error}")))?;
     opened.map_err(|error| Error::new(format!("opening the queue {shown}: {error}")))

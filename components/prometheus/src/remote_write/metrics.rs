@@ -7,7 +7,7 @@ use std::time::Duration;
 use corten_component::DebugInfo;
 use corten_component::metrics::{Counter, DEFAULT_BUCKETS, Gauge, Histogram, Refresh, Registry, Vector};
 use corten_config::encode::Item;
-use corten_queue::{Totals, reason};
+use corten_queue::{Reader, Totals, reason};
 use parking_lot::Mutex;
 
 use super::active::ActiveSeries;
@@ -435,11 +435,14 @@ impl SharedMetrics {
         self.replay_nanos.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
     }
 
-    /// Forgets the cursor of an endpoint that has left a lane, unless it is back.
-    pub(super) fn forget_cursor(&self, lane: &Arc<Lane>, identity: &str) {
+    /// Forgets the cursor of an endpoint that has left a lane, unless it is back, or was and left again: then `reader` is no
+    /// longer the one who has it.
+    pub(super) fn forget_cursor(&self, lane: &Arc<Lane>, identity: &str, reader: Option<&Reader>) {
         // Whoever brings it back holds this lock.
         let infos = self.endpoints.lock();
-        if !infos.iter().any(|info| Arc::ptr_eq(&info.lane, lane) && info.reader.name() == identity) {
+        if !reader.is_some_and(Reader::has_ended)
+            && !infos.iter().any(|info| Arc::ptr_eq(&info.lane, lane) && info.reader.name() == identity)
+        {
             lane.queue().remove_reader(identity);
         }
     }

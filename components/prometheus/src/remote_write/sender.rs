@@ -35,6 +35,8 @@ pub(super) struct SendSettings {
     pub(super) backoff_min: Duration,
     pub(super) backoff_max: Duration,
     pub(super) retry_on_429: bool,
+    /// How many requests may be under way at a time.
+    pub(super) requests_max: usize,
     /// Records that are older are not tried again.
     pub(super) age_max: Option<Duration>,
     pub(super) installation_id: HeaderValue,
@@ -139,15 +141,31 @@ pub(super) struct Sender {
 }
 
 impl Sender {
+    /// Sends once those have ended that send what came before.
+    pub(super) async fn run_after(self, predecessors: Vec<watch::Receiver<()>>) {
+        let had_predecessors = !predecessors.is_empty();
+        for mut predecessor in predecessors {
+            while predecessor.changed().await.is_ok() {}
+        }
+        // They may have left something for the next start, and that is older than all this.
+        if !(had_predecessors && *self.ending.borrow()) {
+            self.run().await;
+        }
+    }
+
     /// Sends until the queue is closed, or all is handed out after a flush. At most one request of a partition is under
     /// way at a time; the reader sees to that.
     pub(super) async fn run(self) {
         let sender = Arc::new(self);
         let mut requests = JoinSet::new();
         while let Some(run) = sender.reader.next().await {
+            let sending = Arc::clone(&sender);
+            requests.spawn(async move { sending.send(run).await });
             while requests.try_join_next().is_some() {}
-            let sender = Arc::clone(&sender);
-            requests.spawn(async move { sender.send(run).await });
+            // The lane has as many partitions as the one of its endpoints wants that wants most.
+            while requests.len() >= sender.settings.borrow().requests_max {
+                requests.join_next().await;
+            }
         }
         while requests.join_next().await.is_some() {}
     }
@@ -245,10 +263,11 @@ impl Sender {
         let totals = totals(records);
         let samples = points(&totals);
         let highest_ms = records.iter().map(|record| record.highest_ms).max().unwrap_or_default();
+        let mut watched = self.settings.clone();
         let mut backoff: Option<Backoff> = None;
         let mut attempt = 0u64;
         loop {
-            let settings = Arc::clone(&self.settings.borrow());
+            let settings = Arc::clone(&watched.borrow_and_update());
             let now_ms = now_ms();
             if let Some(age_max) = settings.age_max
                 && records.iter().any(|record| is_aged(record, now_ms, age_max))
@@ -290,12 +309,15 @@ impl Sender {
                 return Err(GivenUp);
             }
             self.note_failure(&settings, &error, samples);
-            let backoff = backoff.get_or_insert_with(|| Backoff::new(settings.backoff_min, settings.backoff_max));
-            let wait = backoff.next_wait_after(wait);
+            let waits = backoff.get_or_insert_with(|| Backoff::new(settings.backoff_min, settings.backoff_max));
+            let wait = waits.next_wait_after(wait);
             let mut ending = self.ending.clone();
-            let ended = tokio::time::timeout(wait, ending.wait_for(|ending| *ending)).await.is_ok();
-            if ended {
-                return Err(GivenUp);
+            tokio::select! {
+                biased;
+                _ = ending.wait_for(|ending| *ending) => return Err(GivenUp),
+                () = tokio::time::sleep(wait) => {}
+                // Whoever changes them wants to see what comes of it, also where the peer asked for a wait of hours.
+                () = changed(&mut watched) => backoff = None,
             }
             attempt += 1;
         }
@@ -375,18 +397,16 @@ impl SendSettings {
             Ok(request) => request,
             Err(error) => return Posted::Again { after: None, error: error.to_string() },
         };
-        let exchange = async {
-            let response = self.client.request(request).await.map_err(|error| self.url.in_error(&error))?;
-            let (parts, body) = response.into_parts();
-            // The answer is read even where it does not matter, so that its connection can be used again.
-            let text = body.read_start(ERROR_BODY_BYTES_MAX).await;
-            Ok::<_, String>((parts, text))
-        };
-        let (parts, text) = match tokio::time::timeout(self.timeout, exchange).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Posted::Again { after: None, error },
+        let started = Instant::now();
+        let (parts, body) = match tokio::time::timeout(self.timeout, self.client.request(request)).await {
+            Ok(Ok(response)) => response.into_parts(),
+            Ok(Err(error)) => return Posted::Again { after: None, error: self.url.in_error(&error) },
             Err(_) => return Posted::Again { after: None, error: "context deadline exceeded".to_owned() },
         };
+        // The rest is read even where it does not matter, so that its connection can be used again. The peer has decided
+        // already: that it does not end its text is no reason to send all again.
+        let left = self.timeout.saturating_sub(started.elapsed());
+        let text = tokio::time::timeout(left, body.read_start(ERROR_BODY_BYTES_MAX)).await.unwrap_or_default();
         let status = parts.status;
         let written = Written::read(&parts.headers);
         if status.is_success() {
@@ -398,6 +418,13 @@ impl SendSettings {
             return Posted::Again { after: retry_after(&parts.headers, SystemTime::now()), error };
         }
         Posted::Refused { status, written, error }
+    }
+}
+
+/// Waits for other settings; for ever where there will be none.
+async fn changed(settings: &mut watch::Receiver<Arc<SendSettings>>) {
+    if settings.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -518,6 +545,7 @@ mod tests {
             backoff_min: Duration::from_millis(1),
             backoff_max: Duration::from_millis(1),
             retry_on_429: true,
+            requests_max: 1,
             age_max: None,
             installation_id: HeaderValue::from_static("id"),
         };

@@ -75,7 +75,7 @@ impl EndpointInfo {
             return now;
         }
         let lag = self.reader.lag();
-        let waiting = lag.pending.samples as f64;
+        let waiting = (lag.pending.samples + lag.pending.histograms + lag.pending.exemplars) as f64;
         let backlog = (waiting - rates.taken * config.batch_send_deadline.as_secs_f64()).max(0.0);
         // A backlog is sent four times as fast as it came; more requests would only wait.
         let desired = rates.sending / rates.sent * (rates.taken + (0.05 * backlog).min(3.0 * rates.taken));

@@ -22,6 +22,7 @@ use corten_signal::{BlockBuilder, LabelsBuilder, Metrics, MetricsBatch, Receiver
 use corten_testkit::{Seen, Server, Unit, World, answer, host, stays, until};
 use http::Response;
 use parking_lot::Mutex;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
 /// The id of the component in these tests.
@@ -737,6 +738,72 @@ async fn a_timeout_and_a_refused_connection_are_tried_again() {
 }
 
 #[tokio::test]
+async fn an_answer_whose_text_never_ends_counts_by_its_status() {
+    for status in ["200 OK", "400 Bad Request"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/push", listener.local_addr().unwrap());
+        let requests = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&requests);
+        let serving = tokio::spawn(async move {
+            let mut connections = Vec::new();
+            while let Ok((mut connection, _)) = listener.accept().await {
+                connection.readable().await.unwrap();
+                count.fetch_add(1, Ordering::Relaxed);
+                let head = format!("HTTP/1.1 {status}\r\ncontent-length: 10\r\n\r\nonly");
+                connection.write_all(head.as_bytes()).await.unwrap();
+                connections.push(connection);
+            }
+        });
+        let world = host(ID);
+        let mut unit = start(&world, &endpoint(&url, "name = \"n\"\nremote_timeout = \"200ms\"", QUICK)).await;
+        push_number(&receiver(&world), "a", 0).await;
+        until("nothing waits", || metric(&world, "samples_pending", "n", &url) == Some(0.0)).await;
+        assert_eq!(requests.load(Ordering::Relaxed), 1, "{status}");
+        unit.drain().await;
+        serving.abort();
+    }
+}
+
+#[tokio::test]
+async fn settings_that_change_end_the_wait_that_the_peer_asked_for() {
+    let (world, backend) = (host(ID), Backend::start(|_| answer(503, &[("retry-after", "3600")], "")).await);
+    let mut unit = start(&world, &endpoint(&backend.url(), "", QUICK)).await;
+    push_number(&receiver(&world), "a", 0).await;
+    until("it was tried", || !backend.seen().is_empty()).await;
+    backend.turn(200);
+    unit.update(&endpoint(&backend.url(), "headers = { \"X-Scope-OrgID\" = \"t\" }", QUICK)).await.unwrap();
+    backend.has("a", 1).await;
+    assert_eq!(backend.seen().len(), 2);
+    unit.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn max_shards_holds_for_an_endpoint_whose_sibling_wants_more() {
+    let (world, one) = (host(ID), Backend::willing().await);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/push", listener.local_addr().unwrap());
+    let open = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&open);
+    let holding = tokio::spawn(async move {
+        let mut connections = Vec::new();
+        while let Ok((connection, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::Relaxed);
+            connections.push(connection);
+        }
+    });
+    let body = endpoint(&one.url(), "name = \"one\"", &format!("{QUICK}\nmin_shards = 8"))
+        + &endpoint(&url, "name = \"other\"", &format!("{QUICK}\nmax_shards = 2"));
+    let mut unit = start(&world, &body).await;
+    push_many(&receiver(&world), 40, 0..3).await;
+    until("all has come", || one.entries().len() == 120).await;
+    assert!(one.requests().len() >= 8);
+    until("it is tried", || open.load(Ordering::Relaxed) >= 2).await;
+    stays("no more are under way", Duration::from_millis(300), || open.load(Ordering::Relaxed) == 2).await;
+    holding.abort();
+    unit.drain().await;
+}
+
+#[tokio::test]
 async fn what_is_refused_is_dropped_counted_and_logged() {
     for status in [400, 401, 404, 415] {
         let (world, backend) = (host(ID), Backend::answering(status).await);
@@ -841,6 +908,25 @@ async fn an_endpoint_whose_settings_change_keeps_its_place() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_moves_is_told_of_under_its_new_url() {
+    let (world, old, new) = (host(ID), Backend::answering(503).await, Backend::willing().await);
+    let mut unit = start(&world, &endpoint(&old.url(), "name = \"n\"", QUICK)).await;
+    let to = receiver(&world);
+    for round in 0..3 {
+        push_number(&to, "a", round).await;
+    }
+    until("it was tried", || !old.seen().is_empty()).await;
+    unit.update(&endpoint(&new.url(), "name = \"n\"", QUICK)).await.unwrap();
+    push_number(&to, "a", 3).await;
+    new.has("a", 4).await;
+    assert_eq!(new.values("a"), numbers(4));
+    until("it is counted", || metric(&world, "samples_total", "n", &new.url()) == Some(4.0)).await;
+    until("nothing is told of the old one", || !world.metrics().text().contains(&old.url())).await;
+    until("it is healthy", || world.health_text().starts_with("healthy")).await;
+    unit.drain().await;
+}
+
+#[tokio::test]
 async fn rules_that_change_leave_what_waits_to_be_sent() {
     let (world, backend) = (host(ID), Backend::answering(503).await);
     let rule = "write_relabel_config {\ntarget_label = \"new\"\nreplacement = \"yes\"\n}";
@@ -914,6 +1000,90 @@ async fn an_endpoint_that_leaves_a_shared_lane_gets_what_waits_for_it() {
     assert_eq!(other.values("a")[..3], numbers(3));
     let labels = [("remote_name", "other"), ("url", &*other.url())];
     assert!(world.metrics().get("prometheus_remote_storage_samples_total", &labels) >= Some(4.0));
+    unit.drain().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_leaves_a_shared_lane_gets_what_is_in_flight() {
+    let (world, one, other) = (host(ID), Backend::willing().await, Backend::willing().await);
+    let first = endpoint(&one.url(), "name = \"one\"", QUICK);
+    let leaving = |round: usize| {
+        let rule = format!(
+            "name = \"other\"\nwrite_relabel_config {{\ntarget_label = \"round\"\nreplacement = \"{round}\"\n}}"
+        );
+        first.clone() + &endpoint(&other.url(), &rule, QUICK)
+    };
+    let shared = first.clone() + &endpoint(&other.url(), "name = \"other\"", QUICK);
+    let mut unit = start(&world, &shared).await;
+    let to = receiver(&world);
+    for round in 0..6 {
+        let to = to.clone();
+        let pushing = tokio::spawn(async move { push_number(&to, "a", round).await });
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        unit.update(&if round % 2 == 0 { leaving(round) } else { shared.clone() }).await.unwrap();
+        pushing.await.unwrap();
+    }
+    until("all has come", || numbers(6).iter().all(|number| other.values("a").contains(number))).await;
+    one.has("a", 6).await;
+    assert_eq!(one.values("a"), numbers(6));
+    unit.drain().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_leaves_a_shared_lane_twice_gets_what_waits_from_both_times() {
+    let (world, one, other) = (host(ID), Backend::willing().await, Backend::answering(503).await);
+    let queue = format!("{QUICK}\nmax_samples_per_send = 1");
+    let rule = "name = \"other\"\nwrite_relabel_config {\ntarget_label = \"new\"\nreplacement = \"yes\"\n}";
+    let first = endpoint(&one.url(), "name = \"one\"", &queue);
+    let shared = first.clone() + &endpoint(&other.url(), "name = \"other\"", &queue);
+    let apart = first + &endpoint(&other.url(), rule, &queue);
+    let mut unit = start(&world, &shared).await;
+    let to = receiver(&world);
+    push_number(&to, "a", 0).await;
+    until("it was tried", || !other.seen().is_empty()).await;
+    unit.update(&apart).await.unwrap();
+    unit.update(&shared).await.unwrap();
+    for round in 1..5 {
+        push_number(&to, "a", round).await;
+    }
+    unit.update(&apart).await.unwrap();
+    let tried = other.seen().len();
+    until("it is tried on", || other.seen().len() >= tried + 4).await;
+    other.turn(200);
+    until("all has come", || numbers(5).iter().all(|number| other.values("a").contains(number))).await;
+    unit.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_that_leaves_a_shared_lane_gets_what_waits_whatever_else_comes() {
+    let (world, one) = (host(ID), Backend::willing().await);
+    // It takes nothing of one series.
+    let other = Backend::start(|seen| {
+        let is_refused = decode(&seen.body).iter().any(|entry| entry.name() == "slow");
+        answer(if is_refused { 503 } else { 200 }, &[], "")
+    })
+    .await;
+    let queue = format!("{QUICK}\nmin_shards = 8");
+    let rule = "name = \"other\"\nwrite_relabel_config {\ntarget_label = \"new\"\nreplacement = \"yes\"\n}";
+    let first = endpoint(&one.url(), "name = \"one\"", &queue);
+    let mut unit = start(&world, &(first.clone() + &endpoint(&other.url(), "name = \"other\"", &queue))).await;
+    let to = receiver(&world);
+    push_number(&to, "slow", 0).await;
+    until("it was tried", || !other.seen().is_empty()).await;
+    unit.update(&(first + &endpoint(&other.url(), rule, &queue))).await.unwrap();
+    for round in 0..5 {
+        push_many(&to, 40, round..round + 1).await;
+    }
+    one.has("many_0", 5).await;
+    let tried = other.seen().len();
+    until("it is tried on", || other.seen().len() >= tried + 10).await;
+    other.turn(200);
+    other.has("slow", 1).await;
+    until("what is new comes by the new rules", || {
+        let new = other.entries().into_iter().filter(|entry| entry.label("new").is_some());
+        new.count() == 200
+    })
+    .await;
     unit.drain().await;
 }
 
@@ -1133,6 +1303,46 @@ async fn a_shutdown_first_sends_what_waits() {
     for (name, values) in backend.series() {
         assert_eq!(values, numbers(5), "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_shutdown_sends_what_waits_whatever_becomes_of_what_other_rules_left() {
+    let ((hole, holding), backend, world) = (black_hole().await, Backend::willing().await, host(ID));
+    let willing = endpoint(&backend.url(), "name = \"live\"", "batch_send_deadline = \"1h\"");
+    let rule = "name = \"hole\"\nwrite_relabel_config {\ntarget_label = \"new\"\nreplacement = \"yes\"\n}";
+    let slow = format!("remote_timeout = \"10m\"\n{rule}");
+    let before = willing.clone() + &endpoint(&hole, "name = \"hole\"\nremote_timeout = \"10m\"", QUICK);
+    let mut unit = start(&world, &before).await;
+    push_number(&receiver(&world), "a", 0).await;
+    unit.update(&(willing + &endpoint(&hole, &slow, QUICK))).await.unwrap();
+    let draining = tokio::spawn(async move { unit.drain().await });
+    backend.has("a", 1).await;
+    assert!(!draining.is_finished(), "a request hangs");
+    draining.abort();
+    holding.abort();
+}
+
+#[tokio::test]
+async fn a_shutdown_sends_nothing_that_is_newer_than_what_other_rules_left() {
+    let world = host(ID);
+    let backend = Backend::start(|seen| {
+        let is_new = decode(&seen.body).iter().all(|entry| entry.label("new").is_some());
+        answer(if is_new { 200 } else { 503 }, &[], "")
+    })
+    .await;
+    let rule = "write_relabel_config {\ntarget_label = \"new\"\nreplacement = \"yes\"\n}";
+    let mut unit = start(&world, &endpoint(&backend.url(), "", QUICK)).await;
+    push_number(&receiver(&world), "a", 0).await;
+    until("it was tried", || !backend.seen().is_empty()).await;
+    unit.update(&endpoint(&backend.url(), rule, QUICK)).await.unwrap();
+    push_number(&receiver(&world), "a", 1).await;
+    unit.drain().await;
+    drop(unit);
+    backend.turn(200);
+    let mut unit = start(&world, &endpoint(&backend.url(), rule, QUICK)).await;
+    backend.has("a", 2).await;
+    assert_eq!(backend.values("a"), numbers(2));
+    unit.drain().await;
 }
 
 #[tokio::test]
@@ -1485,6 +1695,20 @@ async fn a_configuration_that_cannot_be_is_refused() {
         let error = refusal(&body).await;
         assert!(error.contains(wanted), "{body}\ngives {error:?}\ninstead of {wanted:?}");
     }
+}
+
+#[tokio::test]
+async fn a_reload_that_is_refused_does_not_stand_in_the_way_of_the_next() {
+    let (world, backend) = (host(ID), Backend::willing().await);
+    let (good, bad) = (endpoint(&backend.url(), "", QUICK), "tls_config {\nca_file = \"/not/there\"\n}");
+    let mut unit = start(&world, &good).await;
+    for round in 0..20 {
+        let labels = format!("external_labels = {{ round = \"{round}\" }}\n");
+        let refused = unit.update(&(labels.clone() + &endpoint(&backend.url(), bad, QUICK))).await.unwrap_err();
+        assert!(refused.contains("/not/there"), "{refused}");
+        unit.update(&(labels + &good)).await.unwrap();
+    }
+    unit.drain().await;
 }
 
 #[tokio::test]

@@ -218,3 +218,20 @@ fn the_cap_that_nobody_chose_is_at_most_a_tenth_of_what_is_free() {
     assert!(chosen == Options::BYTES_MAX_DEFAULT || chosen <= free / 10 + (1 << 30), "{chosen} of {free}");
     assert!(chosen > 0);
 }
+
+#[test]
+fn the_cap_that_nobody_chose_leaves_what_is_there_whatever_else_fills_the_disk() {
+    let (dir, max) = (tempfile::tempdir().unwrap(), Options::BYTES_MAX_DEFAULT);
+    for (free, used, chosen) in [
+        (1 << 30, 0, (1 << 30) / 10),
+        (0, 1 << 30, 1 << 30),
+        (9 << 30, 1 << 30, 1 << 30),
+        (max, 2 * max, max),
+        (0, 0, 0),
+    ] {
+        assert_eq!(crate::types::bytes_max(free, used), chosen, "{free} and {used}");
+    }
+    // A hole counts as what it will be.
+    std::fs::File::create(dir.path().join("00000001.seg")).unwrap().set_len(max).unwrap();
+    assert_eq!(crate::default_bytes_max(dir.path()), max);
+}

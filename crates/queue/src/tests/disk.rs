@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Faulty, append, drain, dropped, eager, options, run, simple, until};
+use super::{Faulty, append, drain, dropped, eager, numbered, options, run, simple, until};
 use crate::{AppendError, Options, Outcome, Queue, ReaderOptions, keeper, reason};
 
 #[test]
@@ -112,6 +112,28 @@ fn the_lag_is_exact_when_memory_gave_up_what_was_settled_and_after_a_crash() {
             assert_eq!(reader.lag().pending.records, 7);
             assert_eq!(drain(&reader).await, (4..11).collect::<Vec<_>>());
             assert!(reader.stats().dropped.is_empty());
+        });
+    }
+}
+
+#[test]
+fn what_comes_out_of_memory_in_many_segments_stays_within_the_cap_with_their_footers() {
+    for body_len in (3780..3900).step_by(10) {
+        let dir = tempfile::tempdir().unwrap();
+        run(async {
+            let disk = Faulty::new();
+            let limits =
+                Options { segment_bytes_max: 4096, bytes_max: 16 << 10, memory_bytes_max: 16 << 10, ..options() };
+            let queue = Queue::open_with(dir.path(), limits, disk.clone()).unwrap();
+            let _reader = queue.reader("r", eager());
+            disk.fill(0);
+            for number in 0..4 {
+                queue.append(vec![numbered(number, 0, 1, body_len)]).await.unwrap();
+            }
+            disk.clear();
+            until(|| queue.stats().degraded.is_none()).await;
+            let bytes = queue.stats().disk_bytes;
+            assert!(bytes <= 16 << 10, "{bytes} with bodies of {body_len}");
         });
     }
 }
