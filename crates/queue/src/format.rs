@@ -84,9 +84,9 @@
 //! | 4 | 4 | length of the slot with its checksum, 100 + 12 n |
 //! | 8 | 8 | sequence number |
 //! | 16 | 2 | n: number of partitions of the records that were read last, or 0 |
-//! | 18 | 6 | zero |
+//! | 18 | 6 | 1 + segment of the position where reading ends for good, or 0 where it does not |
 //! | 24 | 12 | position where reading resumes: segment (8 bytes), offset (4 bytes) |
-//! | 36 | 4 | zero |
+//! | 36 | 4 | offset of the position where reading ends |
 //! | 40 | 48 | totals of what stands in that segment before that position, as in the footer |
 //! | 88 | 8 | highest timestamp that was delivered, or -2^63 |
 //! | 96 | 12 n | for each partition the position before which it is settled; smaller ones than where reading resumes mean nothing |
@@ -583,6 +583,8 @@ pub(crate) struct Slot {
     pub(crate) resume: Position,
     /// What stands in the segment of `resume` before it.
     pub(crate) before: Totals,
+    /// Where reading ends for good.
+    pub(crate) end: Option<Position>,
     pub(crate) highest_delivered_ms: Option<i64>,
     /// For each partition, the position before which it is settled.
     pub(crate) settled: Vec<Position>,
@@ -617,9 +619,10 @@ pub(crate) fn encode_slot(out: &mut Vec<u8>, slot: &Slot) {
     out.extend_from_slice(&(len as u32).to_le_bytes());
     out.extend_from_slice(&slot.sequence.to_le_bytes());
     out.extend_from_slice(&(slot.settled.len() as u16).to_le_bytes());
-    out.extend_from_slice(&[0; 6]);
+    let (end_segment, end_offset) = slot.end.map_or((0, 0), |end| (end.segment + 1, end.offset));
+    out.extend_from_slice(&end_segment.to_le_bytes()[..6]);
     put_position(out, slot.resume);
-    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&end_offset.to_le_bytes());
     put_totals(out, &slot.before);
     out.extend_from_slice(&slot.highest_delivered_ms.unwrap_or(i64::MIN).to_le_bytes());
     for position in &slot.settled {
@@ -640,14 +643,16 @@ pub(crate) fn decode_slot(bytes: &[u8]) -> Option<Slot> {
     if partitions > usize::from(PARTITIONS_MAX) || len != SLOT_FIXED_LEN + 12 * partitions {
         return None;
     }
-    cut.array::<6>();
+    let mut end_segment = [0; 8];
+    end_segment[..6].copy_from_slice(&cut.array::<6>());
     let resume = cut.position();
-    cut.u32();
+    let end_offset = cut.u32();
+    let end = u64::from_le_bytes(end_segment).checked_sub(1).map(|segment| Position { segment, offset: end_offset });
     let before = cut.totals();
     let highest = cut.i64();
     let settled = (0..partitions).map(|_| cut.position()).collect();
     let highest_delivered_ms = (highest != i64::MIN).then_some(highest);
-    Some(Slot { sequence, resume, before, highest_delivered_ms, settled })
+    Some(Slot { sequence, resume, before, end, highest_delivered_ms, settled })
 }
 
 /// The slot that counts of a cursor file's bytes.
@@ -850,7 +855,8 @@ mod tests {
                 settled.into_iter().map(|(segment, offset)| Position { segment, offset }).collect();
             let resume = Position { segment: records, offset: end };
             let highest_delivered_ms = (times[0] != i64::MIN).then_some(times[0]);
-            let slot = Slot { sequence: samples, resume, before: totals, highest_delivered_ms, settled };
+            let end = settled.first().copied().filter(|end| end.segment < (1 << 48) - 1);
+            let slot = Slot { sequence: samples, resume, before: totals, end, highest_delivered_ms, settled };
             let mut bytes = Vec::new();
             encode_slot(&mut bytes, &slot);
             prop_assert!(bytes.len() <= CURSOR_SLOT_LEN);

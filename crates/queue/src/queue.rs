@@ -420,7 +420,8 @@ impl Queue {
     }
 
     /// The reader of this name. If it has a cursor, it goes on from there, and [`ReaderOptions::start`] says nothing.
-    /// An earlier handle of the same name ends; what it has handed out is handed out again.
+    /// An earlier handle of the same name ends; what it has handed out is handed out again. An end that was set by
+    /// [`Reader::end_at`] is none any more.
     ///
     /// A reader keeps records from being deleted, within the caps, from now until [`Queue::remove_reader`], also
     /// across restarts. Where its cursor cannot be created, it is tried again each second, and the failures are
@@ -429,10 +430,11 @@ impl Queue {
         let shared = &self.inner.shared;
         let mut state = shared.state.lock();
         let stem = format::cursor_stem(name);
-        let resumed = state.forget_reader(&stem).unwrap_or_else(|| {
+        let mut resumed = state.forget_reader(&stem).unwrap_or_else(|| {
             let slot = reader::first_slot(options.start, &state.segments, state.next_segment);
             Resumed { slot, cursor: None }
         });
+        resumed.slot.end = None;
         let core = ReaderCore::new(name.to_owned(), stem.clone(), resumed, state.options.age_max, Some(options));
         let core = Arc::new(core);
         state.readers.insert(stem, core.clone());
@@ -462,6 +464,12 @@ impl Queue {
         let state = self.inner.shared.state.lock();
         let last = state.segments.last_key_value();
         Mark(last.map_or(Position::default(), |(id, segment)| Position { segment: *id, offset: segment.end }))
+    }
+
+    /// Where what is for a reader ends, if it ends: see [`Reader::end_at`].
+    pub fn end_of(&self, name: &str) -> Option<Mark> {
+        let state = self.inner.shared.state.lock();
+        state.readers.get(&format::cursor_stem(name))?.end().map(Mark)
     }
 
     /// Forgets a reader and its cursor. Its handle ends.

@@ -146,6 +146,8 @@ pub(crate) struct ReaderState {
     scan: Position,
     /// What stands in the segment of `scan` before it.
     scanned: Totals,
+    /// What stands here and behind is not for this reader.
+    end: Option<Position>,
     /// Counts the times that `scan` was moved by others than the one who scans.
     generation: u64,
     scanning: bool,
@@ -226,6 +228,7 @@ impl ReaderState {
             sequence: 0,
             resume,
             before,
+            end: self.end,
             highest_delivered_ms: self.highest_delivered_ms,
             settled: settled.collect(),
         }
@@ -248,8 +251,14 @@ impl ReaderState {
                 && self.memory < runs.saturating_mul(self.options.bytes_max.max(RECORD_MEMORY_BYTES)))
     }
 
+    /// Whether everything was read that is for this reader.
+    fn is_at_end(&self) -> bool {
+        self.end.is_some_and(|end| self.scan >= end)
+    }
+
     fn may_scan(&self, now: Instant) -> bool {
         !self.scanning
+            && !self.is_at_end()
             && !self.at_tail
             && !self.barrier
             && self.retry_at.is_none_or(|retry_at| retry_at <= now)
@@ -265,8 +274,12 @@ impl ReaderState {
         }
     }
 
-    /// Takes the record at `scan` into its partition's list, unless it must wait for the partitions before it.
+    /// Takes the record at `scan` into its partition's list, unless it must wait for the partitions before it, or is not for
+    /// this reader.
     fn push(&mut self, record: &Record, at: u32, end: u32, now: Instant, now_ms: i64) -> bool {
+        if self.is_at_end() {
+            return false;
+        }
         if self.partitions.len() != usize::from(record.partitions) {
             if self.unsettled > 0 {
                 self.barrier = true;
@@ -447,6 +460,9 @@ impl ReaderState {
     /// Decides what to read next; takes what is in memory at once.
     fn plan(&mut self, segments: &BTreeMap<u64, Segment>, now: Instant, now_ms: i64) -> Plan {
         loop {
+            if self.is_at_end() {
+                return Plan::Done;
+            }
             let Some((&id, segment)) = segments.range(self.scan.segment..).next() else {
                 self.at_tail = true;
                 return Plan::Done;
@@ -530,6 +546,7 @@ impl ReaderCore {
             flushing: false,
             scan: slot.resume,
             scanned: slot.before,
+            end: slot.end,
             generation: 0,
             scanning: false,
             at_tail: false,
@@ -583,9 +600,15 @@ impl ReaderCore {
         self.state.lock().expire_after = expire_after;
     }
 
-    /// Whether everything before this place is settled.
+    /// Whether everything before this place is settled, as far as it is for this reader.
     pub(crate) fn has_settled(&self, place: Position) -> bool {
-        self.state.lock().resume().0 >= place
+        let state = self.state.lock();
+        state.resume().0 >= place || (state.is_at_end() && state.unsettled == 0)
+    }
+
+    /// Where what is for this reader ends.
+    pub(crate) fn end(&self) -> Option<Position> {
+        self.state.lock().end
     }
 
     pub(crate) fn resume_position(&self) -> Position {
@@ -615,7 +638,10 @@ impl ReaderCore {
                 lag.pending.record(&pending.record.counts, pending.record.body.len());
             }
         }
-        for (id, segment) in segments.range(state.scan.segment..) {
+        let end = state.end.unwrap_or(Position { segment: u64::MAX, offset: u32::MAX });
+        let ahead = if state.is_at_end() { None } else { Some(segments.range(state.scan.segment..=end.segment)) };
+        // Of the last segment for a reader that ends also what stands behind that end counts, until it is reached.
+        for (id, segment) in ahead.into_iter().flatten() {
             let unread = if *id != state.scan.segment {
                 segment.summary.totals
             } else if state.scan.offset < segment.end {
@@ -898,9 +924,17 @@ impl Reader {
         Lag { highest_appended_ms: queue.highest_ms, ..self.core.lag(&queue.segments) }
     }
 
-    /// Whether this reader has settled everything before a place, whatever it has settled behind it.
-    pub fn has_passed(&self, mark: Mark) -> bool {
-        self.core.has_settled(mark.0)
+    /// From now on nothing is for this reader that stands behind a place, also after the queue was opened again, until
+    /// [`crate::Queue::reader`] is called with this name.
+    pub fn end_at(&self, mark: Mark) {
+        let mut state = self.core.state.lock();
+        if state.dead {
+            return;
+        }
+        state.end = Some(mark.0);
+        state.persist(&self.shared);
+        drop(state);
+        self.core.notify.notify_waiters();
     }
 
     /// Whether this handle hands out nothing any more: it was replaced by another of its name or removed, or the queue is

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use corten_component::{Context, Error, Field, Logger};
-use corten_queue::{Mark, Options, Queue, Reader, default_bytes_max};
+use corten_queue::{Options, Queue, Reader, default_bytes_max};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -162,7 +162,13 @@ impl RemoteWrite {
                 continue;
             }
             match self.departing(lane.queue(), &name, endpoints, cx) {
-                Some(departing) => senders.push((departing, Some(end))),
+                Some(departing) => {
+                    // What the lane takes from now on is not for this sender, and not what it took since it was left.
+                    if lane.queue().end_of(&name).is_none() {
+                        departing.reader.end_at(end);
+                    }
+                    senders.push(departing);
+                }
                 None => {
                     warn_of_gone(&queue_dir(key, cx), &name, cx);
                     self.forget_later(lane, name, age_max);
@@ -170,7 +176,7 @@ impl RemoteWrite {
             }
         }
         if !senders.is_empty() {
-            self.leave_lane(lane, senders, Weak::new(), cx);
+            self.leave_lane(lane, senders, false, Weak::new(), cx);
         }
     }
 
@@ -186,7 +192,11 @@ impl RemoteWrite {
         let endpoint = endpoints.iter().find(|endpoint| endpoint.identity == name)?;
         let settings = self.settings.get(name)?.subscribe();
         let (remote_name, url) = (endpoint.config.remote_name(name), endpoint.config.shown_url());
+        let end = queue.end_of(name);
         let reader = queue.reader(name, reader_options(&endpoint.config.queue_config));
+        if let Some(end) = end {
+            reader.end_at(end);
+        }
         reader.flush();
         let (ending, ending_of_sender) = watch::channel(false);
         let (alive, done) = watch::channel(());
@@ -240,15 +250,15 @@ impl RemoteWrite {
             self.see_off(Leftover { key, dir, queue }, true, departing, Some((lane, stage)), cx.logger().clone());
             return;
         }
-        self.leave_lane(&lane, departing.into_iter().map(|departing| (departing, None)).collect(), stage, cx);
+        self.leave_lane(&lane, departing, true, stage, cx);
     }
 
-    /// Ends senders whose lane goes on without them. With each may stand where that ends which is for it; without, it is
-    /// all that was taken before the lane was left: by `stage`.
+    /// Ends senders whose lane goes on without them. If they leave it now, what was taken before is for them: by `stage`.
     fn leave_lane(
         &mut self,
         lane: &Arc<Lane>,
-        senders: Vec<(Departing, Option<Mark>)>,
+        senders: Vec<Departing>,
+        leave_now: bool,
         stage: Weak<Stage>,
         cx: &Context<Self>,
     ) {
@@ -256,16 +266,17 @@ impl RemoteWrite {
         let (lane, shared, logger) = (Arc::clone(lane), Arc::clone(&self.shared), cx.logger().clone());
         let handle = tokio::spawn(async move {
             finished(&stage, &mut stopped).await;
-            let senders = senders.into_iter().map(|(departing, last)| {
+            let senders = senders.into_iter().map(|departing| {
                 let (lane, stopped) = (Arc::clone(&lane), stopped.clone());
                 let (shared, logger) = (Arc::clone(&shared), logger.clone());
                 async move {
                     let reader = departing.reader.clone();
                     let identity = departing.identity.clone();
-                    // The lane goes on, and what it takes from now on is not for this sender.
-                    let last = last.unwrap_or_else(|| lane.queue().end());
-                    reader.flush();
-                    departing.depart(stopped.clone(), Some(last), &logger, &shared).await;
+                    if leave_now {
+                        reader.end_at(lane.queue().end());
+                        reader.flush();
+                    }
+                    departing.depart(stopped.clone(), &logger, &shared).await;
                     let waits_for_the_next_start = *stopped.borrow() && reader.lag().pending.records > 0;
                     if !waits_for_the_next_start {
                         shared.forget_cursor(&lane, &identity, Some(&reader));
@@ -305,7 +316,7 @@ impl RemoteWrite {
                 let (stopped, shared, logger) = (stopped.clone(), Arc::clone(&shared), logger.clone());
                 senders.spawn(async move {
                     let (reader, stays) = (departing.reader.clone(), departing.stays);
-                    departing.depart(stopped, None, &logger, &shared).await;
+                    departing.depart(stopped, &logger, &shared).await;
                     !stays || reader.lag().pending.records == 0
                 });
             }
@@ -351,26 +362,9 @@ async fn finished(stage: &Weak<Stage>, stopped: &mut watch::Receiver<bool>) {
 }
 
 impl Departing {
-    /// Waits until the sender has sent what waits for it, up to `last`; until it has had its time, if the endpoint is
-    /// gone; or until all stops.
-    pub(super) async fn depart(
-        mut self,
-        mut stopped: watch::Receiver<bool>,
-        last: Option<Mark>,
-        logger: &Logger,
-        shared: &SharedMetrics,
-    ) {
-        let reader = self.reader.clone();
-        let is_through = async {
-            match last {
-                Some(last) => {
-                    while !reader.has_passed(last) {
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                    }
-                }
-                None => std::future::pending().await,
-            }
-        };
+    /// Waits until the sender has sent what waits for it; until it has had its time, if the endpoint is gone; or until all
+    /// stops.
+    pub(super) async fn depart(mut self, mut stopped: watch::Receiver<bool>, logger: &Logger, shared: &SharedMetrics) {
         let has_had_its_time = async {
             match self.stays {
                 true => std::future::pending().await,
@@ -379,8 +373,6 @@ impl Departing {
         };
         tokio::select! {
             _ = &mut self.handle => {}
-            // What comes from now on is not for this sender.
-            () = is_through => self.handle.abort(),
             () = has_had_its_time => {}
             _ = stopped.wait_for(|stop| *stop) => {}
         }
@@ -389,7 +381,7 @@ impl Departing {
             self.handle.abort();
         }
         let left = self.reader.lag().pending;
-        if !self.stays && !*stopped.borrow() && left.records > 0 && last.is_none() {
+        if !self.stays && !*stopped.borrow() && left.records > 0 {
             let fields = [("endpoint", Field::from(&self.identity)), ("count", Field::from(left.items()))];
             logger.warn("an endpoint is gone; what it did not take in time is dropped", &fields);
         }

@@ -1123,6 +1123,37 @@ async fn an_endpoint_that_left_a_shared_lane_gets_what_waits_for_it_after_a_rest
 }
 
 #[tokio::test]
+async fn what_a_lane_took_since_an_endpoint_left_it_is_not_for_that_endpoint_after_a_restart_either() {
+    let (world, one, other) = (host(ID), Backend::willing().await, Backend::answering(503).await);
+    let rule = "name = \"other\"\nwrite_relabel_config {\ntarget_label = \"new\"\nreplacement = \"yes\"\n}";
+    let first = endpoint(&one.url(), "name = \"one\"", QUICK);
+    let before = first.clone() + &endpoint(&other.url(), "name = \"other\"", QUICK);
+    let after = first + &endpoint(&other.url(), rule, QUICK);
+    let mut unit = start(&world, &before).await;
+    push_number(&receiver(&world), "a", 0).await;
+    until("it was tried", || !other.seen().is_empty()).await;
+    unit.update(&after).await.unwrap();
+    // Nothing is in flight, so that the tasks that were spawned find the end at once.
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    for round in 1..4 {
+        push_number(&receiver(&world), "a", round).await;
+    }
+    one.has("a", 4).await;
+    unit.drain().await;
+    drop(unit);
+    let mut unit = start(&world, &after).await;
+    other.turn(200);
+    push_number(&receiver(&world), "a", 4).await;
+    other.has("a", 5).await;
+    assert_eq!(other.values("a"), numbers(5));
+    let new: Vec<bool> = other.entries().iter().map(|entry| entry.label("new").is_some()).collect();
+    assert_eq!(new, [false, true, true, true, true]);
+    unit.drain().await;
+}
+
+#[tokio::test]
 async fn what_waits_in_a_shared_lane_for_an_endpoint_that_is_gone_is_kept_for_its_return() {
     let (world, one, other) = (host(ID), Backend::willing().await, Backend::answering(503).await);
     let first = endpoint(&one.url(), "name = \"one\"", QUICK);

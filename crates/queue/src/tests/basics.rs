@@ -274,6 +274,41 @@ fn a_dropped_run_comes_again_and_a_released_one_after_reopening() {
 }
 
 #[test]
+fn what_stands_behind_its_end_is_not_for_a_reader_also_after_reopening() {
+    for (before, segment_bytes_max) in [(0, 4096), (3, 4096), (100, 4096), (100, 1 << 20)] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { segment_bytes_max, ..options() };
+        run(async {
+            let queue = Queue::open(dir.path(), options.clone()).unwrap();
+            let reader = queue.reader("r", eager());
+            append(&queue, 0..before).await;
+            assert_eq!(queue.end_of("r"), None);
+            reader.end_at(queue.end());
+            append(&queue, before..before + 100).await;
+            if before == 3 {
+                assert_eq!(drain(&reader).await, [0, 1, 2]);
+                assert_eq!(reader.lag().pending.records, 0);
+            }
+            queue.close().await;
+        });
+        run(async {
+            let queue = Queue::open(dir.path(), options).unwrap();
+            let end = queue.end_of("r").unwrap();
+            let reader = queue.reader("r", eager());
+            reader.end_at(end);
+            let rest = drain(&reader).await;
+            assert_eq!(rest, if before == 3 { vec![] } else { (0..before).collect::<Vec<_>>() });
+            assert_eq!(reader.lag().pending.records, 0);
+            // Whoever takes the name again goes on behind the end.
+            let reader = queue.reader("r", eager());
+            assert_eq!(queue.end_of("r"), None);
+            assert_eq!(drain(&reader).await, (before..before + 100).collect::<Vec<_>>());
+            queue.close().await;
+        });
+    }
+}
+
+#[test]
 fn a_dropped_call_of_next_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     run(async {
