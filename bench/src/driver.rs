@@ -66,6 +66,9 @@ pub(crate) struct Settings {
     pairs: usize,
     window: Duration,
     seed: u64,
+    /// The port of the targets in all runs: it is part of what tells them apart, and so decides when in the interval each is
+    /// scraped.
+    target_port: u16,
     gzip: bool,
     pin: bool,
     keep: bool,
@@ -118,6 +121,7 @@ impl Settings {
             pairs: args.parsed("--pairs", 5)?,
             window: args.duration("--window")?.unwrap_or_else(|| scenario.window()),
             seed: args.parsed("--seed", 1)?,
+            target_port: subject::free_address()?.port(),
             gzip: args.flag("--gzip"),
             pin: args.flag("--pin"),
             keep: args.flag("--keep"),
@@ -361,6 +365,7 @@ async fn measure_pipeline(
         format!("--churn={}", pipeline.churn),
         // The two sides of a pair get the same pages; the next pair gets others.
         format!("--seed={}", settings.seed.wrapping_add(pair as u64 - 1)),
+        format!("--port={}", settings.target_port),
         format!("--list={}", list.display()),
         format!("--file-sd={}", file_sd.display()),
     ];

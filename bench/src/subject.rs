@@ -126,7 +126,7 @@ impl Subject {
 }
 
 /// A loopback address with a port that is free now.
-fn free_address() -> Result<SocketAddr> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot find a free port")?;
     listener.local_addr().context("cannot find a free port")
 }
