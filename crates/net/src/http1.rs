@@ -73,12 +73,9 @@ impl Buffer {
         self.len -= count;
     }
 
-    /// What is filled, from `start` on.
-    fn into_bytes(self, start: usize) -> Bytes {
-        if self.len - start <= COPIED_BYTES_MAX {
-            return Bytes::copy_from_slice(&self.bytes[start..self.len]);
-        }
-        Bytes::from_owner(self).slice(start..)
+    /// What is filled.
+    fn into_bytes(self) -> Bytes {
+        if self.len <= COPIED_BYTES_MAX { Bytes::copy_from_slice(self.filled()) } else { Bytes::from_owner(self) }
     }
 }
 
@@ -722,7 +719,7 @@ impl StreamedBody {
             came.len = data;
             self.finish_when_done();
             if data > 0 {
-                return Poll::Ready(Ok(Some(came.into_bytes(0))));
+                return Poll::Ready(Ok(Some(came.into_bytes())));
             }
         }
     }

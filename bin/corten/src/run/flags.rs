@@ -125,7 +125,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         "storage.queue.max-bytes",
         FlagKind::Bytes,
         "",
-        "The most bytes that the queue of one sink may occupy on disk, as 10GiB; each component's own limit by default",
+        "The most bytes that the queue of one sink may occupy on disk, as 10GiB; by default 5GiB, at most a tenth of the free space",
     ),
     flag("windows.priority", FlagKind::Text, "normal", "The priority of the process on Windows"),
 ];

@@ -5,21 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::kill::receiver;
-use super::push::{Pusher, Seen};
+use super::push::{Pusher, RECEIVER, Seen, receiver};
 use super::sink::{Mood, Sink};
 use super::{Rng, expect_ready, lock, metric, rounds, shared, until};
 use crate::support::{Corten, Folder};
 
 fn config(sink: &Sink, shards: u64) -> String {
     format!(
-        "prometheus.receive_http \"push\" {{
-	http {{
-		listen_address = \"127.0.0.1\"
-		listen_port    = 0
-	}}
-	forward_to = [prometheus.remote_write.out.receiver]
-}}
+        "{RECEIVER}
 prometheus.remote_write \"out\" {{
 	endpoint {{
 		url            = \"http://{}/api/v1/write\"

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit};
 
-use super::kill::receiver;
-use super::push::{Pusher, Seen};
+use super::push::{Pusher, RECEIVER, Seen, receiver};
 use super::sink::{Mood, Sink};
 use super::{Rng, expect_ready, metric, resident_max, shared, until};
 use crate::support::{Corten, Folder, corten};
@@ -18,13 +17,7 @@ const MEMORY: u64 = 4_000 * 32;
 
 fn config(sink: &Sink) -> String {
     format!(
-        "prometheus.receive_http \"push\" {{
-	http {{
-		listen_address = \"127.0.0.1\"
-		listen_port    = 0
-	}}
-	forward_to = [prometheus.remote_write.out.receiver]
-}}
+        "{RECEIVER}
 prometheus.remote_write \"out\" {{
 	endpoint {{
 		url            = \"http://{}/api/v1/write\"

@@ -4,8 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use super::kill::receiver;
 use super::net::{Client, Counting, Server, push_head, read_request};
+use super::push::receiver;
 use super::push::{self, Pusher, Seen};
 use super::sink::{Mood, Sink};
 use super::{Rng, expect_ready, resident_max, shared, until, until_within, wire};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::net::Counting;
-use super::push::{Pusher, Seen};
+use super::push::{Pusher, RECEIVER, Seen, receiver};
 use super::sink::{Mood, Sink};
 use super::{Rng, expect_ready, lock, rounds, shared, until};
 use crate::support::{Corten, Folder};
@@ -14,13 +14,7 @@ const SHARDS_MAX: u64 = 4;
 
 fn config(sink: &Sink, target: &Counting, shards: u64) -> String {
     format!(
-        "prometheus.receive_http \"push\" {{
-	http {{
-		listen_address = \"127.0.0.1\"
-		listen_port    = 0
-	}}
-	forward_to = [prometheus.remote_write.out.receiver]
-}}
+        "{RECEIVER}
 prometheus.scrape \"pull\" {{
 	targets         = [{{ __address__ = \"{}\", instance = \"i\" }}]
 	forward_to      = [prometheus.remote_write.out.receiver]
@@ -44,13 +38,6 @@ prometheus.remote_write \"out\" {{
         target.address(),
         sink.address
     )
-}
-
-/// Where the receiver of a program listens.
-pub(super) fn receiver(corten: &Corten) -> std::net::SocketAddr {
-    let line = corten.line("listening for remote write requests");
-    let address = line.split("addr=").nth(1).expect("an address").split_whitespace().next().expect("an address");
-    address.parse().expect("an address")
 }
 
 #[test]

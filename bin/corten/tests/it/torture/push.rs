@@ -10,6 +10,23 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::net::Client;
 use super::sink::Sink;
 use super::{lock, shared, wire};
+use crate::support::Corten;
+
+/// The component that takes what is pushed, for `prometheus.remote_write.out`.
+pub(super) const RECEIVER: &str = "prometheus.receive_http \"push\" {
+	http {
+		listen_address = \"127.0.0.1\"
+		listen_port    = 0
+	}
+	forward_to = [prometheus.remote_write.out.receiver]
+}";
+
+/// Where the receiver of a program listens.
+pub(super) fn receiver(corten: &Corten) -> SocketAddr {
+    let line = corten.line("listening for remote write requests");
+    let address = line.split("addr=").nth(1).expect("an address").split_whitespace().next().expect("an address");
+    address.parse().expect("an address")
+}
 
 /// Pushes samples whose values are the number of the push, one request after the other.
 pub(super) struct Pusher {

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::kill::receiver;
 use super::net::Counting;
-use super::push::{Pusher, Seen};
+use super::push::{Pusher, RECEIVER, Seen, receiver};
 use super::sink::{Mood, Sink};
 use super::{Rng, expect_ready, handles, metric, resident, rounds, shared, until, wire};
 use crate::support::{Corten, Folder};
@@ -13,13 +12,7 @@ use crate::support::{Corten, Folder};
 /// What stays the same over all reloads.
 fn steady(sink: &Sink) -> String {
     format!(
-        "prometheus.receive_http \"push\" {{
-	http {{
-		listen_address = \"127.0.0.1\"
-		listen_port    = 0
-	}}
-	forward_to = [prometheus.remote_write.out.receiver]
-}}
+        "{RECEIVER}
 prometheus.remote_write \"out\" {{
 	endpoint {{
 		url = \"http://{}/api/v1/write\"

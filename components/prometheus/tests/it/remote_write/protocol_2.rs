@@ -220,11 +220,11 @@ async fn a_request_that_is_too_large_is_sent_in_halves() {
         push_many(&receiver(&world), 10, round..round + 1).await;
     }
     until("it was tried", || !backend.seen().is_empty()).await;
-    *backend.answer.lock() = Box::new(|request| {
-        if super::protocol_2::decode(&request.body).len() > 20 { answer(413, &[], "") } else { all_written(request) }
-    });
+    *backend.answer.lock() =
+        Box::new(|request| if decode(&request.body).len() > 20 { answer(413, &[], "") } else { all_written(request) });
     until("nothing waits", || metric(&world, "samples_pending", "n", &backend.url()) == Some(0.0)).await;
     assert_eq!(metric(&world, "samples_failed_total", "n", &backend.url()), Some(0.0));
+    assert!(backend.seen().iter().any(|seen| decode(&seen.body).len() > 20), "none was too large");
     unit.drain().await;
 }
 
