@@ -23,6 +23,10 @@ pub trait Signal: Send + Sync + Sized + 'static {
     const RECEIVER: &'static CapsuleInfo;
     /// How many items a batch holds.
     fn items(batch: &Self::Batch) -> usize;
+    /// What becomes of a batch that nobody wants, because its receiver leads nowhere.
+    fn unwanted(batch: Self::Batch) {
+        drop(batch);
+    }
 }
 
 /// A future without a type of its own.
@@ -139,7 +143,10 @@ impl<S: Signal> Receiver<S> {
     ///
     /// What the component answers; [`ConsumeError::Exited`] when it is gone.
     pub async fn consume(&self, batch: S::Batch) -> Result<(), ConsumeError> {
-        let Some(core) = &self.0 else { return Ok(()) };
+        let Some(core) = &self.0 else {
+            S::unwanted(batch);
+            return Ok(());
+        };
         if let Some(stage) = core.stage.load_full() {
             return stage.0.consume(batch).await;
         }

@@ -229,6 +229,19 @@ impl LabelsBuilder {
     ///
     /// A name that stands twice, or a set longer than [`ENCODED_BYTES_MAX`]; `out` is then as before.
     pub fn encode_into(&mut self, out: &mut Vec<u8>) -> Result<(), LabelError> {
+        self.encode(out, false)
+    }
+
+    /// As [`encode_into`](Self::encode_into), with the labels whose value is empty: a stream of logs may have them.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode_into`](Self::encode_into).
+    pub fn encode_all_into(&mut self, out: &mut Vec<u8>) -> Result<(), LabelError> {
+        self.encode(out, true)
+    }
+
+    fn encode(&mut self, out: &mut Vec<u8>, with_empty: bool) -> Result<(), LabelError> {
         let text = self.text.as_bytes();
         let name_of = |s: &(u32, u32, u32)| &text[s.0 as usize..s.1 as usize];
         self.spans.sort_by(|a, b| name_of(a).cmp(name_of(b)));
@@ -237,7 +250,7 @@ impl LabelsBuilder {
         }
         let before = out.len();
         for &(s, m, e) in &self.spans {
-            if m == e {
+            if m == e && !with_empty {
                 continue;
             }
             let (name, value) = (&text[s as usize..m as usize], &text[m as usize..e as usize]);

@@ -3,15 +3,19 @@
 //! This crate knows no component, no wire format besides the one in which it stores label sets (the label list of
 //! remote write 1), and no I/O.
 
+pub mod acks;
 pub mod flow;
 pub mod labels;
+pub mod logs;
 pub mod metrics;
 pub mod regex;
 pub mod relabel;
 pub mod series;
 pub mod target;
 
+pub use acks::Acks;
 pub use flow::{Consume, ConsumeError, Fanout, Inlet, Receiver, Signal};
 pub use labels::{LabelError, Labels, LabelsBuilder};
+pub use logs::{Entries, EntriesBuilder, Logs, LogsBatch, Stream};
 pub use metrics::{Metrics, MetricsBatch, Sample, SeriesPart};
 pub use series::{BlockBuilder, SeriesBlock};

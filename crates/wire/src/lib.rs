@@ -4,6 +4,7 @@ pub mod exposition;
 pub mod float;
 pub mod histogram;
 mod intake;
+pub mod loki_push;
 pub mod nhcb;
 pub mod open_metrics;
 pub mod proto;
