@@ -17,6 +17,7 @@ use crate::{
     error::{Context, Error, Result},
     hole::Hole,
     http,
+    logs::{self, Load, Way},
     peers::{self, PEERS},
     process::Process,
     procfs::{self, Cpu, Memory},
@@ -32,7 +33,7 @@ use crate::{
 const MEMORY_EVERY: Duration = Duration::from_millis(200);
 
 /// How often a condition is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How often readiness is asked for.
 const READY_EVERY: Duration = Duration::from_micros(500);
@@ -56,7 +57,8 @@ const FEW_TARGETS: usize = 8;
 /// The cap of the queue beside a black hole: some minutes of samples, so that it is reached before long.
 const HOLE_QUEUE_CAP: &str = "8MiB";
 
-const MIB: f64 = 1_048_576.0;
+/// Bytes of a MiB.
+pub(crate) const MIB: f64 = 1_048_576.0;
 
 /// The settings of the command.
 #[derive(Debug)]
@@ -98,10 +100,10 @@ impl Settings {
                 binary,
                 extra: extra.clone(),
                 version: None,
+                libraries: Vec::new(),
             });
         }
-        let peers = if scenario.alone() { "none" } else { "vmagent,prometheus" };
-        let wanted = args.text("--peers")?.unwrap_or_else(|| peers.to_owned());
+        let wanted = args.text("--peers")?.unwrap_or_else(|| scenario.peers().to_owned());
         for name in wanted.split(',').filter(|name| !name.is_empty() && *name != "none") {
             let peer = PEERS
                 .iter()
@@ -158,6 +160,7 @@ enum Work {
     Queue(Pipeline, bool),
     /// The same, with the instructions counted.
     Instructions(Pipeline),
+    Logs(Load, Way),
     Idle,
     Start,
 }
@@ -175,6 +178,17 @@ fn sides<'a>(kind: &Kind, subjects: &'a [Subject]) -> Vec<Side<'a>> {
         Kind::Instructions(pipeline) => vec![
             side(subject, " with rules", Work::Instructions(Pipeline { relabel: true, ..pipeline })),
             side(subject, " without", Work::Instructions(pipeline)),
+        ],
+        Kind::Logs(load) => {
+            let way = if load.rate > 0 { Way::Steady } else { Way::Backlog };
+            vec![side(subject, "", Work::Logs(load, way))]
+        }
+        Kind::LogsQueue(load) => [("", true), (" without a disk", false)]
+            .map(|(what, durable)| side(subject, what, Work::Logs(load, Way::Counted { durable })))
+            .into(),
+        Kind::LogsRest(load) => vec![
+            side(subject, " with files", Work::Logs(load, Way::Rest)),
+            side(subject, " without", Work::Logs(Load { files: 0, ..load }, Way::Rest)),
         ],
         Kind::Idle => vec![side(subject, "", Work::Idle)],
         Kind::Start => vec![side(subject, "", Work::Start)],
@@ -198,6 +212,11 @@ pub(crate) async fn run(settings: Settings, mut say: impl FnMut(String)) -> Resu
             let measured = match &side.work {
                 Work::Pipeline(pipeline) | Work::Queue(pipeline, _) | Work::Instructions(pipeline) => {
                     measure_pipeline(&settings, pipeline, side, pair, &dir).await
+                }
+                Work::Logs(load, way) => {
+                    let seed = settings.seed.wrapping_add(pair as u64 - 1);
+                    let run = logs::Settings { dir: &dir, cpus: settings.cpus(), window: settings.window, seed };
+                    logs::measure(run, side.subject, load, *way).await
                 }
                 Work::Idle => measure_idle(&settings, side.subject, &dir).await,
                 Work::Start => measure_start(&settings, side.subject, &dir).await,
@@ -277,22 +296,27 @@ async fn version(subject: &Subject) -> String {
 }
 
 /// Figures by column, and why they say nothing, if so.
-type Measured = Result<(Figures, Option<String>)>;
+pub(crate) type Measured = Result<(Figures, Option<String>)>;
 
-type Figures = BTreeMap<&'static str, f64>;
+/// Figures by column.
+pub(crate) type Figures = BTreeMap<&'static str, f64>;
 
 /// All that is read at one edge of a window.
-struct Edge {
-    at: Instant,
+pub(crate) struct Edge {
+    /// The moment.
+    pub(crate) at: Instant,
     unix_ms: i64,
-    subject: Cpu,
+    /// The subject's processor time.
+    pub(crate) subject: Cpu,
     harness: Vec<Cpu>,
     machine: (u64, u64),
-    written: Option<u64>,
+    /// Bytes that the subject has caused to be written to storage.
+    pub(crate) written: Option<u64>,
 }
 
 impl Edge {
-    fn read(subject: u32, harness: &[u32]) -> Result<Self> {
+    /// Reads all of it now.
+    pub(crate) fn read(subject: u32, harness: &[u32]) -> Result<Self> {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
             at: Instant::now(),
@@ -305,7 +329,7 @@ impl Edge {
     }
 
     /// Puts in what the machine did besides the subject.
-    fn load(&self, before: &Self, figures: &mut Figures) {
+    pub(crate) fn load(&self, before: &Self, figures: &mut Figures) {
         let seconds = (self.at - before.at).as_secs_f64();
         let cores = |ns: u64| ns as f64 / 1e9 / seconds;
         let subject = self.subject.since(&before.subject).total_ns;
@@ -319,7 +343,7 @@ impl Edge {
 }
 
 /// Looks at the memory until the moment comes; gives the means.
-async fn watch_memory(subject: &mut Process, until: Instant, figures: &mut Figures) -> Result<()> {
+pub(crate) async fn watch_memory(subject: &mut Process, until: Instant, figures: &mut Figures) -> Result<()> {
     procfs::reset_peak(subject.pid())?;
     let (mut count, mut rss, mut anonymous) = (0.0, 0.0, 0.0);
     let mut next = Instant::now();
@@ -640,7 +664,7 @@ async fn measure_start(settings: &Settings, subject: &Subject, dir: &Path) -> Me
 }
 
 /// Asks until `/-/ready` answers 200; gives the moment. On a thread of its own, whose sleep is finer than the runtime's.
-async fn wait_ready(address: SocketAddr) -> Result<Instant> {
+pub(crate) async fn wait_ready(address: SocketAddr) -> Result<Instant> {
     let asked = tokio::task::spawn_blocking(move || {
         let give_up = Instant::now() + READY_WAIT;
         loop {
@@ -730,6 +754,7 @@ mod tests {
             binary: PathBuf::from("x"),
             extra: Vec::new(),
             version: None,
+            libraries: Vec::new(),
         };
         let subjects = [subject("corten")];
         let named = |kind: &Kind| sides(kind, &subjects).into_iter().map(|side| side.name).collect::<Vec<_>>();
@@ -737,6 +762,10 @@ mod tests {
         let all = sides(&Kind::Instructions(PIPELINE), &subjects);
         let rules = all.iter().map(|side| matches!(side.work, Work::Instructions(Pipeline { relabel: true, .. })));
         assert_eq!(rules.collect::<Vec<_>>(), [true, false]);
+        let named =
+            |name: &str| sides(&scenario::find(name).unwrap().kind, &subjects).into_iter().map(|side| side.name);
+        assert_eq!(named("l5").collect::<Vec<_>>(), ["corten with files", "corten without"]);
+        assert_eq!(named("l6").collect::<Vec<_>>(), ["corten", "corten without a disk"]);
         assert_eq!(sides(&Kind::Pipeline(PIPELINE), &[subject("a"), subject("b")]).len(), 2);
     }
 

@@ -8,6 +8,7 @@ mod error;
 mod exposition;
 mod hole;
 mod http;
+mod logs;
 mod peers;
 mod process;
 mod procfs;
@@ -32,6 +33,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     args::Args,
     error::{Context, Error, Result},
+    logs::lines::{FILES_MAX, LINES_MAX, Shape},
     scenario::SCENARIOS,
     target::Listening,
 };
@@ -40,7 +42,8 @@ const HELP: &str = "\
 corten-bench run <scenario>    measure Corten and its peers side by side
     --ours <path>              the corten binary; given twice, two builds are compared
     --ours-arg <arg>           a further argument for it; may be repeated
-    --peers <a,b>              vmagent, prometheus, or none (vmagent,prometheus; none where ours is compared with itself)
+    --peers <a,b>              vmagent, prometheus, rsyslog, or none (those that do the same; none where ours is compared with
+                               itself)
     --pairs <n>                rounds, each of which runs every subject once (5)
     --window <duration>        how long is measured, rounded up to whole scrape intervals (30s, blackhole 10m)
     --seed <n>                 seed of the first pair's pages (1)
@@ -60,7 +63,12 @@ corten-bench sink              receive remote write 1 and count; GET /stats, GET
     --listen <address>         (127.0.0.1:0)
     --status <n> --delay <d>   what is answered (204, 0s)
     --script <a:s[:d],..>      from <a> after the first request on: status <s>, delay <d>
-target and sink end with their standard input when --exit-with-stdin is given.
+corten-bench lines             write files of lines
+    --dir <dir> --files <n> --lines <n> --shape raw|json|nginx --seed <n>
+corten-bench logsink           take lines by Loki's push API, or as text by TCP, and count; GET /stats
+    --listen <address>         (127.0.0.1:0)
+    --times --labels           entries must tell the time of their line; streams must have its labels
+target, sink and logsink end with their standard input when --exit-with-stdin is given.
 ";
 
 #[tokio::main(flavor = "current_thread")]
@@ -105,6 +113,25 @@ async fn dispatch(name: &str, mut args: Args) -> Result<ExitCode> {
             args.finish()?;
             end_with_stdin(with_stdin);
             target::run(settings, announce).await?;
+        }
+        "lines" => {
+            let dir = args.text("--dir")?.ok_or_else(|| Error::new("option --dir: where?"))?;
+            let files = args.parsed("--files", 1)?;
+            let lines = args.parsed("--lines", 1000)?;
+            let shape = Shape::named(&args.parsed("--shape", "raw".to_owned())?)?;
+            let seed = args.parsed("--seed", 1)?;
+            args.finish()?;
+            if files > FILES_MAX || lines > LINES_MAX {
+                return Err(Error::new(format!("at most {FILES_MAX} files of {LINES_MAX} lines")));
+            }
+            logs::lines::write(PathBuf::from(dir).as_path(), files, lines, shape, seed)?;
+        }
+        "logsink" => {
+            let settings = logs::sink::Settings::take(&mut args)?;
+            let with_stdin = args.flag("--exit-with-stdin");
+            args.finish()?;
+            end_with_stdin(with_stdin);
+            logs::sink::run(settings, announce).await?;
         }
         "sink" => {
             let settings = sink::Settings::take(&mut args)?;

@@ -28,6 +28,7 @@ const LINE_BYTES_MAX: u64 = 1024;
 /// All peers, by name.
 pub(crate) const PEERS: &[Peer] = &[
     Peer { name: "prometheus", kind: Kind::Prometheus, package: "prometheus" },
+    Peer { name: "rsyslog", kind: Kind::Rsyslog, package: "rsyslog" },
     Peer { name: "vmagent", kind: Kind::Vmagent, package: "victoria-metrics" },
 ];
 
@@ -52,6 +53,7 @@ impl Peer {
             binary,
             extra: Vec::new(),
             version: self.version(dir),
+            libraries: peer.libraries(dir),
         })
     }
 
@@ -76,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_was_not_fetched_is_not_run() {
-        let error = PEERS[1].subject(Path::new("/nonexistent")).unwrap_err().to_string();
+        let error = PEERS[2].subject(Path::new("/nonexistent")).unwrap_err().to_string();
         assert!(error.starts_with("not run: vmagent is not at /nonexistent/usr/bin/vmagent"), "{error}");
     }
 

@@ -66,6 +66,14 @@ impl Cpu {
     }
 }
 
+impl Cpu {
+    /// All that was spent since the process began, also by threads that have ended: their time only the ticks hold.
+    pub(crate) fn total_ns(&self) -> u64 {
+        let exact: u64 = self.threads_ns.values().sum();
+        exact.max((self.user_ticks + self.system_ticks) * TICK_NS)
+    }
+}
+
 /// User and system ticks (fields 14 and 15) of `/proc/PID/stat`; the name in field 2 may hold anything.
 fn parse_stat(text: &str) -> Option<(u64, u64)> {
     let (_, rest) = text.rsplit_once(')')?;
@@ -115,6 +123,11 @@ pub(crate) fn proportional(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     line.split_ascii_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Open file descriptors of the process.
+pub(crate) fn descriptors(pid: u32) -> Option<usize> {
+    Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count())
 }
 
 /// Bytes that the process has caused to be written to storage.

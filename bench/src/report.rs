@@ -78,6 +78,36 @@ const INSTRUCTIONS: &[Column] = &[
     column("other_cores", "other cores", 2, false),
 ];
 
+const LOGS: &[Column] = &[
+    column("lines_per_second", "lines/s", 0, false),
+    column("cpu_us_per_line", "µs CPU/line", 3, true),
+    column("cpu_user_share", "user share", 2, false),
+    column("rss_peak_mib", "RSS peak MiB", 1, true),
+    column("wire_bytes_per_line", "B/line", 1, false),
+    column("lines_per_request", "lines/request", 0, false),
+    column("written_bytes_per_line", "disk B/line", 1, false),
+    column("start_cpu_ms", "start ms CPU", 0, false),
+    column("threads", "threads", 0, false),
+    column("harness_cores", "harness cores", 2, false),
+    column("other_cores", "other cores", 2, false),
+];
+
+const LOGS_QUEUE: &[Column] = &[
+    column("lines_per_second", "lines/s", 0, false),
+    exact("instructions_per_line", "instructions/line", 0),
+    column("lines_per_request", "lines/request", 0, false),
+];
+
+const LOGS_REST: &[Column] = &[
+    column("cpu_ms_per_second", "ms CPU/s", 2, false),
+    column("rss_mean_mib", "RSS mean MiB", 1, false),
+    column("rss_peak_mib", "RSS peak MiB", 1, false),
+    column("anonymous_mean_mib", "anon MiB", 1, false),
+    column("descriptors", "descriptors", 0, false),
+    column("threads", "threads", 0, false),
+    column("other_cores", "other cores", 2, false),
+];
+
 const IDLE: &[Column] = &[
     column("rss_mean_mib", "RSS MiB", 1, true),
     column("anonymous_mean_mib", "anon MiB", 1, true),
@@ -99,6 +129,9 @@ pub(crate) fn columns(kind: &Kind) -> &'static [Column] {
         Kind::Pipeline(_) => PIPELINE,
         Kind::BlackHole(_) => BLACK_HOLE,
         Kind::Instructions(_) => INSTRUCTIONS,
+        Kind::Logs(_) => LOGS,
+        Kind::LogsQueue(_) => LOGS_QUEUE,
+        Kind::LogsRest(_) => LOGS_REST,
         Kind::Idle => IDLE,
         Kind::Start => START,
     }

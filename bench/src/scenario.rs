@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::logs::{Load, configure::Parse, lines::Shape};
+
 /// Scrape to remote write at a fixed rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Pipeline {
@@ -32,6 +34,12 @@ pub(crate) enum Kind {
     BlackHole(Pipeline),
     /// Ours beside itself, under a simulator that counts instructions: with relabel rules, and without.
     Instructions(Pipeline),
+    /// Files to a push API: a backlog, or steady where lines have a rate.
+    Logs(Load),
+    /// Ours beside itself, under the simulator: a backlog through the durable queue, and without a disk.
+    LogsQueue(Load),
+    /// Ours beside itself: with files in which nothing happens, and with an empty configuration.
+    LogsRest(Load),
     /// Nothing to do: the memory of an empty configuration.
     Idle,
     /// From exec to the first 200 of `/-/ready`.
@@ -57,12 +65,23 @@ impl Scenario {
 
     /// Whether ours is compared with itself rather than with peers.
     pub(crate) fn alone(&self) -> bool {
-        matches!(self.kind, Kind::BlackHole(_) | Kind::Instructions(_))
+        matches!(self.kind, Kind::BlackHole(_) | Kind::Instructions(_) | Kind::LogsQueue(_) | Kind::LogsRest(_))
+    }
+
+    /// The peers if the user does not say.
+    pub(crate) fn peers(&self) -> &'static str {
+        match self.kind {
+            Kind::Logs(_) => "rsyslog",
+            _ if self.alone() => "none",
+            _ => "vmagent,prometheus",
+        }
     }
 }
 
 const S1: Pipeline =
     Pipeline { targets: 100, series: 1000, interval: Duration::from_secs(5), churn: 0.0, relabel: false };
+
+const L1: Load = Load { files: 1, lines: 1_000_000, shape: Shape::Raw, parse: Parse::None, rate: 0 };
 
 /// All scenarios, by name.
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -72,6 +91,32 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         kind: Kind::BlackHole(S1),
     },
     Scenario { name: "idle", about: "empty configuration, memory after 10 s", kind: Kind::Idle },
+    Scenario { name: "l1", about: "a backlog of 1,000,000 lines of 133 bytes, no stage", kind: Kind::Logs(L1) },
+    Scenario {
+        name: "l2",
+        about: "a backlog of 1,000,000 objects: stage.json, three labels, a timestamp",
+        kind: Kind::Logs(Load { shape: Shape::Json, parse: Parse::Json, ..L1 }),
+    },
+    Scenario {
+        name: "l3",
+        about: "a backlog of 1,000,000 lines of nginx: stage.regex of six groups, a label",
+        kind: Kind::Logs(Load { shape: Shape::Nginx, parse: Parse::Regex, ..L1 }),
+    },
+    Scenario {
+        name: "l4",
+        about: "20,000 lines/s of 133 bytes over 50 files",
+        kind: Kind::Logs(Load { files: 50, lines: 0, rate: 20_000, ..L1 }),
+    },
+    Scenario {
+        name: "l5",
+        about: "10,000 files in which nothing happens, and an empty configuration",
+        kind: Kind::LogsRest(Load { files: 10_000, lines: 10, ..L1 }),
+    },
+    Scenario {
+        name: "l6",
+        about: "instructions for a backlog of 200,000 lines, with the durable queue and without a disk",
+        kind: Kind::LogsQueue(Load { lines: 200_000, ..L1 }),
+    },
     Scenario {
         name: "relabel",
         about: "instructions for 100 targets x 1000 series every 10 s, with five relabel rules and without",

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// The largest body that is taken.
-const BODY_BYTES_MAX: usize = 64 << 20;
+pub(crate) const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// The largest request after decompression.
 const REQUEST_BYTES_MAX: usize = 512 << 20;
@@ -190,25 +190,32 @@ pub(crate) fn delay_percentile(before: &[u64], after: &[u64], share: f64) -> Opt
 
 /// The sequence numbers of one target that arrived.
 #[derive(Debug, Default)]
-struct Track {
+pub(crate) struct Track {
     seen: Vec<u64>,
     highest: u64,
 }
 
+/// What an arrival means.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Arrival {
+pub(crate) enum Arrival {
     /// New; so many numbers below it are missing now that were not before.
-    Next {
-        skipped: u64,
-    },
+    Next { skipped: u64 },
     /// New, and it fills a hole.
     Late,
+    /// It came before.
     Again,
+    /// Not a number that is given.
     Invalid,
 }
 
 impl Track {
-    fn arrive(&mut self, sequence: u64) -> Arrival {
+    /// Whether no number has arrived.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.highest == 0
+    }
+
+    /// Counts a number in.
+    pub(crate) fn arrive(&mut self, sequence: u64) -> Arrival {
         if sequence == 0 || sequence > SEQUENCE_MAX {
             return Arrival::Invalid;
         }
@@ -319,7 +326,7 @@ impl Counts {
             self.tracks.resize_with(target + 1, Track::default);
         }
         let track = &mut self.tracks[target];
-        let first = track.highest == 0;
+        let first = track.is_empty();
         // A value that is no whole number is none that the target gave; the cast saturates.
         let sequence = if value.fract() == 0.0 { value as u64 } else { 0 };
         let stats = &mut self.stats;
@@ -427,7 +434,7 @@ impl State {
 }
 
 /// Undoes one block of snappy, within the limit.
-fn decompress(body: &[u8]) -> std::result::Result<Vec<u8>, String> {
+pub(crate) fn decompress(body: &[u8]) -> std::result::Result<Vec<u8>, String> {
     let length = snap::raw::decompress_len(body).map_err(|error| error.to_string())?;
     if length > REQUEST_BYTES_MAX {
         return Err(format!("request of {length} bytes is larger than {REQUEST_BYTES_MAX}"));
@@ -441,7 +448,7 @@ fn now_ms() -> i64 {
 }
 
 /// Counts are whole after each request, so that a panic elsewhere does not spoil them.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

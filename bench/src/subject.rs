@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     CortenRun,
     /// Prometheus in agent mode.
     Prometheus,
+    /// rsyslog, which tails files.
+    Rsyslog,
     /// vmagent of VictoriaMetrics.
     Vmagent,
 }
@@ -37,6 +39,8 @@ pub(crate) struct Subject {
     pub(crate) extra: Vec<String>,
     /// The version, if it is known without asking the program.
     pub(crate) version: Option<String>,
+    /// Folders of libraries that no loader finds by itself.
+    pub(crate) libraries: Vec<PathBuf>,
 }
 
 /// What a subject shall do in one run.
@@ -106,6 +110,7 @@ impl Subject {
                 ];
                 (args, Some(http))
             }
+            Kind::Rsyslog => return Err(Error::new("rsyslog does not scrape")),
             Kind::Vmagent => {
                 let config = write("vmagent.yml", scrape_config(job)?)?;
                 let args = vec![
@@ -131,7 +136,8 @@ pub(crate) fn free_address() -> Result<SocketAddr> {
     listener.local_addr().context("cannot find a free port")
 }
 
-fn utf8(path: &Path) -> Result<String> {
+/// A path as text that can stand in a configuration.
+pub(crate) fn utf8(path: &Path) -> Result<String> {
     let text = path.to_str().ok_or_else(|| Error::new(format!("{} is not valid UTF-8", path.display())))?;
     if text.contains(['"', '\\', '\n']) {
         return Err(Error::new(format!("{text:?} cannot be written into a configuration")));
@@ -225,6 +231,7 @@ mod tests {
             binary: PathBuf::from("x"),
             extra: vec!["--more".to_owned()],
             version: None,
+            libraries: Vec::new(),
         };
         let launch = subject
             .prepare(&Job {

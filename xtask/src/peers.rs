@@ -13,17 +13,34 @@ pub struct Peer {
     pub name: &'static str,
     /// Debian's package.
     pub package: &'static str,
+    /// Further packages, with the libraries that the program loads and that not every machine has.
+    needs: &'static [&'static str],
     program: &'static str,
 }
 
 /// All peers, by name.
 pub const PEERS: &[Peer] = &[
-    Peer { name: "prometheus", package: "prometheus", program: "usr/bin/prometheus" },
-    Peer { name: "victoria-metrics", package: "victoria-metrics", program: "usr/bin/victoria-metrics" },
-    Peer { name: "vmagent", package: "victoria-metrics", program: "usr/bin/vmagent" },
+    Peer { name: "prometheus", package: "prometheus", needs: &[], program: "usr/bin/prometheus" },
+    Peer {
+        name: "rsyslog",
+        package: "rsyslog",
+        needs: &["libestr0", "libfastjson4", "liblognorm5"],
+        program: "usr/sbin/rsyslogd",
+    },
+    Peer { name: "victoria-metrics", package: "victoria-metrics", needs: &[], program: "usr/bin/victoria-metrics" },
+    Peer { name: "vmagent", package: "victoria-metrics", needs: &[], program: "usr/bin/vmagent" },
 ];
 
 impl Peer {
+    /// The folders in which its libraries are, when the peers are unpacked in a directory: one for each architecture.
+    pub fn libraries(&self, dir: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(dir.join("usr/lib")).into_iter().flatten().flatten();
+        let mut found: Vec<PathBuf> =
+            entries.map(|entry| entry.path()).filter(|path| path.join(self.name).is_dir()).collect();
+        found.sort();
+        found
+    }
+
     /// Where the program is, when the peers are unpacked in a directory.
     pub fn path(&self, dir: &Path) -> PathBuf {
         dir.join(self.program)
@@ -59,7 +76,7 @@ pub fn fetch(dir: &Path, mut say: impl FnMut(String)) -> Result<(), String> {
     for peer in PEERS {
         if !peer.path(dir).is_file() {
             say(format!("fetching {} for {}", peer.package, peer.name));
-            if let Err(error) = fetch_one(peer, dir, &mut updated) {
+            if let Err(error) = fetch_all(peer, dir, &mut updated) {
                 missing.push(format!("not run: {} cannot be had: {error}", peer.name));
                 continue;
             }
@@ -69,11 +86,19 @@ pub fn fetch(dir: &Path, mut say: impl FnMut(String)) -> Result<(), String> {
     if missing.is_empty() { Ok(()) } else { Err(missing.join("\n")) }
 }
 
-fn fetch_one(peer: &Peer, dir: &Path, updated: &mut bool) -> Result<(), String> {
+/// Unpacks what the program needs, then the program: a fetch that is cut short begins anew.
+fn fetch_all(peer: &Peer, dir: &Path, updated: &mut bool) -> Result<(), String> {
+    for package in peer.needs.iter().chain([&peer.package]) {
+        fetch_one(package, dir, updated)?;
+    }
+    if peer.path(dir).is_file() { Ok(()) } else { Err(format!("the package has no {}", peer.program)) }
+}
+
+fn fetch_one(package: &str, dir: &Path, updated: &mut bool) -> Result<(), String> {
     // Each package has a folder of its own, so that no other version is unpacked by accident.
-    let downloads = dir.join("deb").join(peer.package);
+    let downloads = dir.join("deb").join(package);
     fs::create_dir_all(&downloads).map_err(|error| format!("cannot make {}: {error}", downloads.display()))?;
-    let download = || run(Command::new("apt-get").args(["download", peer.package]).current_dir(&downloads));
+    let download = || run(Command::new("apt-get").args(["download", package]).current_dir(&downloads));
     if let Err(error) = download() {
         // A fresh machine has no package lists, and those of an old one name what is gone.
         if *updated {
@@ -90,8 +115,7 @@ fn fetch_one(peer: &Peer, dir: &Path, updated: &mut bool) -> Result<(), String> 
         .collect();
     packages.sort();
     let package = packages.pop().ok_or("apt-get brought no package")?;
-    run(Command::new("dpkg").arg("-x").arg(package).arg(dir))?;
-    if peer.path(dir).is_file() { Ok(()) } else { Err(format!("the package has no {}", peer.program)) }
+    run(Command::new("dpkg").arg("-x").arg(package).arg(dir))
 }
 
 fn run(command: &mut Command) -> Result<(), String> {

@@ -8,6 +8,7 @@ const FAMILIES: &[&[Definition]] = &[
     corten_discovery::COMPONENTS,
     corten_exporter::COMPONENTS,
     corten_local::COMPONENTS,
+    corten_loki::COMPONENTS,
     corten_prometheus::COMPONENTS,
     corten_remote::COMPONENTS,
 ];

@@ -6,7 +6,6 @@ pub mod receive_http;
 pub mod relabel;
 pub mod remote_write;
 pub mod scrape;
-mod size;
 
 use corten_component::Definition;
 

@@ -1,15 +1,15 @@
 //! `prometheus.receive_http`.
 
 mod requests;
-mod server;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use corten_component::listen::ListenSettings;
 use corten_component::{Component, Context, Error, Task};
 use corten_config::schema::Stability;
 use corten_config::{Arguments, CheckErrors};
-use corten_net::{ReceiverHttp, TlsAcceptor, TlsSwitch};
+use corten_net::ReceiverHttp;
 use corten_signal::{Metrics, Receiver};
 
 use self::requests::{Message, Settings, Shared};
@@ -92,8 +92,7 @@ pub struct ReceiveHttp {
 /// What is to be put in place.
 pub struct Prepared {
     config: Config,
-    http: ReceiverHttp,
-    tls: TlsSwitch,
+    listen: ListenSettings,
 }
 
 impl Component for ReceiveHttp {
@@ -104,27 +103,20 @@ impl Component for ReceiveHttp {
 
     async fn prepare(config: Config, _: &Context<Self>, current: Option<&Self>) -> Result<(Prepared, ()), Error> {
         let http = config.http.clone().unwrap_or_default();
-        let before = current.map(|current| current.shared.settings());
-        let tls = match (&before, &http.tls) {
-            (Some(before), _) if before.http.tls == http.tls => before.tls.clone(),
-            (_, Some(tls)) => {
-                let acceptor = TlsAcceptor::new(tls.server_tls()).await;
-                TlsSwitch::new(acceptor.map_err(|error| Error::new(error.to_string()))?)
-            }
-            (_, None) => TlsSwitch::default(),
-        };
-        Ok((Prepared { config, http, tls }, ()))
+        let before = current.map(|current| current.shared.listening.settings());
+        let listen = ListenSettings::prepare(http, config.graceful_shutdown_timeout, before.as_deref()).await?;
+        Ok((Prepared { config, listen }, ()))
     }
 
-    fn commit(current: Option<Self>, Prepared { config, http, tls }: Prepared, cx: &Context<Self>) -> Self {
+    fn commit(current: Option<Self>, Prepared { config, listen }: Prepared, cx: &Context<Self>) -> Self {
         let settings = Settings {
             accepted: config.accepted(),
             append_metadata: config.append_metadata,
             type_and_unit_labels: config.enable_type_and_unit_labels,
             forward: Forward::new(cx.metrics(), config.forward_to),
-            drain_wait_max: config.graceful_shutdown_timeout,
-            http,
-            tls,
+            drain_wait_max: listen.drain_wait_max,
+            http: listen.http,
+            tls: listen.tls,
         };
         if let Some(current) = current {
             current.shared.set(settings);
@@ -132,7 +124,14 @@ impl Component for ReceiveHttp {
         }
         let shared = Arc::new(Shared::new(settings, cx.metrics(), cx.logger().clone()));
         let (serving, context) = (Arc::clone(&shared), cx.clone());
-        let server = cx.spawn("server", move |stop| server::run(Arc::clone(&serving), context.clone(), stop));
+        let server = cx.spawn("server", move |stop| {
+            let requests = Arc::clone(&serving);
+            let handler = move |request| {
+                let requests = Arc::clone(&requests);
+                async move { requests.handle(request).await }
+            };
+            Arc::clone(&serving.listening).run(Arc::new(handler), context.clone(), stop)
+        });
         ReceiveHttp { shared, server }
     }
 

@@ -4,19 +4,17 @@ mod active;
 mod arguments;
 mod counts;
 mod endpoint;
-mod health;
 mod lane;
 mod leftovers;
 mod metadata;
 mod metadata_sender;
 mod metrics;
-mod pace;
 mod sender;
 mod shards;
 mod transform;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use corten_component::{Component, Context, DebugInfo, Error, Task};
@@ -25,6 +23,7 @@ use corten_queue::{Options, Queue};
 use corten_signal::flow::BoxFuture;
 use corten_signal::relabel::{NameScheme, Rules};
 use corten_signal::{Consume, ConsumeError, Inlet, Metrics, MetricsBatch, Receiver};
+use corten_sink::{Departing, FLUSH_WAIT_MAX, open_queue};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, watch};
 
@@ -32,12 +31,10 @@ pub use arguments::{Config, Endpoint, MetadataConfig, ProtobufMessage, QueueConf
 use counts::counts_of;
 use endpoint::{RunningEndpoint, send_settings};
 use lane::{Kinds, Lane, LaneKey};
-use leftovers::{
-    Departing, FLUSH_WAIT_MAX, Leftover, OldQueues, RunningLeftover, open_leftovers, open_queue, queue_options,
-};
+use leftovers::{Leftover, OldQueues, RunningLeftover, open_leftovers, queue_options};
 use metadata::Known;
 use metrics::SharedMetrics;
-use sender::SendSettings;
+use sender::Settings;
 use shards::{RESHARD_EVERY, choose_partitions};
 use transform::Transform;
 
@@ -55,7 +52,7 @@ pub struct RemoteWrite {
     lanes: HashMap<LaneKey, Arc<Lane>>,
     endpoints: HashMap<(LaneKey, String), RunningEndpoint>,
     /// How requests are made, by the identity of the endpoint; shared by all that is sent to it.
-    settings: HashMap<String, watch::Sender<Arc<SendSettings>>>,
+    settings: HashMap<String, watch::Sender<Arc<Settings>>>,
     /// What is still sent that was taken under another configuration.
     leftovers: Vec<RunningLeftover>,
     /// The queues of other configurations that are open.
@@ -95,7 +92,7 @@ struct PreparedEndpoint {
     lane: LaneKey,
     identity: String,
     config: Endpoint,
-    settings: SendSettings,
+    settings: Settings,
     queue_options: Options,
 }
 
@@ -260,13 +257,15 @@ impl Component for RemoteWrite {
         for ((key, identity), running) in before {
             let stays = identities.contains(&identity);
             component.predecessors.entry(identity.clone()).or_default().push(running.done);
+            let (shared, info) = (Arc::clone(&shared), Arc::clone(&running.info));
+            let forget = move || shared.forget(&info);
             gone.entry(key).or_default().push(Departing {
                 identity,
                 reader: running.info.reader.clone(),
                 ending: running.ending,
                 handle: running.handle,
                 stays,
-                info: Some(running.info),
+                gone: Some(Box::new(forget)),
             });
         }
         for (place, endpoint) in starting {
@@ -274,7 +273,7 @@ impl Component for RemoteWrite {
             component.endpoints.insert(place, running);
         }
         *infos = component.endpoints.values().map(|endpoint| Arc::clone(&endpoint.info)).collect();
-        shared.failing.keep(&infos, cx);
+        shared.keep_failing(&infos);
         drop(infos);
         let stage = Arc::new(Stage {
             lanes: lanes.values().cloned().collect(),
@@ -282,7 +281,8 @@ impl Component for RemoteWrite {
             known: Arc::clone(&component.known),
         });
         component.inlet.attach(Arc::clone(&stage) as Arc<dyn Consume<Metrics>>);
-        let stage_before = Arc::downgrade(&std::mem::replace(&mut component.stage, stage));
+        let stage_before: Weak<dyn Send + Sync> =
+            Arc::<Stage>::downgrade(&std::mem::replace(&mut component.stage, stage));
         let lanes_before = std::mem::replace(&mut component.lanes, lanes);
         component.leftovers.retain(|leftover| !leftover.handle.is_finished());
         for (key, lane) in lanes_before {
@@ -295,7 +295,7 @@ impl Component for RemoteWrite {
         component
     }
 
-    async fn drain(self, cx: &Context<Self>) {
+    async fn drain(self, _: &Context<Self>) {
         self.inlet.close();
         self.keeper.stop().await;
         for lane in self.lanes.values() {
@@ -321,7 +321,7 @@ impl Component for RemoteWrite {
                 running.handle.abort();
             }
         }
-        self.shared.failing.keep(&[], cx);
+        self.shared.keep_failing(&[]);
         for lane in self.lanes.into_values() {
             lane.queue().clone().close().await;
         }
@@ -372,7 +372,7 @@ impl Consume<Metrics> for Stage {
 impl RemoteWrite {
     fn start(inlet: Inlet<Metrics>, cx: &Context<Self>) -> Self {
         let known: Arc<Mutex<Known>> = Arc::default();
-        let shared = SharedMetrics::new(cx.metrics(), Arc::clone(&known));
+        let shared = SharedMetrics::new(cx.metrics(), Arc::clone(&known), Arc::clone(cx.health()));
         cx.show_debug_info(Arc::clone(&shared) as Arc<dyn DebugInfo>);
         let context = cx.clone();
         let watched = Arc::clone(&shared);

@@ -84,7 +84,7 @@ pub struct Config {
     /// A body that is this long or longer, once decompressed, fails the scrape: bytes, or a number with a unit such as
     /// `10MiB`. 0 is no limit.
     #[arg(optional)]
-    body_size_limit: crate::size::ByteSize,
+    body_size_limit: corten_component::size::ByteSize,
     /// A scrape with more samples fails. 0 is no limit.
     #[arg(optional)]
     sample_limit: Limit,

@@ -5,8 +5,10 @@
 pub mod context;
 pub mod definition;
 pub mod health;
+pub mod listen;
 pub mod log;
 pub mod metrics;
+pub mod size;
 pub mod task;
 pub mod turn;
 pub mod url;

@@ -121,6 +121,26 @@ struct SinkState {
     /// Whether level and format do not change any more.
     settled: bool,
     output: Output,
+    tee: Option<Arc<dyn Tee>>,
+}
+
+/// Gets each line that is written, besides the output of the sink.
+pub trait Tee: Send + Sync + std::fmt::Debug + 'static {
+    /// Takes a line. Must not block, and must not log.
+    fn line(&self, line: &TeeLine<'_>);
+}
+
+/// A line as a [`Tee`] gets it.
+#[derive(Clone, Copy, Debug)]
+pub struct TeeLine<'a> {
+    /// When it was written.
+    pub time: SystemTime,
+    /// The component that wrote it, if it was one.
+    pub component: Option<&'a str>,
+    /// What it says, without its fields.
+    pub message: &'a str,
+    /// All of it, with the newline at its end.
+    pub text: &'a str,
 }
 
 #[derive(Debug)]
@@ -149,6 +169,7 @@ impl LogSink {
             waiting: Some(Vec::new()),
             settled: false,
             output: Output::StandardError,
+            tee: None,
         })))
     }
 
@@ -156,7 +177,8 @@ impl LogSink {
     pub fn memory() -> (Arc<Self>, Arc<Mutex<Vec<u8>>>) {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let output = Output::Memory(Arc::clone(&lines));
-        let state = SinkState { format: Format::default(), level: Level::Debug, waiting: None, settled: false, output };
+        let (format, level) = (Format::default(), Level::Debug);
+        let state = SinkState { format, level, waiting: None, settled: false, output, tee: None };
         (Arc::new(LogSink(Mutex::new(state))), lines)
     }
 
@@ -171,6 +193,11 @@ impl LogSink {
         for line in state.waiting.take().unwrap_or_default() {
             state.write(&line);
         }
+    }
+
+    /// Has somebody else get each line as well, from the next one on, or nobody any more.
+    pub fn tee(&self, tee: Option<Arc<dyn Tee>>) {
+        self.0.lock().tee = tee;
     }
 
     /// As [`LogSink::configure`] with the defaults, if nobody has configured the sink yet.
@@ -219,6 +246,13 @@ impl SinkState {
             // Nobody can be told that standard error is gone.
             Output::StandardError => drop(std::io::stderr().lock().write_all(text.as_bytes())),
             Output::Memory(lines) => lines.lock().extend_from_slice(text.as_bytes()),
+        }
+        if let Some(tee) = &self.tee {
+            let component = line.fields.iter().find_map(|(name, value)| match value {
+                Field::Text(id) if name == "component_id" => Some(id.as_str()),
+                _ => None,
+            });
+            tee.line(&TeeLine { time: line.time, component, message: &line.message, text: &text });
         }
     }
 }
@@ -361,12 +395,15 @@ fn push_json_string(out: &mut String, text: &str) {
 
 /// A time in UTC as RFC 3339 writes it, with nanoseconds, without zeros at their end.
 pub fn rfc3339(time: SystemTime) -> String {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    let nanos = match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => since.as_nanos() as i128,
+        Err(before) => -(before.duration().as_nanos() as i128),
+    };
+    let (seconds, nanos) = (nanos.div_euclid(1_000_000_000) as i64, nanos.rem_euclid(1_000_000_000));
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, day) = civil_from_days(days);
     let mut out =
         format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60);
-    let nanos = since.subsec_nanos();
     if nanos > 0 {
         let fraction = format!(".{nanos:09}");
         out.push_str(fraction.trim_end_matches('0'));
@@ -377,16 +414,16 @@ pub fn rfc3339(time: SystemTime) -> String {
 
 /// The date of a day, counted from the Unix epoch, in the Gregorian calendar. Years begin in March here, so that the leap
 /// day is the last of its year.
-fn civil_from_days(days: u64) -> (u64, u64, u64) {
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
-    let era = days / 146_097;
-    let day_of_era = days % 146_097;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

@@ -276,6 +276,14 @@ pub struct Registry(Arc<Inner>);
 struct Inner {
     families: Mutex<Vec<Arc<Family>>>,
     refresh: Mutex<Vec<Weak<dyn Refresh>>>,
+    collect: Mutex<Vec<Weak<dyn Collect>>>,
+}
+
+/// Has families whose names, or whose labels, are known only at run time.
+pub trait Collect: Send + Sync + 'static {
+    /// Adds them. Called when metrics are gathered; the labels of whoever gathers are added to each metric, and count where
+    /// it has labels of the same names.
+    fn collect(&self, into: &mut Snapshot);
 }
 
 /// Sets gauges that are only worth setting when somebody looks.
@@ -408,6 +416,14 @@ impl Registry {
         self.0.refresh.lock().push(refresh);
     }
 
+    /// Calls this when metrics are gathered, as long as it lives. A family that the registry has as one of another type is
+    /// left out, and so is the later of two metrics of the same labels.
+    pub fn collect(&self, collect: Weak<dyn Collect>) {
+        let mut all = self.0.collect.lock();
+        all.retain(|collect| collect.strong_count() > 0);
+        all.push(collect);
+    }
+
     fn family(
         &self,
         name: &'static str,
@@ -444,6 +460,30 @@ impl Registry {
                 let mut labels: Vec<(String, String)> = extra.chain(labels).collect();
                 labels.sort();
                 into.add(family.name, family.help, family.kind, labels, cell.value());
+            }
+        }
+        self.gather_collected(extra, into);
+    }
+
+    fn gather_collected(&self, extra: &[(&str, &str)], into: &mut Snapshot) {
+        let all: Vec<Arc<dyn Collect>> = self.0.collect.lock().iter().filter_map(Weak::upgrade).collect();
+        let mut collected = Snapshot::default();
+        all.iter().for_each(|collect| collect.collect(&mut collected));
+        for family in collected.families.into_values() {
+            if into.families.get(&family.name).is_some_and(|known| known.kind != family.kind) {
+                continue;
+            }
+            let mut metrics = family.metrics;
+            for (labels, _) in &mut metrics {
+                labels.retain(|(name, _)| extra.iter().all(|(extra, _)| extra != name));
+                labels.extend(extra.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+                labels.sort();
+            }
+            // The sort keeps the order of those that are equal.
+            metrics.sort_by(|(a, _), (b, _)| a.cmp(b));
+            metrics.dedup_by(|(a, _), (b, _)| a == b);
+            for (labels, value) in metrics {
+                into.add(&family.name, &family.help, family.kind, labels, value);
             }
         }
     }
@@ -664,6 +704,37 @@ mod tests {
             snapshot.to_open_metrics(),
             "# HELP b Bees.\n# TYPE b counter\nb_total 3\n# HELP g G.\n# TYPE g gauge\ng 2.0\n# EOF\n"
         );
+    }
+
+    #[test]
+    fn collected_metrics_get_the_labels_of_who_gathers_and_go_with_their_collector() {
+        struct Custom(&'static str);
+        impl Collect for Custom {
+            fn collect(&self, into: &mut Snapshot) {
+                let labels =
+                    |value: &str| vec![("a".to_owned(), value.to_owned()), ("id".to_owned(), "own".to_owned())];
+                into.add("custom", self.0, Kind::Gauge, labels("2"), Value::Number(2.0));
+                into.add("custom", self.0, Kind::Gauge, labels("1"), Value::Number(1.0));
+                into.add("g", "Not a counter.", Kind::Counter, labels("1"), Value::Number(1.0));
+            }
+        }
+        let registry = Registry::new();
+        registry.gauge("g", "G.").set(5.0);
+        let (first, second) = (Arc::new(Custom("First.")), Arc::new(Custom("Second.")));
+        registry.collect(Arc::downgrade(&first) as Weak<dyn Collect>);
+        registry.collect(Arc::downgrade(&second) as Weak<dyn Collect>);
+        let own = "# HELP g G.\n# TYPE g gauge\ng{id=\"c\"} 5\n";
+        let expected = |help: &str| {
+            format!(
+                "# HELP custom {help}\n# TYPE custom gauge\ncustom{{a=\"1\",id=\"c\"}} 1\n\
+                 custom{{a=\"2\",id=\"c\"}} 2\n{own}"
+            )
+        };
+        assert_eq!(text(&registry, &[("id", "c")]), expected("First."));
+        drop(first);
+        assert_eq!(text(&registry, &[("id", "c")]), expected("Second."));
+        drop(second);
+        assert_eq!(text(&registry, &[("id", "c")]), own);
     }
 
     #[test]

@@ -20,13 +20,22 @@ const FLOAT_DIGITS_MAX: usize = 1_100;
 
 /// The result would be larger than [`TEXT_BYTES_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TooLarge;
+pub struct TooLarge;
 
 /// Formats values by a format string. Secrets are printed in the clear: the caller marks the result.
 pub(crate) fn format(format: &str, args: &[Value]) -> Result<String, TooLarge> {
     let args: Vec<Arg> = args.iter().map(Arg::new).collect();
+    format_args(format, &args)
+}
+
+/// Formats values by a format string, as `fmt.Sprintf` does.
+///
+/// # Errors
+///
+/// If the result would be larger than [`TEXT_BYTES_MAX`].
+pub fn format_args(format: &str, args: &[Arg]) -> Result<String, TooLarge> {
     let mut printer = Printer { out: String::new(), flags: Flags::default(), too_large: false };
-    printer.run(format.as_bytes(), format, &args);
+    printer.run(format.as_bytes(), format, args);
     if printer.too_large || printer.out.len() > TEXT_BYTES_MAX { Err(TooLarge) } else { Ok(printer.out) }
 }
 
@@ -86,20 +95,41 @@ fn can_backquote(text: &str) -> bool {
 }
 
 /// A value as Go sees it when it is passed as an interface.
-enum Arg {
+#[derive(Clone, Debug)]
+pub enum Arg {
+    /// No value.
     Nil,
+    /// A truth value.
     Bool(bool),
+    /// An `int`.
     Int(i64),
+    /// An integer of another type, with the type's name: `int64`, `uint8`.
+    TypedInt(&'static str, i64),
+    /// A `uint64`.
     Uint(u64),
+    /// A `float64`.
     Float(f64),
+    /// A string.
     Text(Arc<str>),
-    Slice(Vec<Arg>),
-    Map(Vec<(Arc<str>, Arg)>),
+    /// A slice, with the name of its type.
+    Slice(&'static str, Vec<Arg>),
+    /// A map, with the name of its type, in the order of its keys.
+    Map(&'static str, Vec<(Arc<str>, Arg)>),
+    /// A secret, which prints as the text it holds.
     Secret(Arc<str>),
+    /// An optional secret: whether it is secret, and its text.
     OptionalSecret(bool, Arc<str>),
     /// A function or a capsule of a component: the name of its type and what is shown of it.
     Opaque(&'static str, String),
+    /// A value whose type has a method `String`: the name of the type, what the method says, and the value itself, which
+    /// is what verbs see that are not for texts.
+    Stringer(&'static str, Arc<str>, Box<Arg>),
 }
+
+/// The type of a slice of anything.
+const SLICE_TYPE: &str = "[]interface {}";
+/// The type of a map of anything.
+const MAP_TYPE: &str = "map[string]interface {}";
 
 impl Arg {
     fn new(value: &Value) -> Self {
@@ -110,10 +140,10 @@ impl Arg {
             Data::Number(Number::Int(value)) => Arg::Int(*value),
             Data::Number(Number::Uint(value)) => i64::try_from(*value).map_or(Arg::Uint(*value), Arg::Int),
             Data::String(text) => Arg::Text(Arc::clone(text)),
-            Data::Bytes(bytes) => Arg::Slice(bytes.iter().map(|byte| Arg::Int(i64::from(*byte))).collect()),
-            Data::Array(items) => Arg::Slice(items.iter().map(Arg::new).collect()),
+            Data::Bytes(bytes) => Arg::Slice(SLICE_TYPE, bytes.iter().map(|byte| Arg::Int(i64::from(*byte))).collect()),
+            Data::Array(items) => Arg::Slice(SLICE_TYPE, items.iter().map(Arg::new).collect()),
             Data::Object(fields) => {
-                Arg::Map(fields.iter().map(|(name, value)| (Arc::clone(name), Arg::new(value))).collect())
+                Arg::Map(MAP_TYPE, fields.iter().map(|(name, value)| (Arc::clone(name), Arg::new(value))).collect())
             }
             Data::Secret(text) => Arg::Secret(Arc::clone(text)),
             Data::OptionalSecret(secret) => Arg::OptionalSecret(secret.is_secret, Arc::clone(&secret.text)),
@@ -122,16 +152,16 @@ impl Arg {
         }
     }
 
-    fn type_name(&self) -> &'static str {
+    /// The name of the type, as `%T` prints it.
+    pub fn type_name(&self) -> &'static str {
         match self {
             Arg::Nil => "<nil>",
             Arg::Bool(_) => "bool",
             Arg::Int(_) => "int",
+            Arg::TypedInt(name, _) | Arg::Slice(name, _) | Arg::Map(name, _) | Arg::Stringer(name, ..) => name,
             Arg::Uint(_) => "uint64",
             Arg::Float(_) => "float64",
             Arg::Text(_) => "string",
-            Arg::Slice(_) => "[]interface {}",
-            Arg::Map(_) => "map[string]interface {}",
             Arg::Secret(_) => crate::value::SECRET_TYPE,
             Arg::OptionalSecret(..) => OPTIONAL_SECRET_TYPE,
             Arg::Opaque(name, _) => name,
@@ -140,7 +170,7 @@ impl Arg {
 
     /// Whether it is one of the types that Go prints without reflection.
     fn is_basic(&self) -> bool {
-        matches!(self, Arg::Bool(_) | Arg::Int(_) | Arg::Uint(_) | Arg::Float(_) | Arg::Text(_))
+        matches!(self, Arg::Bool(_) | Arg::Int(_) | Arg::TypedInt(..) | Arg::Uint(_) | Arg::Float(_) | Arg::Text(_))
     }
 }
 
@@ -348,13 +378,19 @@ impl Printer {
             Arg::Nil if sharp_v && depth > 0 => self.out.push_str("interface {}(nil)"),
             Arg::Nil => self.out.push_str("<nil>"),
             Arg::Bool(value) if matches!(verb, 't' | 'v') => self.pad(if *value { "true" } else { "false" }),
-            Arg::Int(value) => self.integer(arg, value.unsigned_abs(), *value < 0, verb),
+            Arg::Int(value) | Arg::TypedInt(_, value) => {
+                self.integer(arg, value.unsigned_abs(), *value < 0, verb);
+            }
             Arg::Uint(value) => self.integer(arg, *value, false, verb),
             Arg::Float(value) => self.float_verb(arg, *value, verb),
             Arg::Text(text) | Arg::Secret(text) => self.text_verb(arg, text, verb),
-            Arg::Slice(items) => {
+            Arg::Stringer(_, text, _) if matches!(verb, 'v' | 's' | 'x' | 'X' | 'q') && !sharp_v => {
+                self.text_verb(arg, text, verb);
+            }
+            Arg::Stringer(_, _, inner) => self.value(inner, verb, depth),
+            Arg::Slice(name, items) => {
                 if sharp_v {
-                    self.out.push_str(arg.type_name());
+                    self.out.push_str(name);
                 }
                 self.out.push(if sharp_v { '{' } else { '[' });
                 for (index, item) in items.iter().enumerate() {
@@ -365,8 +401,9 @@ impl Printer {
                 }
                 self.out.push(if sharp_v { '}' } else { ']' });
             }
-            Arg::Map(fields) => {
-                self.out.push_str(if sharp_v { "map[string]interface {}{" } else { "map[" });
+            Arg::Map(name, fields) => {
+                self.out.push_str(if sharp_v { name } else { "map" });
+                self.out.push(if sharp_v { '{' } else { '[' });
                 for (index, (name, value)) in fields.iter().enumerate() {
                     if index > 0 {
                         self.out.push_str(separator);
@@ -644,7 +681,9 @@ fn take_width(args: &[Arg], arg: &mut usize) -> Option<i64> {
     let value = args.get(*arg)?;
     *arg += 1;
     match value {
-        Arg::Int(value) => Some(*value).filter(|value| (-WIDTH_MAX..=WIDTH_MAX).contains(value)),
+        Arg::Int(value) | Arg::TypedInt(_, value) => {
+            Some(*value).filter(|value| (-WIDTH_MAX..=WIDTH_MAX).contains(value))
+        }
         _ => None,
     }
 }

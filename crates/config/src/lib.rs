@@ -12,7 +12,7 @@ pub mod duration;
 pub mod encode;
 pub mod error;
 pub mod eval;
-mod gofmt;
+pub mod gofmt;
 pub mod limits;
 mod literal;
 mod number;

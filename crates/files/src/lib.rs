@@ -1,11 +1,15 @@
-//! Files as configurations speak of them: patterns of paths, reading with a limit, and noticing changes.
+//! Files as configurations speak of them: patterns of paths, reading with a limit, noticing changes, and following files
+//! that grow.
 //!
 //! Families share it. It knows no component and nothing of what is in the files. What reads or walks blocks: callers are
 //! off the threads that drive tasks.
 
 pub mod glob;
+pub mod identity;
+pub mod positions;
 mod read;
+pub mod tail;
 pub mod watch;
 
 pub use glob::{Dialect, Found, Pattern, PatternError};
-pub use read::read_limited;
+pub use read::{io_error_text, read_limited};

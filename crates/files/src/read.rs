@@ -35,7 +35,7 @@ pub fn read_limited(path: &Path, bytes_max: usize) -> Result<(Vec<u8>, SystemTim
 }
 
 /// An error of the system as operators know it: lower case, without its number.
-pub(crate) fn io_error_text(error: &io::Error) -> String {
+pub fn io_error_text(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut characters = text.chars();

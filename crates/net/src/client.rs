@@ -63,6 +63,8 @@ pub struct ClientOptions {
     pub read_buffer_bytes_max: usize,
     /// How many unused connections to one host are kept.
     pub idle_connections_per_host_max: usize,
+    /// Connects to this socket in the file system, whatever the host of the URL and the proxy are.
+    pub unix_socket: Option<PathBuf>,
 }
 
 impl Default for ClientOptions {
@@ -77,6 +79,7 @@ impl Default for ClientOptions {
             http2_prior_knowledge: false,
             read_buffer_bytes_max: 16 << 10,
             idle_connections_per_host_max: 1_000,
+            unix_socket: None,
         }
     }
 }
@@ -140,8 +143,8 @@ impl Client {
         let auth = Auth::new(&config, &options).await?;
         // What is not set or not text counts as absent.
         let proxies = ProxyRules::new(&config.proxy, |name| std::env::var(name).ok())?;
-        let dialling =
-            Arc::new(Dialling::new(options.dialer.clone(), proxies, options.connect_timeout, options.random_address));
+        let dialling = Dialling::new(options.dialer.clone(), proxies, options.connect_timeout, options.random_address);
+        let dialling = Arc::new(dialling.to_unix_socket(options.unix_socket.clone()));
         let loaded = if config.tls_config.has_material() {
             let (tls_config, http2) = (config.tls_config.clone(), config.enable_http2);
             off_thread(move || Loaded::read(&tls_config, http2, None)).await??

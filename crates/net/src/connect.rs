@@ -5,6 +5,7 @@ use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -123,6 +124,8 @@ pub(crate) struct Dialling {
     pub(crate) proxies: ProxyRules,
     tcp: HttpConnector<Resolver>,
     connect_timeout: Duration,
+    /// All connections go to this socket, whatever the host of the URL.
+    unix_socket: Option<PathBuf>,
 }
 
 impl Dialling {
@@ -138,7 +141,26 @@ impl Dialling {
         // As Go's dialer does, so that a peer that vanished is noticed on connections that wait.
         tcp.set_keepalive(Some(Duration::from_secs(15)));
         tcp.set_keepalive_interval(Some(Duration::from_secs(15)));
-        Self { dialer, proxies, tcp, connect_timeout }
+        Self { dialer, proxies, tcp, connect_timeout, unix_socket: None }
+    }
+
+    /// Connects to a socket in the file system only.
+    pub(crate) fn to_unix_socket(mut self, path: Option<PathBuf>) -> Self {
+        self.unix_socket = path;
+        self
+    }
+
+    /// A connection to the socket, where there is one.
+    async fn dial_unix(&self) -> Option<Result<BoxIo, Error>> {
+        let path = self.unix_socket.as_ref()?;
+        Some(match tokio::time::timeout(self.connect_timeout, connect_unix(path)).await {
+            Ok(Ok(io)) => Ok(io),
+            Ok(Err(error)) => {
+                let text = format!("dial unix {}: {}", path.display(), describe_io(&error));
+                Err(Error::new(ErrorKind::Connect, text))
+            }
+            Err(_) => Err(Error::new(ErrorKind::Timeout, format!("dial unix {}: i/o timeout", path.display()))),
+        })
     }
 
     async fn dial(&self, host: &str, port: u16) -> Result<BoxIo, Error> {
@@ -160,6 +182,16 @@ impl Dialling {
             Err(_) => Err(Error::new(ErrorKind::Timeout, format!("dial tcp {target}: i/o timeout"))),
         }
     }
+}
+
+#[cfg(unix)]
+async fn connect_unix(path: &std::path::Path) -> io::Result<BoxIo> {
+    Ok(Box::new(tokio::net::UnixStream::connect(path).await?))
+}
+
+#[cfg(not(unix))]
+async fn connect_unix(_: &std::path::Path) -> io::Result<BoxIo> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no unix sockets"))
 }
 
 /// Makes connections for one state of the TLS material.
@@ -207,9 +239,10 @@ impl Connector {
         let dialling = &self.dialling;
         let mut absolute_form = false;
         let internal = dialling.dialer.as_ref().and_then(|dialer| dialer.dial_internal(&target));
-        let io: BoxIo = match internal {
-            Some(stream) => Box::new(stream),
-            None => match dialling.proxies.select(https, host, port) {
+        let io: BoxIo = match (dialling.dial_unix().await, internal) {
+            (Some(dialled), _) => dialled?,
+            (None, Some(stream)) => Box::new(stream),
+            (None, None) => match dialling.proxies.select(https, host, port) {
                 None => dialling.dial(host, port).await?,
                 Some(proxy) => {
                     absolute_form = !https && proxy.kind != ProxyKind::Socks5;

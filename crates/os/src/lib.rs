@@ -6,3 +6,4 @@ pub mod host;
 pub mod limits;
 pub mod process;
 pub mod signals;
+pub mod wake;

@@ -22,9 +22,9 @@ mod writer;
 pub use queue::Queue;
 pub use reader::Reader;
 pub use types::{
-    APPEND_BYTES_MAX, AppendError, Counts, Lag, Mark, NewRecord, Options, Outcome, PARTITIONS_MAX, ReaderOptions,
-    ReaderStats, Record, Run, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Start, Stats, TENANT_BYTES_MAX, Totals,
-    default_bytes_max, reason,
+    APPEND_BYTES_MAX, AppendError, Appended, Counts, Hold, Lag, Mark, NewRecord, Options, Outcome, PARTITIONS_MAX,
+    ReaderOptions, ReaderStats, Record, Run, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Start, Stats, TENANT_BYTES_MAX,
+    Totals, default_bytes_max, reason,
 };
 
 #[cfg(test)]

@@ -20,8 +20,8 @@ use crate::keeper::{self, Dirty};
 use crate::reader::{self, CHUNK_BYTES, Reader, ReaderCore, Resumed};
 use crate::storage::{self, Disk, Storage};
 use crate::types::{
-    APPEND_BYTES_MAX, AppendError, Lag, Mark, NewRecord, Options, PARTITIONS_MAX, ReaderOptions, Record,
-    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Stats, TENANT_BYTES_MAX, Totals, reason,
+    APPEND_BYTES_MAX, AppendError, Appended, Hold, Lag, Mark, NewRecord, Options, PARTITIONS_MAX, ReaderOptions,
+    Record, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Stats, TENANT_BYTES_MAX, Totals, reason,
 };
 use crate::writer::{Append, Encoded, Inbox, Writer};
 
@@ -79,6 +79,8 @@ pub(crate) struct State {
     /// By the stem of the cursor's file.
     pub(crate) readers: BTreeMap<String, Arc<ReaderCore>>,
     pub(crate) highest_ms: Option<i64>,
+    /// Who is to be told when records in memory are settled, by where they end, in order.
+    pub(crate) holds: VecDeque<(Position, Arc<dyn Hold>)>,
     /// What readers dropped that are no more.
     dropped_before: BTreeMap<&'static str, Totals>,
 
@@ -103,6 +105,13 @@ impl State {
     /// The place before which every reader has settled everything; absent without readers.
     pub(crate) fn settled_to(&self) -> Option<Position> {
         self.readers.values().map(|reader| reader.resume_position()).min()
+    }
+
+    /// The holds of what every reader has settled that waits for something.
+    fn take_settled_holds(&mut self) -> Vec<Arc<dyn Hold>> {
+        let settled_to = self.readers.values().filter_map(|reader| reader.waits_from()).min();
+        let settled = self.holds.partition_point(|(end, _)| settled_to.is_none_or(|settled_to| *end <= settled_to));
+        self.holds.drain(..settled).map(|(_, hold)| hold).collect()
     }
 
     /// Whether every reader has settled all of this segment.
@@ -144,6 +153,8 @@ impl State {
 
 pub(crate) struct Shared {
     pub(crate) dir: PathBuf,
+    /// Whether there is no disk.
+    pub(crate) in_memory: bool,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) state: Mutex<State>,
     pub(crate) inbox: Mutex<Inbox>,
@@ -152,11 +163,14 @@ pub(crate) struct Shared {
     pub(crate) dirty_wake: Condvar,
     /// An append was refused since the last time that something was settled.
     pub(crate) overflowed: AtomicBool,
+    /// Somebody is to be told when records in memory are settled.
+    pub(crate) holding: AtomicBool,
     /// Why the disk takes nothing, while it does not.
     pub(crate) degraded: watch::Sender<Option<String>>,
     space: Notify,
     closed: watch::Sender<bool>,
-    lock: File,
+    /// None without a disk.
+    lock: Option<File>,
     cursor_errors: AtomicU64,
     /// Added to the time of day, by tests.
     clock_offset_ms: AtomicI64,
@@ -182,6 +196,32 @@ impl Shared {
     pub(crate) fn settled(&self) {
         if self.overflowed.swap(false, Ordering::AcqRel) {
             self.space.notify_waiters();
+        }
+    }
+
+    /// Tells those who wait for records in memory that were settled. The state must not be locked.
+    pub(crate) fn release_holds(&self) {
+        if !self.holding.load(Ordering::Acquire) {
+            return;
+        }
+        let settled = {
+            let mut state = self.state.lock();
+            let settled = state.take_settled_holds();
+            self.holding.store(!state.holds.is_empty(), Ordering::Release);
+            settled
+        };
+        settled.iter().for_each(|hold| hold.settled());
+    }
+
+    /// Lets go of all who wait for records in memory; they are told if those are on disk now, or else lost.
+    pub(crate) fn end_holds(&self, are_durable: bool) {
+        let holds = {
+            let mut state = self.state.lock();
+            self.holding.store(false, Ordering::Release);
+            std::mem::take(&mut state.holds)
+        };
+        if are_durable {
+            holds.iter().for_each(|(_, hold)| hold.settled());
         }
     }
 
@@ -215,8 +255,9 @@ impl Shared {
         for reader in readers {
             reader.stop();
         }
+        self.end_holds(false);
         // The lock also goes with the file; if this fails, the last handle's end does it.
-        let _ = self.lock.unlock();
+        let _ = self.lock.as_ref().map(File::unlock);
         self.closed.send_replace(true);
         self.overflowed.store(false, Ordering::Release);
         self.space.notify_waiters();
@@ -262,6 +303,18 @@ impl Queue {
         Queue::open_with(dir, options, Arc::new(Disk))
     }
 
+    /// A queue that keeps records in memory only: of at most [`Options::memory_bytes_max`], beyond which the oldest go or
+    /// appends wait, as [`Options::block_on_overflow`] says. No append is durable. Options that are about files mean
+    /// nothing. One thread is started for writing and one for keeping, as with a disk.
+    ///
+    /// # Errors
+    ///
+    /// Where a thread cannot be started.
+    pub fn in_memory(options: Options) -> io::Result<Queue> {
+        let state = State { options: normal(options), next_segment: 1, ..State::default() };
+        Queue::start(PathBuf::new(), None, state, Arc::new(Disk))
+    }
+
     pub(crate) fn open_with(dir: &Path, options: Options, storage: Arc<dyn Storage>) -> io::Result<Queue> {
         std::fs::create_dir_all(dir)?;
         let lock = OpenOptions::new().write(true).create(true).truncate(false).open(dir.join("lock"))?;
@@ -303,8 +356,14 @@ impl Queue {
             state.readers.insert(stem, Arc::new(core));
         }
         state.next_segment = newest.saturating_add(1);
+        Queue::start(dir.to_owned(), Some(lock), state, storage)
+    }
+
+    /// Starts the threads of a queue. Without a lock it has no disk.
+    fn start(dir: PathBuf, lock: Option<File>, state: State, storage: Arc<dyn Storage>) -> io::Result<Queue> {
         let shared = Arc::new(Shared {
-            dir: dir.to_owned(),
+            dir,
+            in_memory: lock.is_none(),
             storage,
             state: Mutex::new(state),
             inbox: Mutex::default(),
@@ -312,6 +371,7 @@ impl Queue {
             dirty: Mutex::default(),
             dirty_wake: Condvar::new(),
             overflowed: AtomicBool::new(false),
+            holding: AtomicBool::new(false),
             degraded: watch::Sender::new(None),
             space: Notify::new(),
             closed: watch::Sender::new(false),
@@ -346,8 +406,8 @@ impl Queue {
     ///
     /// `Ok` means that they were handed to the operating system: they survive the end of this process, however it
     /// ends, and within [`Options::sync_every`] that of the machine. While the disk refuses them
-    /// ([`Stats::degraded`]) it means that they were accepted into memory, from where they are delivered as usual;
-    /// they are lost with the process unless the disk recovers before.
+    /// ([`Stats::degraded`]) or there is none, they were accepted into memory, which the answer says: from there they are
+    /// delivered as usual, and they are lost with the process unless the disk recovers before.
     ///
     /// Appends that wait at the same time are written together. If the future is dropped, the records may or may not
     /// be appended.
@@ -355,9 +415,9 @@ impl Queue {
     /// # Errors
     ///
     /// See [`AppendError`].
-    pub async fn append(&self, records: Vec<NewRecord>) -> Result<(), AppendError> {
+    pub async fn append(&self, records: Vec<NewRecord>) -> Result<Appended, AppendError> {
         if records.is_empty() {
-            return Ok(());
+            return Ok(Appended { durable: true });
         }
         let shared = &self.inner.shared;
         let created_ms = shared.now_ms();
@@ -372,9 +432,20 @@ impl Queue {
                 return Err(AppendError::Invalid("record has a tenant that is too long"));
             }
             size += (format::header_len(record.tenant.as_deref()) + record.body.len()) as u64;
-            let NewRecord { encoding, tenant, partition, partitions, counts, lowest_ms, highest_ms, raw_len, body } =
-                record;
+            let NewRecord {
+                encoding,
+                tenant,
+                partition,
+                partitions,
+                counts,
+                lowest_ms,
+                highest_ms,
+                raw_len,
+                body,
+                hold,
+            } = record;
             encoded.push(Encoded {
+                hold,
                 checksum: crc32c::crc32c(&body),
                 record: Record {
                     encoding,
@@ -477,10 +548,14 @@ impl Queue {
         let shared = &self.inner.shared;
         let stem = format::cursor_stem(name);
         let resumed = shared.state.lock().forget_reader(&stem);
-        if resumed.is_some() && shared.storage.remove(&CursorFile::path(&shared.dir, &stem)).is_err() {
+        if resumed.is_some()
+            && !shared.in_memory
+            && shared.storage.remove(&CursorFile::path(&shared.dir, &stem)).is_err()
+        {
             shared.count_cursor_error();
         }
         shared.settled();
+        shared.release_holds();
     }
 
     /// Figures of the queue.

@@ -73,6 +73,7 @@ struct Partition {
     pending: VecDeque<Pending>,
     items: u64,
     bytes: usize,
+    raw_bytes: u64,
     /// How many of the pending records cannot be in one run with the one before.
     changes: usize,
     out: Option<Out>,
@@ -102,12 +103,14 @@ impl Partition {
         }
         self.items -= pending.record.counts.items();
         self.bytes -= pending.record.body.len();
+        self.raw_bytes -= u64::from(pending.record.raw_len);
         Some(pending)
     }
 
     fn add(&mut self, pending: &Pending) {
         self.items += pending.record.counts.items();
         self.bytes += pending.record.body.len();
+        self.raw_bytes += u64::from(pending.record.raw_len);
     }
 
     /// The first record that is not settled.
@@ -121,7 +124,10 @@ impl Partition {
 
     /// Whether nothing that comes later can be in the next run.
     fn is_full(&self, options: &ReaderOptions) -> bool {
-        self.items >= u64::from(options.items_max) || self.bytes >= options.bytes_max || self.changes > 0
+        self.items >= u64::from(options.items_max)
+            || self.bytes >= options.bytes_max
+            || self.raw_bytes >= options.raw_bytes_max
+            || self.changes > 0
     }
 }
 
@@ -373,9 +379,10 @@ impl ReaderState {
             return None;
         }
         let mut group: Vec<Pending> = Vec::new();
-        let (mut items, mut bytes) = (0, 0);
+        let (mut items, mut bytes, mut raw_bytes) = (0, 0, 0);
         while let Some(next) = self.partitions[number].pending.front() {
             let (next_items, next_bytes) = (next.record.counts.items(), next.record.body.len());
+            let next_raw_bytes = u64::from(next.record.raw_len);
             if let Some(reason) = self.is_too_old(&next.record, now_ms) {
                 if let Some(old) = self.partitions[number].pop_front() {
                     self.drop_record(reason, &old.record);
@@ -384,13 +391,15 @@ impl ReaderState {
                 }
                 continue;
             }
-            let fits =
-                items + next_items <= u64::from(self.options.items_max) && bytes + next_bytes <= self.options.bytes_max;
+            let fits = items + next_items <= u64::from(self.options.items_max)
+                && bytes + next_bytes <= self.options.bytes_max
+                && raw_bytes + next_raw_bytes <= self.options.raw_bytes_max;
             if group.first().is_some_and(|first| !fits || !first.joins(next)) {
                 break;
             }
             items += next_items;
             bytes += next_bytes;
+            raw_bytes += next_raw_bytes;
             group.extend(self.partitions[number].pop_front());
         }
         let first = group.first()?;
@@ -512,6 +521,9 @@ impl ReaderState {
     }
 
     fn persist(&mut self, shared: &Shared) {
+        if shared.in_memory {
+            return;
+        }
         let slot = self.slot();
         let Some(cursor) = &mut self.cursor else {
             self.dirty = true;
@@ -604,6 +616,14 @@ impl ReaderCore {
     pub(crate) fn has_settled(&self, place: Position) -> bool {
         let state = self.state.lock();
         state.resume().0 >= place || (state.is_at_end() && state.unsettled == 0)
+    }
+
+    /// The place before which nothing is waited for that is in memory only; none if there is nobody who waits: the reader
+    /// has all that is for it, or nobody has asked for it since the queue was opened.
+    pub(crate) fn waits_from(&self) -> Option<Position> {
+        let state = self.state.lock();
+        let has_all = state.is_at_end() && state.unsettled == 0;
+        (state.attached && !has_all).then(|| state.resume().0)
     }
 
     /// Where what is for this reader ends.
@@ -753,7 +773,7 @@ impl ReaderCore {
     /// Writes the cursor if it has moved since the last time. Returns its file if that has to be synced.
     pub(crate) fn persist_if_dirty(&self, shared: &Shared) -> Option<Arc<File>> {
         let mut state = self.state.lock();
-        if state.dead {
+        if state.dead || shared.in_memory {
             return None;
         }
         if state.cursor.is_none() {
@@ -831,6 +851,8 @@ impl Reader {
             let mut notified = pin!(self.core.notify.notified());
             notified.as_mut().enable();
             let step = self.core.state.lock().step(&self.core, Instant::now(), self.shared.now_ms());
+            // What is too old was dropped on the way.
+            self.shared.release_holds();
             let wake_at = match step {
                 Step::Run(run) => return Some(run),
                 Step::End => return None,
@@ -888,6 +910,7 @@ impl Reader {
         drop(state);
         core.notify.notify_waiters();
         self.shared.settled();
+        self.shared.release_holds();
     }
 
     /// Gives a run back without settling it, at shutdown. Its partition hands out nothing more; the run comes again

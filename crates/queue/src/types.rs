@@ -128,7 +128,8 @@ impl Totals {
         self.samples + self.histograms + self.exemplars + self.metadata
     }
 
-    pub(crate) fn record(&mut self, counts: &Counts, body_len: usize) {
+    /// Adds a record with this length of its body, in bytes.
+    pub fn record(&mut self, counts: &Counts, body_len: usize) {
         self.records += 1;
         self.bytes += body_len as u64;
         self.samples += u64::from(counts.samples);
@@ -193,6 +194,26 @@ pub struct NewRecord {
     /// The bytes to deliver. They should be an allocation of about their own size, because a record that is delivered
     /// soon is not read back: the reader holds these bytes.
     pub body: Bytes,
+    /// Told when the record is settled, where the append was answered without being durable.
+    pub hold: Option<Arc<dyn Hold>>,
+}
+
+/// Whoever wants to know what becomes of a record that is in memory only.
+///
+/// It is told once, when the record is safe: on disk after all, or settled by every reader, or dropped within the queue's
+/// caps. It is let go without being told when the record is lost with the queue, and also when the append failed or was
+/// answered as durable.
+pub trait Hold: fmt::Debug + Send + Sync + 'static {
+    /// The record is safe. Must not block.
+    fn settled(&self);
+}
+
+/// What became of records that were appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Whether they were handed to the operating system. If not, they are lost with the process, unless the disk recovers
+    /// or they are delivered before.
+    pub durable: bool,
 }
 
 /// A record as a reader hands it out.
@@ -237,6 +258,8 @@ pub struct ReaderOptions {
     pub items_max: u32,
     /// The most bytes of bodies in one run. A larger record goes alone.
     pub bytes_max: usize,
+    /// The most bytes of bodies before compression in one run. A larger record goes alone.
+    pub raw_bytes_max: u64,
     /// A run that is not full is handed out when its first record was created this long ago.
     pub wait_max: Duration,
     /// Records whose highest timestamp is older than this are skipped and counted as [`reason::TOO_OLD`].
@@ -250,6 +273,7 @@ impl Default for ReaderOptions {
         ReaderOptions {
             items_max: 2000,
             bytes_max: 4 << 20,
+            raw_bytes_max: u64::MAX,
             wait_max: Duration::from_secs(5),
             age_max: None,
             start: Start::Newest,

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice, Seek, SeekFrom};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -16,7 +17,7 @@ use crate::format::{self, FOOTER_LEN, Position, SEGMENT_HEADER_LEN};
 use crate::keeper;
 use crate::queue::{Held, SEGMENT_OVERHEAD_BYTES, Segment, Shared, State};
 use crate::storage;
-use crate::types::{AppendError, Record, Totals, reason};
+use crate::types::{AppendError, Appended, Hold, Record, Totals, reason};
 
 /// As many bytes as are written with one call, unless one append alone is larger.
 const GROUP_BYTES_MAX: u64 = 4 << 20;
@@ -26,10 +27,15 @@ const SLICES_MAX: usize = 1024;
 const RETRY_MIN: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_millis(100) };
 const RETRY_MAX: Duration = if cfg!(test) { Duration::from_millis(4) } else { Duration::from_secs(5) };
 
+/// When a disk is tried again that there is not.
+const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// A record on its way to the writer, with the checksum of its body.
 pub(crate) struct Encoded {
     pub(crate) record: Record,
     pub(crate) checksum: u32,
+    /// Told when the record is settled, if it is held in memory.
+    pub(crate) hold: Option<Arc<dyn Hold>>,
 }
 
 /// One call of [`crate::Queue::append`].
@@ -37,13 +43,13 @@ pub(crate) struct Append {
     pub(crate) records: Vec<Encoded>,
     /// What the records take in a segment.
     pub(crate) size: u64,
-    pub(crate) reply: oneshot::Sender<Result<(), AppendError>>,
+    pub(crate) reply: oneshot::Sender<Result<Appended, AppendError>>,
     /// What it takes of the limit on what waits for the writer, for as long as it waits.
     pub(crate) permit: OwnedSemaphorePermit,
 }
 
 impl Append {
-    fn answer(self, result: Result<(), AppendError>) {
+    fn answer(self, result: Result<Appended, AppendError>) {
         drop(self.permit);
         // Nobody listens where the caller's future was dropped.
         let _ = self.reply.send(result);
@@ -82,11 +88,13 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, keeper: JoinHandle<()>) -> Writer {
+        // What has no disk never comes to trying it.
+        let retry_at = shared.in_memory.then(|| Instant::now() + NEVER);
         Writer {
             shared,
             keeper: Some(keeper),
             current: None,
-            retry_at: None,
+            retry_at,
             backoff: RETRY_MIN,
             unfooted: Vec::new(),
             headers: Vec::new(),
@@ -207,7 +215,7 @@ impl Writer {
                 Ok(len) => {
                     self.publish(&group, len);
                     for append in group {
-                        append.answer(Ok(()));
+                        append.answer(Ok(Appended { durable: true }));
                     }
                     return;
                 }
@@ -216,8 +224,10 @@ impl Writer {
         }
         for append in group {
             let held = self.hold(&append);
-            append.answer(held);
+            append.answer(held.map(|()| Appended { durable: false }));
         }
+        // What had to go for them, and what nobody waits for.
+        self.shared.release_holds();
     }
 
     /// Writes the records behind each other. Answers the segment's new length.
@@ -230,7 +240,7 @@ impl Writer {
         self.spans.clear();
         let mut len = current.len;
         let records = || group.iter().flat_map(|append| &append.records);
-        for Encoded { record, checksum } in records() {
+        for Encoded { record, checksum, .. } in records() {
             let start = self.headers.len();
             format::encode_record_header(&mut self.headers, record, *checksum, current.id, len);
             self.spans.push(start..self.headers.len());
@@ -291,14 +301,7 @@ impl Writer {
             id
         };
         let path = shared.segment_path(id);
-        let file = match shared.storage.create(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Somebody has deleted the directory.
-                std::fs::create_dir_all(&shared.dir)?;
-                shared.storage.create(&path)?
-            }
-            file => file?,
-        };
+        let file = self.create_file(&path)?;
         let header = format::encode_segment_header(id, shared.now_ms());
         if let Err(error) = write_slices(shared, &file, &mut [IoSlice::new(&header)]) {
             let _ = shared.storage.remove(&path);
@@ -312,6 +315,17 @@ impl Writer {
         drop(state);
         keeper::mark_created(shared);
         Ok(Current { id, file: Arc::new(file), len: SEGMENT_HEADER_LEN })
+    }
+
+    fn create_file(&self, path: &Path) -> io::Result<File> {
+        match self.shared.storage.create(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Somebody has deleted the directory.
+                std::fs::create_dir_all(&self.shared.dir)?;
+                self.shared.storage.create(path)
+            }
+            file => file,
+        }
     }
 
     /// Closes the segment that is written, unless nothing is in it. True if there is none any more.
@@ -415,12 +429,16 @@ impl Writer {
         };
         let mut places = Vec::with_capacity(append.records.len());
         if let Some(segment) = state.segments.get_mut(&id) {
-            for Encoded { record, checksum } in &append.records {
+            for Encoded { record, checksum, hold } in &append.records {
                 let at = segment.end;
                 let mut header = Vec::with_capacity(format::header_len(record.tenant.as_deref()));
                 format::encode_record_header(&mut header, record, *checksum, id, at);
                 let end = at + (header.len() + record.body.len()) as u32;
                 places.push((at, end, record));
+                if let Some(hold) = hold {
+                    state.holds.push_back((Position { segment: id, offset: end }, Arc::clone(hold)));
+                    self.shared.holding.store(true, Ordering::Release);
+                }
                 segment.summary.record(record);
                 segment.end = end;
                 if let Some(memory) = &mut segment.memory {
@@ -439,6 +457,7 @@ impl Writer {
             Ok(()) => {
                 self.retry_at = None;
                 self.backoff = RETRY_MIN;
+                self.shared.end_holds(true);
                 self.shared.degraded.send_replace(None);
                 for (id, file) in std::mem::take(&mut self.unfooted) {
                     // Where it fails again, the segment is scanned when the queue is opened again.
@@ -488,7 +507,7 @@ impl Writer {
     /// Writes a segment that was in memory to its file.
     fn write_out(&self, id: u64, held: &VecDeque<Held>) -> io::Result<File> {
         let shared = &self.shared;
-        let mut file = shared.storage.create(&shared.segment_path(id))?;
+        let mut file = self.create_file(&shared.segment_path(id))?;
         let mut head = format::encode_segment_header(id, shared.now_ms());
         let first = held.front().map_or(SEGMENT_HEADER_LEN, |held| held.at);
         if first > SEGMENT_HEADER_LEN {
@@ -537,7 +556,9 @@ impl Writer {
 
     fn finish(&mut self) {
         if self.retry_at.is_some() {
-            self.recover();
+            if !self.shared.in_memory {
+                self.recover();
+            }
             // What could not be written is lost with the process.
             give_up_front(&mut self.shared.state.lock(), |_, _, _| true);
         }

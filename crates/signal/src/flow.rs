@@ -13,6 +13,8 @@ use corten_config::schema::CapsuleInfo;
 use corten_config::value::Capsule;
 use tokio::sync::Notify;
 
+use crate::acks::Acks;
+
 /// A kind of telemetry.
 pub trait Signal: Send + Sync + Sized + 'static {
     /// What is handed on at once. Cloning is cheap: the content is shared.
@@ -23,6 +25,13 @@ pub trait Signal: Send + Sync + Sized + 'static {
     const RECEIVER: &'static CapsuleInfo;
     /// How many items a batch holds.
     fn items(batch: &Self::Batch) -> usize;
+    /// How much memory a batch keeps, in bytes, about.
+    fn bytes(batch: &Self::Batch) -> usize;
+    /// Who wants to know what becomes of a batch, where the signal has that.
+    fn acks(batch: &mut Self::Batch) -> Option<&mut Acks> {
+        let _ = batch;
+        None
+    }
     /// What becomes of a batch that nobody wants, because its receiver leads nowhere.
     fn unwanted(batch: Self::Batch) {
         drop(batch);
@@ -224,34 +233,6 @@ impl<S: Signal> CapsuleType for Receiver<S> {
     }
 }
 
-/// The receivers of a `forward_to`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Fanout<S: Signal> {
-    receivers: Vec<Receiver<S>>,
-}
-
-impl<S: Signal> Fanout<S> {
-    /// Hands batches to all of these that lead somewhere, in order.
-    pub fn new(receivers: Vec<Receiver<S>>) -> Self {
-        Fanout { receivers: receivers.into_iter().filter(Receiver::leads_somewhere).collect() }
-    }
-
-    /// Hands a batch to every receiver, also when one refuses it.
-    ///
-    /// # Errors
-    ///
-    /// The first refusal, once all receivers were called.
-    pub async fn consume(&self, batch: S::Batch) -> Result<(), ConsumeError> {
-        let mut first_error = None;
-        for receiver in &self.receivers {
-            if let Err(error) = receiver.consume(batch.clone()).await {
-                first_error.get_or_insert(error);
-            }
-        }
-        first_error.map_or(Ok(()), Err)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,17 +275,5 @@ mod tests {
         inlet.close();
         let error = inlet.receiver().consume(Arc::default()).await.unwrap_err();
         assert_eq!(error.to_string(), "prometheus.echo.a has exited");
-    }
-
-    #[tokio::test]
-    async fn a_refusal_does_not_keep_the_others_from_the_batch() {
-        let gone = Inlet::<Metrics>::new("prometheus.echo.gone");
-        gone.close();
-        let alive = Inlet::<Metrics>::new("prometheus.echo.alive");
-        let count = Arc::new(Count::default());
-        alive.attach(count.clone());
-        let fanout = Fanout::new(vec![gone.receiver(), alive.receiver()]);
-        assert!(fanout.consume(Arc::default()).await.is_err());
-        assert_eq!(count.0.load(Ordering::Relaxed), 1);
     }
 }

@@ -4,6 +4,7 @@
 //! remote write 1), and no I/O.
 
 pub mod acks;
+pub mod fanout;
 pub mod flow;
 pub mod labels;
 pub mod logs;
@@ -14,7 +15,8 @@ pub mod series;
 pub mod target;
 
 pub use acks::Acks;
-pub use flow::{Consume, ConsumeError, Fanout, Inlet, Receiver, Signal};
+pub use fanout::Fanout;
+pub use flow::{Consume, ConsumeError, Inlet, Receiver, Signal};
 pub use labels::{LabelError, Labels, LabelsBuilder};
 pub use logs::{Entries, EntriesBuilder, Logs, LogsBatch, Stream};
 pub use metrics::{Metrics, MetricsBatch, Sample, SeriesPart};

@@ -32,6 +32,14 @@ impl Signal for Logs {
         batch.entries.len()
     }
 
+    fn bytes(batch: &Self::Batch) -> usize {
+        batch.entries.held_bytes()
+    }
+
+    fn acks(batch: &mut Self::Batch) -> Option<&mut Acks> {
+        Some(&mut batch.acks)
+    }
+
     fn unwanted(batch: Self::Batch) {
         batch.acks.safe();
     }

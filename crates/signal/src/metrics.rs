@@ -35,6 +35,10 @@ impl Signal for Metrics {
     fn items(batch: &Self::Batch) -> usize {
         batch.items()
     }
+
+    fn bytes(batch: &Self::Batch) -> usize {
+        batch.items() * size_of::<Sample>()
+    }
 }
 
 /// What one scrape or one push brought.

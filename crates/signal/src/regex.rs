@@ -2,7 +2,7 @@
 //!
 //! Configurations are written for Go's `regexp` (RE2 syntax with Perl extensions). This reads exactly that syntax,
 //! refuses what Go refuses with Go's words, and matches with the engines of `regex-automata`: the first match from the
-//! left, preferring earlier branches, as in Go. Texts are UTF-8. Perl classes and `\b` are ASCII.
+//! left, preferring earlier branches, as in Go. Texts are UTF-8, or [made so](Lossy). Perl classes and `\b` are ASCII.
 //!
 //! Case folding and the classes `\p{..}` follow the version of Unicode of `regex-syntax`, which may be newer than Go's.
 
@@ -14,6 +14,7 @@ use regex_automata::util::primitives::NonMaxUsize;
 use regex_automata::{Anchored, Input};
 use regex_syntax::hir::Hir;
 
+mod bytes;
 mod classes;
 mod parse;
 mod shape;
@@ -21,6 +22,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 
+pub use bytes::{Lossy, Offsets};
 use shape::Shape;
 pub use template::Template;
 

@@ -14,6 +14,7 @@ use corten_config::eval::Scope;
 use corten_config::schema::Stability;
 use corten_config::value::{Object, Value};
 use corten_net::Dialer;
+use corten_signal::{Receiver, Signal};
 use corten_syntax::{Block, Stmt};
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -119,6 +120,19 @@ impl World {
     /// What was logged, in logfmt.
     pub fn logs(&self) -> String {
         String::from_utf8_lossy(&self.logs.lock()).into_owned()
+    }
+
+    /// The way to the component that it exports under a name.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such export.
+    pub fn receiver<S: Signal>(&self, name: &str) -> Receiver<S> {
+        let exports = self.exports();
+        let exported = exports.last().and_then(|exports| exports.field(name));
+        let receiver = exported.as_ref().and_then(Value::as_capsule);
+        let receiver = receiver.and_then(|capsule| capsule.as_any().downcast_ref::<Receiver<S>>());
+        receiver.unwrap_or_else(|| panic!("no receiver is exported as {name}")).clone()
     }
 
     /// The component's own metrics.

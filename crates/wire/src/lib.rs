@@ -1,9 +1,14 @@
 //! Bytes to signals and back.
 
+pub mod docker_stream;
 pub mod exposition;
+pub mod firehose;
 pub mod float;
+pub mod gelf;
 pub mod histogram;
 mod intake;
+pub mod logplex;
+pub mod loki_json;
 pub mod loki_push;
 pub mod nhcb;
 pub mod open_metrics;
@@ -12,5 +17,6 @@ pub mod protobuf_exposition;
 pub mod remote_write;
 pub mod remote_write2;
 pub mod snappy;
+pub mod syslog;
 pub mod text;
 pub mod text_encode;

@@ -5,6 +5,7 @@ mod docs;
 mod http;
 mod invalid;
 mod load;
+mod loki;
 mod peers;
 mod signals;
 mod support;

@@ -88,6 +88,16 @@ impl Folder {
     }
 }
 
+/// Sends a request to an address and reads until the connection ends.
+pub(crate) fn exchange(address: &str, request: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(WAIT_MAX))?;
+    stream.write_all(request.as_bytes())?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// A running program. It is killed when a test fails.
 pub(crate) struct Corten {
     pub(crate) folder: Folder,
@@ -180,11 +190,7 @@ impl Corten {
     }
 
     fn send(&self, head: &str) -> Answer {
-        let mut stream = TcpStream::connect(&self.address).expect("it listens");
-        stream.set_read_timeout(Some(WAIT_MAX)).expect("a limit");
-        stream.write_all(head.as_bytes()).expect("it reads");
-        let mut text = String::new();
-        stream.read_to_string(&mut text).expect("it answers");
+        let text = exchange(&self.address, head).expect("it listens and answers");
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
         Answer { status, head: head.to_owned(), body: body.to_owned() }

@@ -1,30 +1,25 @@
 //! Requests: what is taken of them, and how they are answered.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
 use std::thread::available_parallelism;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use corten_component::listen::{HeldBytes, ListenSettings, Listening, MeteredBody, RequestMetrics, Requests};
 use corten_component::log::Logger;
-use corten_component::metrics::{Counter, Gauge, Histogram, Registry, Vector};
-use corten_net::{
-    BodyError, ConnectionInfo, Error, ErrorKind, ReceiverHttp, ServerBody, TlsSwitch, empty_body, http_error,
-    read_body_within,
-};
+use corten_component::metrics::{Counter, Registry};
+use corten_component::request_metric_names;
+use corten_net::{ConnectionInfo, ErrorKind, ReceiverHttp, ServerBody, TlsSwitch, empty_body, http_error};
 use corten_signal::{ConsumeError, MetricsBatch, SeriesPart};
 use corten_wire::remote_write::{DecodeOptions, Decoded, decode_write_request};
 use corten_wire::remote_write2::decode_request;
 use corten_wire::snappy::{SnappyError, decompress};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use crate::forward::Forward;
 
@@ -50,16 +45,8 @@ const AHEAD_MS_MAX: i64 = 10 * 60 * 1000;
 /// to slow down.
 const CONSUME_WAIT_MAX: Duration = Duration::from_secs(20);
 
-/// How many bytes of the body of a refused request are still read, and for how long, so that the client hears why it was
-/// refused in place of a reset connection.
-const DISCARD_BYTES_MAX: usize = 128 << 20;
-const DISCARD_WAIT_MAX: Duration = Duration::from_secs(2);
-
 /// The longest text of a refusal, in bytes.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
-
-/// How often a refusal is logged at most; further ones are counted.
-const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// A message of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,98 +116,32 @@ pub(super) struct Settings {
     pub(super) tls: TlsSwitch,
 }
 
+impl Settings {
+    /// Where and how to listen.
+    pub(super) fn listen(&self) -> ListenSettings {
+        ListenSettings { http: self.http.clone(), tls: self.tls.clone(), drain_wait_max: self.drain_wait_max }
+    }
+}
+
 /// What all requests of the component share, over all changes of its arguments.
 pub(super) struct Shared {
-    settings: watch::Sender<Arc<Settings>>,
-    pub(super) metrics: ServerMetrics,
-    pub(super) logger: Logger,
-    held_bytes: Arc<AtomicUsize>,
+    settings: Mutex<Arc<Settings>>,
+    pub(super) listening: Arc<Listening>,
+    requests: Requests,
+    metrics: SampleMetrics,
     /// A permit for each core: so many bodies are read at a time.
     readers: Arc<Semaphore>,
-    complaints: Mutex<Complaints>,
 }
 
-/// When a refusal was last logged, and how many were not.
-#[derive(Default)]
-struct Complaints {
-    last: Option<Instant>,
-    left_out: u64,
-}
-
-/// What the component tells of its work, by the reference's names.
-#[derive(Clone)]
-pub(super) struct ServerMetrics {
-    pub(super) connections: Gauge,
-    pub(super) connections_limit: Gauge,
-    duration: Vector<Histogram>,
-    request_bytes: Vector<Histogram>,
-    response_bytes: Vector<Histogram>,
-    in_flight: Vector<Gauge>,
+/// What the component tells of samples, by the reference's names.
+struct SampleMetrics {
     invalid_labels: Counter,
     without_metadata: Counter,
 }
 
-/// The bounds of the sizes of messages, in bytes: powers of four.
-const SIZE_BUCKETS: &[f64] = &[
-    4.0,
-    16.0,
-    64.0,
-    256.0,
-    1024.0,
-    4096.0,
-    16384.0,
-    65536.0,
-    262144.0,
-    1048576.0,
-    4194304.0,
-    16777216.0,
-    67108864.0,
-    268435456.0,
-    1073741824.0,
-];
-/// The bounds of the duration of requests, in seconds.
-const DURATION_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0];
-
-impl ServerMetrics {
+impl SampleMetrics {
     fn new(registry: &Registry) -> Self {
-        ServerMetrics {
-            connections: registry
-                .gauges(
-                    "prometheus_receive_http_tcp_connections",
-                    "Current number of accepted TCP connections.",
-                    &["protocol"],
-                )
-                .with(&["http"]),
-            connections_limit: registry
-                .gauges(
-                    "prometheus_receive_http_tcp_connections_limit",
-                    "The max number of TCP connections that can be accepted (0 means no limit).",
-                    &["protocol"],
-                )
-                .with(&["http"]),
-            duration: registry.histograms(
-                "prometheus_receive_http_request_duration_seconds",
-                "Time (in seconds) spent serving HTTP requests.",
-                &["method", "route", "status_code", "ws"],
-                DURATION_BUCKETS,
-            ),
-            request_bytes: registry.histograms(
-                "prometheus_receive_http_request_message_bytes",
-                "Size (in bytes) of messages received in the request.",
-                &["method", "route"],
-                SIZE_BUCKETS,
-            ),
-            response_bytes: registry.histograms(
-                "prometheus_receive_http_response_message_bytes",
-                "Size (in bytes) of messages sent in response.",
-                &["method", "route"],
-                SIZE_BUCKETS,
-            ),
-            in_flight: registry.gauges(
-                "prometheus_receive_http_inflight_requests",
-                "Current number of inflight requests.",
-                &["method", "route"],
-            ),
+        SampleMetrics {
             invalid_labels: registry.counter(
                 "prometheus_api_remote_write_invalid_labels_samples_total",
                 "The total number of received remote write samples and histogram samples which were rejected due to \
@@ -232,104 +153,6 @@ impl ServerMetrics {
                  corresponding metadata.",
             ),
         }
-    }
-}
-
-/// Counts a request as under way, also when its client goes away in the middle.
-struct InFlight(Gauge);
-
-impl InFlight {
-    fn begin(gauge: Gauge) -> Self {
-        gauge.add(1.0);
-        InFlight(gauge)
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.add(-1.0);
-    }
-}
-
-/// Bytes in memory that count for [`HELD_BYTES_MAX`] until this is dropped.
-struct Held {
-    all: Arc<AtomicUsize>,
-    bytes: usize,
-}
-
-impl Held {
-    /// Counts further bytes, if there is room for them: whether there was.
-    fn grow(&mut self, bytes: usize) -> bool {
-        let fits = |all: usize| all.checked_add(bytes).filter(|all| *all <= HELD_BYTES_MAX);
-        let grown = self.all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
-        self.bytes += if grown { bytes } else { 0 };
-        grown
-    }
-
-    /// Forgets what was counted.
-    fn release(&mut self) {
-        self.all.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.release();
-    }
-}
-
-/// The body of a request, which counts what arrives.
-struct Metered {
-    inner: Incoming,
-    read_bytes: u64,
-    held: Held,
-    /// Whether there was no room for what arrived.
-    crowded: bool,
-}
-
-impl HttpBody for Metered {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
-            Some(Ok(frame)) => frame,
-            other => return Poll::Ready(other.map(|frame| frame.map_err(BodyError::into_error))),
-        };
-        let bytes = frame.data_ref().map_or(0, Bytes::len);
-        self.read_bytes += bytes as u64;
-        if !self.held.grow(bytes) {
-            self.crowded = true;
-            return Poll::Ready(Some(Err(Error::new(ErrorKind::TooLarge, "too many bytes of requests in memory"))));
-        }
-        Poll::Ready(Some(Ok(frame)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl Metered {
-    /// Reads on and keeps nothing, within limits.
-    async fn discard(&mut self) {
-        let mut left = DISCARD_BYTES_MAX;
-        let rest = async {
-            while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut self.inner).poll_frame(cx)).await {
-                let bytes = frame.data_ref().map_or(0, Bytes::len);
-                self.read_bytes += bytes as u64;
-                left = left.saturating_sub(bytes);
-                if left == 0 {
-                    break;
-                }
-            }
-        };
-        // What comes later is cut off.
-        let _ = tokio::time::timeout(DISCARD_WAIT_MAX, rest).await;
     }
 }
 
@@ -407,59 +230,42 @@ impl Answer {
 impl Shared {
     pub(super) fn new(settings: Settings, registry: &Registry, logger: Logger) -> Self {
         let cores = available_parallelism().map_or(1, std::num::NonZero::get);
+        let metrics = RequestMetrics::new(registry, request_metric_names!("prometheus_receive_http"));
+        let listening = Listening::new(settings.listen(), &metrics, logger, "listening for remote write requests");
         Shared {
-            settings: watch::Sender::new(Arc::new(settings)),
-            metrics: ServerMetrics::new(registry),
-            logger,
-            held_bytes: Arc::default(),
+            settings: Mutex::new(Arc::new(settings)),
+            listening: Arc::new(listening),
+            requests: Requests::new(metrics, HELD_BYTES_MAX),
+            metrics: SampleMetrics::new(registry),
             readers: Arc::new(Semaphore::new(cores)),
-            complaints: Mutex::default(),
         }
     }
 
     /// What requests are taken with now.
     pub(super) fn settings(&self) -> Arc<Settings> {
-        Arc::clone(&self.settings.borrow())
+        Arc::clone(&self.settings.lock())
     }
 
     /// Takes requests with other settings from here on.
     pub(super) fn set(&self, settings: Settings) {
-        self.settings.send_replace(Arc::new(settings));
-    }
-
-    /// Follows the settings.
-    pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Settings>> {
-        self.settings.subscribe()
+        let listen = settings.listen();
+        *self.settings.lock() = Arc::new(settings);
+        self.listening.set(listen);
     }
 
     /// Answers a request.
     pub(super) async fn handle(&self, request: Request<Incoming>) -> Response<ServerBody> {
-        let started = Instant::now();
-        let (parts, body) = request.into_parts();
-        let route = if parts.uri.path() == PATH && parts.method == Method::POST { ROUTE } else { "other" };
-        let method = method_label(&parts.method);
-        let _in_flight = InFlight::begin(self.metrics.in_flight.with(&[method, route]));
-        let held = Held { all: Arc::clone(&self.held_bytes), bytes: 0 };
-        let mut body = Metered { inner: body, read_bytes: 0, held, crowded: false };
-        let answer = self.answer(&parts, &mut body).await;
-        // Whoever was too slow once is not waited for again.
-        if !body.is_end_stream() && answer.status != StatusCode::REQUEST_TIMEOUT {
-            body.discard().await;
+        let mut exchange = self.requests.begin(request, |parts| {
+            if parts.uri.path() == PATH && parts.method == Method::POST { ROUTE } else { "other" }
+        });
+        let answer = self.answer(&exchange.parts, &mut exchange.body).await;
+        if exchange.route == ROUTE && !answer.status.is_success() {
+            self.complain(&exchange.parts, &answer);
         }
-        if route == ROUTE && !answer.status.is_success() {
-            self.complain(&parts, &answer);
-        }
-        let status = answer.status;
-        let response = answer.into_response();
-        let metrics = &self.metrics;
-        metrics.request_bytes.with(&[method, route]).observe(body.read_bytes as f64);
-        let sent = response.body().size_hint().exact().unwrap_or(0);
-        metrics.response_bytes.with(&[method, route]).observe(sent as f64);
-        metrics.duration.with(&[method, route, status.as_str(), "false"]).observe_duration(started.elapsed());
-        response
+        exchange.finish(answer.into_response()).await
     }
 
-    async fn answer(&self, parts: &Parts, body: &mut Metered) -> Answer {
+    async fn answer(&self, parts: &Parts, body: &mut MeteredBody) -> Answer {
         if parts.uri.path() != PATH {
             return Answer::new(StatusCode::NOT_FOUND, "404 page not found");
         }
@@ -481,14 +287,12 @@ impl Shared {
     }
 
     /// Reads the body, as it arrives.
-    async fn body(&self, settings: &Settings, body: &mut Metered) -> Result<Bytes, Answer> {
-        let outcome = read_body_within(&mut *body, BODY_BYTES_MAX, settings.http.body_limit()).await;
-        let error = match outcome {
+    async fn body(&self, settings: &Settings, body: &mut MeteredBody) -> Result<Bytes, Answer> {
+        let error = match body.read(BODY_BYTES_MAX, settings.http.body_limit()).await {
             Ok(bytes) => return Ok(bytes),
             Err(error) => error,
         };
-        body.held.release();
-        if body.crowded {
+        if body.is_crowded() {
             return Err(Answer::crowded());
         }
         Err(match error.kind() {
@@ -502,7 +306,7 @@ impl Shared {
     }
 
     /// Hands on what a body holds.
-    async fn write(&self, settings: &Settings, message: Message, body: Bytes, held: &mut Held) -> Answer {
+    async fn write(&self, settings: &Settings, message: Message, body: Bytes, held: &mut HeldBytes) -> Answer {
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         let options = DecodeOptions {
             latest_ms: i64::try_from(now_ms).unwrap_or(i64::MAX).saturating_add(AHEAD_MS_MAX),
@@ -552,7 +356,8 @@ impl Shared {
         let answer = match message {
             Message::V1 => {
                 if decoded.errors_total > 0 {
-                    self.warn("left out series with invalid labels", &decoded.errors[..1], decoded.errors_total);
+                    let first = decoded.errors.first().map_or("", String::as_str);
+                    self.listening.warn("left out series with invalid labels", first, decoded.errors_total);
                 }
                 Answer::new(StatusCode::NO_CONTENT, "")
             }
@@ -566,26 +371,7 @@ impl Shared {
     fn complain(&self, parts: &Parts, answer: &Answer) {
         let peer = parts.extensions.get::<ConnectionInfo>().map(|info| info.peer.to_string()).unwrap_or_default();
         let (status, first) = (answer.status.as_u16(), answer.text.lines().next().unwrap_or_default());
-        self.warn("refused a remote write request", &[format!("{status} to {peer}: {first}")], 1);
-    }
-
-    /// Logs a problem that clients cause, not more often than is good for the log.
-    pub(super) fn warn(&self, message: &str, problem: &[String], count: u64) {
-        const SHOWN_BYTES_MAX: usize = 1 << 10;
-        let left_out = {
-            let mut complaints = self.complaints.lock();
-            if complaints.last.is_some_and(|last| last.elapsed() < LOG_EVERY) {
-                complaints.left_out += 1;
-                return;
-            }
-            complaints.last = Some(Instant::now());
-            std::mem::take(&mut complaints.left_out)
-        };
-        let problem = problem.first().map_or("", String::as_str);
-        let problem = &problem[..problem.floor_char_boundary(SHOWN_BYTES_MAX)];
-        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX).into();
-        self.logger
-            .warn(message, &[("err", problem.into()), ("count", number(count)), ("lines_left_out", number(left_out))]);
+        self.listening.warn("refused a remote write request", &format!("{status} to {peer}: {first}"), 1);
     }
 }
 
@@ -678,30 +464,14 @@ fn joined(errors: &[String], total: u64) -> String {
     text
 }
 
-/// A method as the value of a label: clients can make up others without end.
-fn method_label(method: &Method) -> &'static str {
-    match method.as_str() {
-        "CONNECT" => "CONNECT",
-        "DELETE" => "DELETE",
-        "GET" => "GET",
-        "HEAD" => "HEAD",
-        "OPTIONS" => "OPTIONS",
-        "PATCH" => "PATCH",
-        "POST" => "POST",
-        "PUT" => "PUT",
-        "TRACE" => "TRACE",
-        _ => "other",
-    }
-}
-
 #[cfg(test)]
 impl Shared {
     /// Hands on a body: status, `Retry-After`, and how many bytes still count as held.
     pub(super) async fn write_for_test(&self, message: Message, body: Bytes) -> (u16, Option<Duration>, usize) {
-        let mut held = Held { all: Arc::clone(&self.held_bytes), bytes: 0 };
+        let mut held = self.requests.hold();
         let answer = self.write(&self.settings(), message, body, &mut held).await;
         drop(held);
-        (answer.status.as_u16(), answer.retry_after, self.held_bytes.load(Ordering::Relaxed))
+        (answer.status.as_u16(), answer.retry_after, self.requests.held_bytes())
     }
 }
 

@@ -13,7 +13,7 @@ use corten_component::metrics::Registry;
 use corten_config::Value;
 use corten_config::arguments::Record as _;
 use corten_config::decode::Decode as _;
-use corten_net::{Body, Client, ClientConfig, ClientOptions, Secret, TlsConfig};
+use corten_net::{Body, Client, ClientConfig, ClientOptions, Secret, TlsConfig, TlsSwitch};
 use corten_signal::flow::BoxFuture;
 use corten_signal::metrics::{
     Exemplar, Histogram, HistogramCounts, Metadata, MetricType, ResetHint, STALE_NAN, STALE_NAN_BITS, Span,

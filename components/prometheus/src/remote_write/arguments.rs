@@ -155,7 +155,7 @@ pub struct Wal {
     pub(super) max_keepalive_time: Duration,
     /// The most bytes on disk; the oldest go first, sent or not. By default what the flag `--storage.queue.max-bytes`
     /// says.
-    pub(super) max_bytes: Option<crate::size::ByteSize>,
+    pub(super) max_bytes: Option<corten_component::size::ByteSize>,
 }
 
 impl Config {

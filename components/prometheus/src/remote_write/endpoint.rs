@@ -1,15 +1,14 @@
 //! An endpoint that is sent to.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use corten_component::{Context, Error};
 use corten_config::Value;
 use corten_config::encode::Item;
 use corten_net::{Client, ClientOptions, SigV4Config};
 use corten_queue::{Reader, ReaderOptions, Start};
-use http::header::{HeaderName, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Uri};
+use corten_sink::{BACKOFF_MIN, Pace, SendState, client_options};
+use http::{HeaderValue, Uri};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -17,13 +16,9 @@ use tokio::task::JoinHandle;
 use super::arguments::{Endpoint, ProtobufMessage, QueueConfig};
 use super::lane::Lane;
 use super::metadata_sender::MetadataSender;
-use super::pace::Pace;
-use super::sender::{SendSettings, SendState, Sender};
+use super::sender::{Own, RemoteSender, RemoteWriteProtocol, Settings};
 use super::shards::Rates;
 use super::{PreparedEndpoint, RemoteWrite};
-
-/// The shortest wait after a request that failed: nothing, doubled, is nothing for ever.
-const BACKOFF_MIN: Duration = Duration::from_millis(1);
 
 /// An endpoint that is sent to.
 pub(super) struct RunningEndpoint {
@@ -53,22 +48,10 @@ pub(super) struct EndpointInfo {
 pub(super) async fn send_settings(
     endpoint: &Endpoint,
     services: &corten_component::Services,
-) -> Result<SendSettings, Error> {
+) -> Result<Settings, Error> {
     let invalid = |error: &dyn std::fmt::Display| Error::new(error.to_string());
-    let mut headers = HeaderMap::new();
-    for (name, value) in &endpoint.headers {
-        let name = HeaderName::try_from(name.as_str()).map_err(|e| invalid(&e))?;
-        headers.insert(name, HeaderValue::try_from(value.as_str()).map_err(|e| invalid(&e))?);
-    }
-    let user_agent = HeaderValue::from_str(&services.user_agent).map_err(|e| invalid(&e))?;
-    let user_agent = headers.remove(USER_AGENT).unwrap_or(user_agent);
-    let mut options = ClientOptions {
-        user_agent,
-        dialer: Some(Arc::clone(&services.dialer)),
-        headers,
-        random_address: endpoint.round_robin_dns,
-        ..ClientOptions::default()
-    };
+    let common = client_options(&endpoint.headers, services)?;
+    let mut options = ClientOptions { random_address: endpoint.round_robin_dns, ..common };
     let mut uri: Uri = endpoint.url.expose().parse().map_err(|e| invalid(&e))?;
     if let Some(sigv4) = &endpoint.sigv4 {
         options.sign = Some(sigv4.signer(&options).await.map_err(|e| invalid(&e))?);
@@ -80,7 +63,7 @@ pub(super) async fn send_settings(
     }
     let client = Client::new(endpoint.client.clone(), options).await.map_err(|e| invalid(&e))?;
     let queue = &endpoint.queue_config;
-    Ok(SendSettings {
+    Ok(Settings {
         client,
         url: endpoint.url.clone(),
         uri,
@@ -88,10 +71,13 @@ pub(super) async fn send_settings(
         wait_max: queue.batch_send_deadline,
         backoff_min: queue.min_backoff.max(BACKOFF_MIN),
         backoff_max: queue.max_backoff,
-        retry_on_429: queue.retry_on_http_429,
+        attempts_max: None,
         requests_max: usize::from(queue.max_shards),
         age_max: (!queue.sample_age_limit.is_zero()).then_some(queue.sample_age_limit),
-        installation_id: HeaderValue::from_str(&services.installation_id).map_err(|e| invalid(&e))?,
+        own: Own {
+            retry_on_429: queue.retry_on_http_429,
+            installation_id: HeaderValue::from_str(&services.installation_id).map_err(|e| invalid(&e))?,
+        },
     })
 }
 
@@ -151,19 +137,10 @@ impl RemoteWrite {
         let settings = settings.or_insert_with(|| watch::Sender::new(Arc::new(endpoint.settings))).subscribe();
         let (ending, ending_of_sender) = watch::channel(false);
         let (alive, done) = watch::channel(());
-        let sender = Sender {
-            reader: reader.clone(),
-            settings,
-            metrics: self.shared.send_metrics(&[&remote_name, &url]),
-            state: Arc::clone(&state),
-            logger: cx.logger().clone(),
-            ending: ending_of_sender,
-            pace: Pace::default(),
-            report: self.shared.failing.reporter(&remote_name, &url, cx),
-        };
+        let sender = self.sender(&reader, settings, &state, ending_of_sender, (&remote_name, &url), cx);
         let metadata = (lane.protocol() == ProtobufMessage::V1).then(|| {
             let (known, settings) = (Arc::clone(&self.known), sender.settings.clone());
-            let (metrics, logger) = (sender.metrics.clone(), sender.logger.clone());
+            let (metrics, logger) = (sender.protocol.metrics.clone(), cx.logger().clone());
             MetadataSender::start(&endpoint.config.metadata_config, known, settings, metrics, logger, &remote_name)
         });
         let predecessors = self.predecessors.entry(identity).or_default();
@@ -185,5 +162,30 @@ impl RemoteWrite {
             drop(alive);
         });
         RunningEndpoint { info, ending, done, handle, metadata }
+    }
+
+    /// What sends to an endpoint, whose name and URL its metrics have.
+    pub(super) fn sender(
+        &self,
+        reader: &Reader,
+        settings: watch::Receiver<Arc<Settings>>,
+        state: &Arc<SendState>,
+        ending: watch::Receiver<bool>,
+        (remote_name, url): (&str, &str),
+        cx: &Context<Self>,
+    ) -> RemoteSender {
+        RemoteSender {
+            reader: reader.clone(),
+            settings,
+            protocol: RemoteWriteProtocol {
+                metrics: self.shared.send_metrics(&[remote_name, url]),
+                logger: cx.logger().clone(),
+                identity: Arc::from(reader.name()),
+            },
+            state: Arc::clone(state),
+            ending,
+            pace: Pace::default(),
+            report: self.shared.failing.reporter((remote_name.to_owned(), url.to_owned())),
+        }
     }
 }

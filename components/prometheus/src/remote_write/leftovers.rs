@@ -1,23 +1,20 @@
 //! Queues that were written under another configuration, and senders that end.
 
 use std::collections::HashMap;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use corten_component::{Context, Error, Field, Logger};
+use corten_component::{Context, Field, Logger};
 use corten_queue::{Options, Queue, Reader, default_bytes_max};
+use corten_sink::{Departing, Leaving, finished, leave_lane, open_queue};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::arguments::{QueueConfig, Wal};
-use super::endpoint::{EndpointInfo, reader_options};
+use super::endpoint::reader_options;
 use super::lane::{Lane, LaneKey};
-use super::metrics::SharedMetrics;
-use super::pace::Pace;
-use super::sender::{SendState, Sender};
 use super::{PreparedEndpoint, RemoteWrite, Stage};
 
 /// A queue of another configuration, for as long as it is open. Whoever locks it and takes it out owns it: a configuration
@@ -35,29 +32,12 @@ pub(super) struct RunningLeftover {
     pub(super) handle: JoinHandle<()>,
 }
 
-/// A sender that ends once it has sent what waits for it.
-pub(super) struct Departing {
-    pub(super) identity: String,
-    pub(super) reader: Reader,
-    pub(super) ending: watch::Sender<bool>,
-    pub(super) handle: JoinHandle<()>,
-    /// Whether the endpoint is still in the configuration. What waits for one that is not is sent only for a while.
-    pub(super) stays: bool,
-    pub(super) info: Option<Arc<EndpointInfo>>,
-}
-
 /// A queue that was written under another configuration, before the program was started.
 pub(super) struct Leftover {
     pub(super) key: LaneKey,
     pub(super) dir: PathBuf,
     pub(super) queue: Queue,
 }
-
-/// How long what waits is still sent when the program ends or an endpoint goes, as long as the peer takes it.
-pub(super) const FLUSH_WAIT_MAX: Duration = Duration::from_secs(60);
-
-/// How long to wait for a queue that somebody is closing.
-const CLOSE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What a sample takes in a record, about, in bytes.
 pub(super) const SAMPLE_BYTES: usize = 32;
@@ -176,7 +156,7 @@ impl RemoteWrite {
             }
         }
         if !senders.is_empty() {
-            self.leave_lane(lane, senders, false, Weak::new(), cx);
+            self.leave_lane(lane, senders, false, Weak::<Stage>::new(), cx);
         }
     }
 
@@ -200,16 +180,8 @@ impl RemoteWrite {
         reader.flush();
         let (ending, ending_of_sender) = watch::channel(false);
         let (alive, done) = watch::channel(());
-        let sender = Sender {
-            reader: reader.clone(),
-            settings,
-            metrics: self.shared.send_metrics(&[&remote_name, &url]),
-            state: Arc::new(SendState::default()),
-            logger: cx.logger().clone(),
-            ending: ending_of_sender,
-            pace: Pace::default(),
-            report: self.shared.failing.reporter(&remote_name, &url, cx),
-        };
+        let state = Arc::default();
+        let sender = self.sender(&reader, settings, &state, ending_of_sender, (&remote_name, &url), cx);
         let predecessors = self.predecessors.entry(name.to_owned()).or_default();
         let before = predecessors.clone();
         predecessors.push(done);
@@ -217,7 +189,7 @@ impl RemoteWrite {
             sender.run_after(before).await;
             drop(alive);
         });
-        Some(Departing { identity: name.to_owned(), reader, ending, handle, stays: true, info: None })
+        Some(Departing { identity: name.to_owned(), reader, ending, handle, stays: true, gone: None })
     }
 
     /// Forgets the cursor of an endpoint that is gone, once all is too old that may wait for it now: a cursor keeps also
@@ -241,7 +213,7 @@ impl RemoteWrite {
         lane: Arc<Lane>,
         is_unused: bool,
         departing: Vec<Departing>,
-        stage: Weak<Stage>,
+        stage: Weak<dyn Send + Sync>,
         cx: &Context<Self>,
     ) {
         if is_unused {
@@ -259,33 +231,13 @@ impl RemoteWrite {
         lane: &Arc<Lane>,
         senders: Vec<Departing>,
         leave_now: bool,
-        stage: Weak<Stage>,
+        stage: Weak<dyn Send + Sync>,
         cx: &Context<Self>,
     ) {
-        let (stop, mut stopped) = watch::channel(false);
-        let (lane, shared, logger) = (Arc::clone(lane), Arc::clone(&self.shared), cx.logger().clone());
-        let handle = tokio::spawn(async move {
-            finished(&stage, &mut stopped).await;
-            let senders = senders.into_iter().map(|departing| {
-                let (lane, stopped) = (Arc::clone(&lane), stopped.clone());
-                let (shared, logger) = (Arc::clone(&shared), logger.clone());
-                async move {
-                    let reader = departing.reader.clone();
-                    let identity = departing.identity.clone();
-                    if leave_now {
-                        reader.end_at(lane.queue().end());
-                        reader.flush();
-                    }
-                    departing.depart(stopped.clone(), &logger, &shared).await;
-                    let waits_for_the_next_start = *stopped.borrow() && reader.lag().pending.records > 0;
-                    if !waits_for_the_next_start {
-                        shared.forget_cursor(&lane, &identity, Some(&reader));
-                    }
-                }
-            });
-            let mut set: JoinSet<()> = senders.collect();
-            while set.join_next().await.is_some() {}
-        });
+        let (of_lane, shared) = (Arc::clone(lane), Arc::clone(&self.shared));
+        let forget = move |identity: &str, reader: &Reader| shared.forget_cursor(&of_lane, identity, Some(reader));
+        let queue = lane.queue().clone();
+        let Leaving { stop, handle } = leave_lane(queue, senders, leave_now, stage, forget, cx.logger().clone());
         self.leftovers.push(RunningLeftover { key: None, stop, handle });
     }
 
@@ -295,14 +247,13 @@ impl RemoteWrite {
         leftover: Leftover,
         all_have_owners: bool,
         departing: Vec<Departing>,
-        lane: Option<(Arc<Lane>, Weak<Stage>)>,
+        lane: Option<(Arc<Lane>, Weak<dyn Send + Sync>)>,
         logger: Logger,
     ) {
         let Leftover { key, dir, queue } = leftover;
         let slot: OldQueue = Arc::new(tokio::sync::Mutex::new(Some(queue)));
         self.old_queues.lock().insert(key, Arc::clone(&slot));
         let (stop, mut stopped) = watch::channel(false);
-        let shared = Arc::clone(&self.shared);
         let old_queues = Arc::clone(&self.old_queues);
         let handle = tokio::spawn(async move {
             if let Some((lane, stage)) = lane {
@@ -313,10 +264,10 @@ impl RemoteWrite {
             let mut senders = JoinSet::new();
             for departing in departing {
                 departing.reader.flush();
-                let (stopped, shared, logger) = (stopped.clone(), Arc::clone(&shared), logger.clone());
+                let (stopped, logger) = (stopped.clone(), logger.clone());
                 senders.spawn(async move {
                     let (reader, stays) = (departing.reader.clone(), departing.stays);
-                    departing.depart(stopped, &logger, &shared).await;
+                    departing.depart(stopped, &logger).await;
                     !stays || reader.lag().pending.records == 0
                 });
             }
@@ -351,62 +302,4 @@ fn queue_dir(key: LaneKey, cx: &Context<RemoteWrite>) -> PathBuf {
 fn warn_of_gone(dir: &Path, name: &str, cx: &Context<RemoteWrite>) {
     let fields = [("queue", Field::from(dir.display().to_string())), ("endpoint", Field::from(name))];
     cx.logger().warn("an endpoint is gone; what waits for it is kept until it is too old", &fields);
-}
-
-/// Waits for batches in flight, which finish where they entered; not for ever, and not while all stops.
-async fn finished(stage: &Weak<Stage>, stopped: &mut watch::Receiver<bool>) {
-    let end = tokio::time::Instant::now() + FLUSH_WAIT_MAX;
-    while stage.strong_count() > 0 && tokio::time::Instant::now() < end && !*stopped.borrow() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-impl Departing {
-    /// Waits until the sender has sent what waits for it; until it has had its time, if the endpoint is gone; or until all
-    /// stops.
-    pub(super) async fn depart(mut self, mut stopped: watch::Receiver<bool>, logger: &Logger, shared: &SharedMetrics) {
-        let has_had_its_time = async {
-            match self.stays {
-                true => std::future::pending().await,
-                false => tokio::time::sleep(FLUSH_WAIT_MAX).await,
-            }
-        };
-        tokio::select! {
-            _ = &mut self.handle => {}
-            () = has_had_its_time => {}
-            _ = stopped.wait_for(|stop| *stop) => {}
-        }
-        self.ending.send_replace(true);
-        if !self.handle.is_finished() && tokio::time::timeout(FLUSH_WAIT_MAX, &mut self.handle).await.is_err() {
-            self.handle.abort();
-        }
-        let left = self.reader.lag().pending;
-        if !self.stays && !*stopped.borrow() && left.records > 0 {
-            let fields = [("endpoint", Field::from(&self.identity)), ("count", Field::from(left.items()))];
-            logger.warn("an endpoint is gone; what it did not take in time is dropped", &fields);
-        }
-        if let Some(info) = &self.info {
-            shared.forget(info);
-        }
-    }
-}
-
-/// Opens a queue, and adds to `took` how long that takes. One that is in use is waited for: a load that was refused may be
-/// closing it still.
-pub(super) async fn open_queue(dir: PathBuf, options: Options, took: &mut Duration) -> Result<Queue, Error> {
-    let shown = dir.display().to_string();
-    let started = Instant::now();
-    let opened = loop {
-        let (dir, options) = (dir.clone(), options.clone());
-        let opened = tokio::task::spawn_blocking(move || Queue::open(&dir, options)).await;
-        match &opened {
-            Ok(Err(error)) if error.kind() == ErrorKind::ResourceBusy && started.elapsed() < CLOSE_WAIT_MAX => {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            _ => break opened,
-        }
-    };
-    *took += started.elapsed();
-    let opened = opened.map_err(|error| Error::new(format!("opening the queue {shown}: {error}")))?;
-    opened.map_err(|error| Error::new(format!("opening the queue {shown}: {error}")))
 }

@@ -3,11 +3,11 @@
 //! It is sent again and again, so it needs no queue: what fails is sent with the next round.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use corten_component::{Field, Logger};
-use corten_net::Backoff;
+use corten_net::{Backoff, retry_after};
 use corten_signal::metrics::Metadata;
 use corten_wire::remote_write::push_metadata;
 use corten_wire::snappy::{self, Compressor};
@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::arguments::{MetadataConfig, ProtobufMessage};
 use super::metadata::Known;
-use super::sender::{Posted, SendMetrics, SendSettings};
+use super::sender::{Posted, SendMetrics, Settings, judge, request};
 
 /// A task that sends what is known. It ends when this is dropped.
 pub(super) struct MetadataSender {
@@ -35,7 +35,7 @@ impl MetadataSender {
     pub(super) fn start(
         config: &MetadataConfig,
         known: Arc<Mutex<Known>>,
-        settings: watch::Receiver<Arc<SendSettings>>,
+        settings: watch::Receiver<Arc<Settings>>,
         metrics: SendMetrics,
         logger: Logger,
         remote_name: &str,
@@ -57,7 +57,7 @@ impl MetadataSender {
 
 struct Rounds {
     known: Arc<Mutex<Known>>,
-    settings: watch::Receiver<Arc<SendSettings>>,
+    settings: watch::Receiver<Arc<Settings>>,
     metrics: SendMetrics,
     logger: Logger,
     remote_name: String,
@@ -122,10 +122,14 @@ impl Rounds {
             }
             self.metrics.sent.metadata.add(count);
             self.metrics.metadata_bytes.add(body.len() as u64);
-            let (after, error) = match settings.post(ProtobufMessage::V1, body.clone(), attempt).await {
-                Posted::Taken(_) => return Ok(()),
-                Posted::Refused { error, .. } => return Err(error),
-                Posted::Again { after, error } => (after, error),
+            let request = request(&settings, ProtobufMessage::V1, attempt);
+            let (after, error) = match settings.post(request, body.clone()).await {
+                Ok((head, text)) => match judge(&settings, &head, &text) {
+                    Posted::Taken(_) => return Ok(()),
+                    Posted::Refused { error, .. } => return Err(error),
+                    Posted::Again { error } => (retry_after(&head.headers, SystemTime::now()), error),
+                },
+                Err(error) => (None, error),
             };
             let backoff = backoff.get_or_insert_with(|| Backoff::new(settings.backoff_min, settings.backoff_max));
             let wait = backoff.next_wait_after(after);

@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use corten_component::DebugInfo;
 use corten_component::metrics::{Counter, DEFAULT_BUCKETS, Gauge, Histogram, Refresh, Registry, Vector};
+use corten_component::{DebugInfo, HealthBoard};
 use corten_config::encode::Item;
 use corten_queue::{Reader, Totals, reason};
+use corten_sink::Failing;
 use parking_lot::Mutex;
 
 use super::active::ActiveSeries;
 use super::counts::ItemCounters;
 use super::endpoint::EndpointInfo;
-use super::health::Failing;
 use super::lane::Lane;
 use super::metadata::Known;
 use super::sender::{KindCounters, REFUSED, SendMetrics};
@@ -21,7 +21,8 @@ use super::sender::{KindCounters, REFUSED, SendMetrics};
 /// The metrics of all endpoints, and of the component.
 pub(super) struct SharedMetrics {
     pub(super) endpoints: Mutex<Vec<Arc<EndpointInfo>>>,
-    pub(super) failing: Arc<Failing>,
+    /// By name and URL.
+    pub(super) failing: Arc<Failing<(String, String)>>,
     /// What came in, once each, whatever became of it.
     pub(super) received: ItemCounters,
     pub(super) active: ActiveSeries,
@@ -396,10 +397,15 @@ fn kinds(totals: &Totals) -> [u64; 3] {
 }
 
 impl SharedMetrics {
-    pub(super) fn new(registry: &Registry, known: Arc<Mutex<Known>>) -> Arc<Self> {
+    /// These are the endpoints of the configuration now.
+    pub(super) fn keep_failing(&self, infos: &[Arc<EndpointInfo>]) {
+        self.failing.keep(infos.iter().map(|info| (info.remote_name.clone(), info.url.clone())).collect());
+    }
+
+    pub(super) fn new(registry: &Registry, known: Arc<Mutex<Known>>, health: Arc<HealthBoard>) -> Arc<Self> {
         let shared = Arc::new(SharedMetrics {
             endpoints: Mutex::default(),
-            failing: Arc::default(),
+            failing: Failing::new(health),
             received: ItemCounters::default(),
             active: ActiveSeries::default(),
             known,

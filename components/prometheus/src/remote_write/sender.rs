@@ -1,46 +1,33 @@
-//! Sends what a lane's queue holds to one endpoint.
+//! Remote write requests and what is made of the answers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use corten_component::metrics::{Counter, Histogram};
-use corten_component::{Field, Health, HealthState, Logger, Url};
-use corten_net::{Backoff, Body, Client, retry_after};
-use corten_queue::{Outcome, Reader, Record, Run, Totals, reason};
+use corten_component::{Field, Logger};
+use corten_net::retry_after;
+use corten_queue::{Record, Totals};
+use corten_sink::{Event, Lost, Protocol, SendSettings, Sender, Verdict, points, totals_of};
 use corten_wire::remote_write2::RequestEncoder;
 use corten_wire::snappy::{self, Compressor};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
-use parking_lot::Mutex;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use http::request::Builder;
+use http::response::Parts;
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 
 use super::arguments::ProtobufMessage;
 use super::lane::ENCODING_V2;
-use super::pace::Pace;
 
-/// What decides how requests are made.
-#[derive(Clone)]
-pub(super) struct SendSettings {
-    pub(super) client: Client,
-    /// The address as it was configured, for whoever looks.
-    pub(super) url: Url,
-    /// The address of requests.
-    pub(super) uri: Uri,
-    pub(super) timeout: Duration,
-    /// How long samples wait for others before they are sent.
-    pub(super) wait_max: Duration,
-    pub(super) backoff_min: Duration,
-    pub(super) backoff_max: Duration,
+/// What of the settings only remote write looks at.
+#[derive(Clone, Debug)]
+pub(super) struct Own {
     pub(super) retry_on_429: bool,
-    /// How many requests may be under way at a time.
-    pub(super) requests_max: usize,
-    /// Records that are older are not tried again.
-    pub(super) age_max: Option<Duration>,
     pub(super) installation_id: HeaderValue,
 }
+
+/// How requests are made to an endpoint.
+pub(super) type Settings = SendSettings<Own>;
 
 /// The counters of an endpoint.
 #[derive(Clone)]
@@ -71,23 +58,6 @@ impl KindCounters {
     }
 }
 
-/// How much some records hold.
-fn totals(records: &[Record]) -> Totals {
-    let mut totals = Totals::default();
-    for record in records {
-        totals.samples += u64::from(record.counts.samples);
-        totals.histograms += u64::from(record.counts.histograms);
-        totals.exemplars += u64::from(record.counts.exemplars);
-        totals.metadata += u64::from(record.counts.metadata);
-    }
-    totals
-}
-
-/// How many samples, histograms and exemplars there are.
-fn points(totals: &Totals) -> u64 {
-    totals.samples + totals.histograms + totals.exemplars
-}
-
 /// The body of a request made of records that are pieces of one.
 fn body_of(records: &[Record]) -> Bytes {
     let raw_len = records.iter().map(|record| u64::from(record.raw_len)).sum();
@@ -108,262 +78,128 @@ fn join_v2(records: &[Record]) -> Option<Bytes> {
     Some(Bytes::from(snappy::join(raw.len() as u64, std::iter::once(&*piece))))
 }
 
-/// What an endpoint tells of its requests, for the choice of partitions and for whoever looks.
-#[derive(Default)]
-pub(super) struct SendState {
-    pub(super) sent: AtomicU64,
-    pub(super) sending_nanos: AtomicU64,
-    /// Whether the last attempt failed and will be repeated.
-    pub(super) failing: AtomicBool,
-    pub(super) last_error: Mutex<Option<(SystemTime, String)>>,
-    pub(super) highest_sent_ms: AtomicU64,
-}
-
-/// How much of an answer is looked at for an error message, in bytes.
-const ERROR_BODY_BYTES_MAX: usize = 1024;
-
 /// Why a record that the peer refused was dropped.
 pub(super) const REFUSED: &str = "refused";
 
 /// Sends to one endpoint.
-pub(super) struct Sender {
-    pub(super) reader: Reader,
-    pub(super) settings: watch::Receiver<Arc<SendSettings>>,
+pub(super) type RemoteSender = Sender<RemoteWriteProtocol>;
+
+/// Remote write, in both versions: the encoding of the records says which it is.
+pub(super) struct RemoteWriteProtocol {
     pub(super) metrics: SendMetrics,
-    pub(super) state: Arc<SendState>,
     pub(super) logger: Logger,
-    /// Set when the program ends or the endpoint goes: what can be sent at once is, and nothing is tried again.
-    pub(super) ending: watch::Receiver<bool>,
-    /// How fast a backlog is sent.
-    pub(super) pace: Pace,
-    /// Whether the endpoint is the one for which the component's health is reported.
-    pub(super) report: Arc<dyn Fn(Option<Health>) + Send + Sync>,
+    /// What names the endpoint's place in the queue.
+    pub(super) identity: Arc<str>,
 }
 
-impl Sender {
-    /// Sends once those have ended that send what came before.
-    pub(super) async fn run_after(self, predecessors: Vec<watch::Receiver<()>>) {
-        let had_predecessors = !predecessors.is_empty();
-        for mut predecessor in predecessors {
-            while predecessor.changed().await.is_ok() {}
-        }
-        // They may have left something for the next start, and that is older than all this.
-        if !(had_predecessors && *self.ending.borrow()) {
-            self.run().await;
+fn version(records: &[Record]) -> ProtobufMessage {
+    match records.first() {
+        Some(record) if record.encoding == ENCODING_V2 => ProtobufMessage::V2,
+        _ => ProtobufMessage::V1,
+    }
+}
+
+impl Protocol for RemoteWriteProtocol {
+    type Settings = Own;
+
+    const UNANSWERED: &'static str = REFUSED;
+
+    fn body(&self, records: &[Record]) -> Option<Bytes> {
+        match version(records) {
+            ProtobufMessage::V2 if records.len() > 1 => join_v2(records),
+            _ => Some(body_of(records)),
         }
     }
 
-    /// Sends until the queue is closed, or all is handed out after a flush. At most one request of a partition is under
-    /// way at a time; the reader sees to that.
-    pub(super) async fn run(self) {
-        let sender = Arc::new(self);
-        let mut requests = JoinSet::new();
-        while let Some(run) = sender.reader.next().await {
-            let sending = Arc::clone(&sender);
-            requests.spawn(async move { sending.send(run).await });
-            while requests.try_join_next().is_some() {}
-            // The lane has as many partitions as the one of its endpoints wants that wants most.
-            while requests.len() >= sender.settings.borrow().requests_max {
-                requests.join_next().await;
+    fn request(&self, settings: &Settings, records: &[Record], attempt: u64) -> Builder {
+        request(settings, version(records), attempt)
+    }
+
+    fn judge(&self, settings: &Settings, records: &[Record], head: &Parts, text: &str) -> Verdict {
+        let totals = totals_of(records);
+        match judge(settings, head, text) {
+            Posted::Again { error } => {
+                let after = retry_after(&head.headers, SystemTime::now());
+                Verdict::Again { after, reason: REFUSED, error }
             }
-        }
-        while requests.join_next().await.is_some() {}
-    }
-
-    async fn send(&self, run: Run) {
-        if !self.keep_pace(&run).await {
-            return self.reader.release(run);
-        }
-        let mut outcomes = Vec::with_capacity(run.records.len());
-        let protocol = if run.encoding() == ENCODING_V2 { ProtobufMessage::V2 } else { ProtobufMessage::V1 };
-        match self.send_records(protocol, &run.records, &mut outcomes).await {
-            Ok(()) => self.reader.settle_each(run, &outcomes),
-            Err(GivenUp) => self.reader.release(run),
-        }
-    }
-
-    /// Waits until it is time for a run; whether it still is to be sent then.
-    async fn keep_pace(&self, run: &Run) -> bool {
-        let created_ms = run.records.iter().map(|record| record.created_ms).max().unwrap_or(i64::MAX);
-        // What waited for its request to become full is no backlog.
-        let waited_ms = i64::try_from(self.settings.borrow().wait_max.as_millis()).unwrap_or(i64::MAX);
-        let due_ms = created_ms.saturating_add(waited_ms);
-        let Some(at) = self.pace.next(due_ms, now_ms(), tokio::time::Instant::now()) else { return true };
-        let mut ending = self.ending.clone();
-        tokio::time::timeout_at(at, ending.wait_for(|ending| *ending)).await.is_err()
-    }
-
-    /// Sends records as one request, or in halves where the peer finds that too large; what became of each.
-    async fn send_records(
-        &self,
-        protocol: ProtobufMessage,
-        records: &[Record],
-        outcomes: &mut Vec<Outcome>,
-    ) -> Result<(), GivenUp> {
-        let mut open = vec![records];
-        while let Some(records) = open.pop() {
-            match self.send_request(protocol, records).await? {
-                // The age of each decides, and what is left is one request again.
-                Answer::Aged { now_ms, age_max } => {
-                    let same_age = |a: &Record, b: &Record| is_aged(a, now_ms, age_max) == is_aged(b, now_ms, age_max);
-                    let groups: Vec<&[Record]> = records.chunk_by(same_age).collect();
-                    if let [all] = groups[..] {
-                        outcomes.extend(all.iter().map(|_| Outcome::Dropped(reason::TOO_OLD)));
-                    } else {
-                        open.extend(groups.into_iter().rev());
-                    }
-                }
-                Answer::Taken(written) => {
-                    self.count_unwritten(records, written);
-                    outcomes.extend(records.iter().map(|_| Outcome::Delivered));
-                }
-                Answer::TooLarge(_) if records.len() > 1 => {
-                    let (first, second) = records.split_at(records.len() / 2);
-                    open.extend([second, first]);
-                }
-                Answer::TooLarge(written) | Answer::Refused(written) => {
-                    self.metrics.failed.add(&unwritten(&totals(records), written.unwrap_or_default()));
-                    outcomes.extend(records.iter().map(|_| Outcome::Dropped(REFUSED)));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Counts what the peer took without writing all of it.
-    fn count_unwritten(&self, records: &[Record], written: Option<Written>) {
-        let Some(written) = written else { return };
-        let lost = Totals { metadata: 0, ..unwritten(&totals(records), written) };
-        if points(&lost) == 0 {
-            return;
-        }
-        self.metrics.failed.add(&lost);
-        self.logger.error(
-            "we got 2xx status code from the Receiver yet statistics indicate some data was not written; investigation \
-             needed",
-            &[
-                ("remote_name", Field::from(self.reader.name())),
-                ("url", Field::from(self.settings.borrow().url.to_string())),
-                ("failedSampleCount", Field::from(lost.samples)),
-                ("failedHistogramCount", Field::from(lost.histograms)),
-                ("failedExemplarCount", Field::from(lost.exemplars)),
-            ],
-        );
-    }
-
-    async fn send_request(&self, protocol: ProtobufMessage, records: &[Record]) -> Result<Answer, GivenUp> {
-        let body = match protocol {
-            ProtobufMessage::V2 if records.len() > 1 => match join_v2(records) {
-                Some(body) => body,
-                // Each goes alone then.
-                None => return Ok(Answer::TooLarge(None)),
-            },
-            _ => body_of(records),
-        };
-        let totals = totals(records);
-        let samples = points(&totals);
-        let highest_ms = records.iter().map(|record| record.highest_ms).max().unwrap_or_default();
-        let mut watched = self.settings.clone();
-        let mut backoff: Option<Backoff> = None;
-        let mut attempt = 0u64;
-        loop {
-            let settings = Arc::clone(&watched.borrow_and_update());
-            let now_ms = now_ms();
-            if let Some(age_max) = settings.age_max
-                && records.iter().any(|record| is_aged(record, now_ms, age_max))
+            // So answers who takes it for a request of version 1, which looks empty then.
+            Posted::Taken(written)
+                if version(records) == ProtobufMessage::V2
+                    && points(&totals) > 0
+                    && written.unwrap_or_default().is_nothing() =>
             {
-                return Ok(Answer::Aged { now_ms, age_max });
+                Verdict::Refused(Lost { reason: REFUSED, totals }, nothing_written(&totals))
             }
-            if attempt > 0 {
-                self.metrics.retried.add(&totals);
-            }
-            self.metrics.sent.add(&totals);
-            self.metrics.bytes.add(body.len() as u64);
-            let started = Instant::now();
-            let attempted = self.attempt(&settings, protocol, body.clone(), attempt).await;
-            let took = started.elapsed();
-            self.metrics.duration.observe(took.as_secs_f64());
-            let attempted = match attempted {
-                // So answers who takes it for a request of version 1, which looks empty then.
-                Attempt::Done(Answer::Taken(written))
-                    if protocol == ProtobufMessage::V2 && samples > 0 && written.unwrap_or_default().is_nothing() =>
-                {
-                    self.note_refusal(&settings, &nothing_written(&totals));
-                    Attempt::Done(Answer::Refused(None))
+            Posted::Taken(written) => Verdict::Taken(written.map(|written| {
+                let totals = Totals { metadata: 0, ..unwritten(&totals, written) };
+                Lost { reason: REFUSED, totals }
+            })),
+            Posted::Refused { written, error } => {
+                let lost = Lost { reason: REFUSED, totals: unwritten(&totals, written.unwrap_or_default()) };
+                match head.status {
+                    StatusCode::PAYLOAD_TOO_LARGE => Verdict::TooLarge(lost, error),
+                    _ => Verdict::Refused(lost, error),
                 }
-                attempted => attempted,
-            };
-            let (wait, error) = match attempted {
-                Attempt::Done(answer) => {
-                    self.state.sent.fetch_add(samples, Ordering::Relaxed);
-                    self.state.sending_nanos.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
-                    self.state.highest_sent_ms.fetch_max(highest_ms.max(0) as u64, Ordering::Relaxed);
-                    if self.state.failing.swap(false, Ordering::Relaxed) {
-                        (self.report)(None);
-                    }
-                    return Ok(answer);
-                }
-                Attempt::Again { after, error } => (after, error),
-            };
-            if *self.ending.borrow() {
-                return Err(GivenUp);
             }
-            self.note_failure(&settings, &error, samples);
-            let waits = backoff.get_or_insert_with(|| Backoff::new(settings.backoff_min, settings.backoff_max));
-            let wait = waits.next_wait_after(wait);
-            let mut ending = self.ending.clone();
-            tokio::select! {
-                biased;
-                _ = ending.wait_for(|ending| *ending) => return Err(GivenUp),
-                () = tokio::time::sleep(wait) => {}
-                // Whoever changes them wants to see what comes of it, also where the peer asked for a wait of hours.
-                () = changed(&mut watched) => backoff = None,
-            }
-            attempt += 1;
         }
     }
 
-    fn note_failure(&self, settings: &SendSettings, error: &str, samples: u64) {
-        *self.state.last_error.lock() = Some((SystemTime::now(), error.to_owned()));
-        if self.state.failing.swap(true, Ordering::Relaxed) {
-            return;
+    fn count(&self, settings: &Settings, records: &[Record], event: Event<'_>) {
+        match event {
+            Event::Attempt { number, bytes } => {
+                let totals = totals_of(records);
+                if number > 0 {
+                    self.metrics.retried.add(&totals);
+                }
+                self.metrics.sent.add(&totals);
+                self.metrics.bytes.add(bytes as u64);
+            }
+            Event::Answered { took, .. } => self.metrics.duration.observe(took.as_secs_f64()),
+            Event::Taken { lost, .. } => self.count_unwritten(settings, lost),
+            Event::Dropped(lost) => self.metrics.failed.add(&lost.totals),
         }
-        let url = settings.url.to_string();
+    }
+
+    fn warn(&self, settings: &Settings, records: &[Record], error: &str) {
         self.logger.warn(
             "Failed to send batch, retrying",
             &[
-                ("remote_name", Field::from(self.reader.name())),
-                ("url", Field::from(&url)),
-                ("count", Field::from(samples)),
+                ("remote_name", Field::from(&*self.identity)),
+                ("url", Field::from(settings.url.to_string())),
+                ("count", Field::from(points(&totals_of(records)))),
                 ("err", Field::from(error)),
             ],
         );
-        (self.report)(Some(Health::now(HealthState::Unhealthy, format!("{url}: {error}"))));
     }
 
-    /// Notes what will not be tried again.
-    fn note_refusal(&self, settings: &SendSettings, error: &str) {
-        *self.state.last_error.lock() = Some((SystemTime::now(), error.to_owned()));
+    fn refuse(&self, settings: &Settings, _: &[Record], error: &str) {
         self.logger.error(
             "non-recoverable error",
             &[
-                ("remote_name", Field::from(self.reader.name())),
+                ("remote_name", Field::from(&*self.identity)),
                 ("url", Field::from(settings.url.to_string())),
                 ("err", Field::from(error)),
             ],
         );
     }
+}
 
-    async fn attempt(&self, settings: &SendSettings, protocol: ProtobufMessage, body: Bytes, attempt: u64) -> Attempt {
-        match settings.post(protocol, body, attempt).await {
-            Posted::Again { after, error } => Attempt::Again { after, error },
-            Posted::Taken(written) => Attempt::Done(Answer::Taken(written)),
-            Posted::Refused { status, written, error } => {
-                self.note_refusal(settings, &error);
-                let too_large = status == StatusCode::PAYLOAD_TOO_LARGE;
-                Attempt::Done(if too_large { Answer::TooLarge(written) } else { Answer::Refused(written) })
-            }
-        }
+impl RemoteWriteProtocol {
+    /// Counts what the peer took without writing all of it.
+    fn count_unwritten(&self, settings: &Settings, lost: Option<&Lost>) {
+        let Some(Lost { totals: lost, .. }) = lost.filter(|lost| points(&lost.totals) > 0) else { return };
+        self.metrics.failed.add(lost);
+        self.logger.error(
+            "we got 2xx status code from the Receiver yet statistics indicate some data was not written; investigation \
+             needed",
+            &[
+                ("remote_name", Field::from(&*self.identity)),
+                ("url", Field::from(settings.url.to_string())),
+                ("failedSampleCount", Field::from(lost.samples)),
+                ("failedHistogramCount", Field::from(lost.histograms)),
+                ("failedExemplarCount", Field::from(lost.exemplars)),
+            ],
+        );
     }
 }
 
@@ -372,60 +208,39 @@ pub(super) enum Posted {
     /// The peer took it, and perhaps said how much of it was written.
     Taken(Option<Written>),
     /// It is worth another try.
-    Again { after: Option<Duration>, error: String },
+    Again { error: String },
     /// It is not.
-    Refused { status: StatusCode, written: Option<Written>, error: String },
+    Refused { written: Option<Written>, error: String },
 }
 
-impl SendSettings {
-    /// Sends a request once.
-    pub(super) async fn post(&self, protocol: ProtobufMessage, body: Bytes, attempt: u64) -> Posted {
-        let (content_type, version) = match protocol {
-            ProtobufMessage::V1 => ("application/x-protobuf", "0.1.0"),
-            ProtobufMessage::V2 => ("application/x-protobuf;proto=io.prometheus.write.v2.Request", "2.0.0"),
-        };
-        let mut request = Request::post(&self.uri)
-            .header(CONTENT_ENCODING, "snappy")
-            .header(CONTENT_TYPE, content_type)
-            .header("X-Prometheus-Remote-Write-Version", version)
-            .header("X-Agent-Id", &self.installation_id)
-            .header("X-Alloy-Id", &self.installation_id);
-        if attempt > 0 {
-            request = request.header("Retry-Attempt", attempt);
-        }
-        let request = match request.body(Body::from(body)) {
-            Ok(request) => request,
-            Err(error) => return Posted::Again { after: None, error: error.to_string() },
-        };
-        let started = Instant::now();
-        let (parts, body) = match tokio::time::timeout(self.timeout, self.client.request(request)).await {
-            Ok(Ok(response)) => response.into_parts(),
-            Ok(Err(error)) => return Posted::Again { after: None, error: self.url.in_error(&error) },
-            Err(_) => return Posted::Again { after: None, error: "context deadline exceeded".to_owned() },
-        };
-        // The rest is read even where it does not matter, so that its connection can be used again. The peer has decided
-        // already: that it does not end its text is no reason to send all again.
-        let left = self.timeout.saturating_sub(started.elapsed());
-        let text = tokio::time::timeout(left, body.read_start(ERROR_BODY_BYTES_MAX)).await.unwrap_or_default();
-        let status = parts.status;
-        let written = Written::read(&parts.headers);
-        if status.is_success() {
-            return Posted::Taken(written);
-        }
-        let line = text.lines().next().unwrap_or_default();
-        let error = format!("server returned HTTP status {status}: {line}");
-        if status.is_server_error() || (status == StatusCode::TOO_MANY_REQUESTS && self.retry_on_429) {
-            return Posted::Again { after: retry_after(&parts.headers, SystemTime::now()), error };
-        }
-        Posted::Refused { status, written, error }
-    }
+/// The head of a request.
+pub(super) fn request(settings: &Settings, protocol: ProtobufMessage, attempt: u64) -> Builder {
+    let (content_type, version) = match protocol {
+        ProtobufMessage::V1 => ("application/x-protobuf", "0.1.0"),
+        ProtobufMessage::V2 => ("application/x-protobuf;proto=io.prometheus.write.v2.Request", "2.0.0"),
+    };
+    let request = Request::post(&settings.uri)
+        .header(CONTENT_ENCODING, "snappy")
+        .header(CONTENT_TYPE, content_type)
+        .header("X-Prometheus-Remote-Write-Version", version)
+        .header("X-Agent-Id", &settings.own.installation_id)
+        .header("X-Alloy-Id", &settings.own.installation_id);
+    if attempt > 0 { request.header("Retry-Attempt", attempt) } else { request }
 }
 
-/// Waits for other settings; for ever where there will be none.
-async fn changed(settings: &mut watch::Receiver<Arc<SendSettings>>) {
-    if settings.changed().await.is_err() {
-        std::future::pending::<()>().await;
+/// What an answer means.
+pub(super) fn judge(settings: &Settings, head: &Parts, text: &str) -> Posted {
+    let status = head.status;
+    let written = Written::read(&head.headers);
+    if status.is_success() {
+        return Posted::Taken(written);
     }
+    let line = text.lines().next().unwrap_or_default();
+    let error = format!("server returned HTTP status {status}: {line}");
+    if status.is_server_error() || (status == StatusCode::TOO_MANY_REQUESTS && settings.own.retry_on_429) {
+        return Posted::Again { error };
+    }
+    Posted::Refused { written, error }
 }
 
 /// How much of a request the peer says that it has written.
@@ -473,49 +288,26 @@ fn nothing_written(sent: &Totals) -> String {
     )
 }
 
-/// The time of day, in milliseconds since the Unix epoch.
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64
-}
-
-/// Whether the newest sample of a record is older than samples may be.
-fn is_aged(record: &Record, now_ms: i64, age_max: Duration) -> bool {
-    u128::try_from(now_ms.saturating_sub(record.highest_ms)).is_ok_and(|age_ms| age_ms > age_max.as_millis())
-}
-
-/// The run is not settled: the program ends, and what it holds is sent after the next start.
-struct GivenUp;
-
-enum Attempt {
-    Done(Answer),
-    Again { after: Option<Duration>, error: String },
-}
-
-enum Answer {
-    Taken(Option<Written>),
-    TooLarge(Option<Written>),
-    Refused(Option<Written>),
-    /// Some of the records, or all, are too old by now.
-    Aged {
-        now_ms: i64,
-        age_max: Duration,
-    },
-}
-
 #[cfg(test)]
 mod tests {
     use corten_component::log::LogSink;
     use corten_component::metrics::Registry;
-    use corten_net::{ClientConfig, ClientOptions};
+    use std::time::{Duration, Instant};
+
+    use corten_component::Url;
+    use corten_component::health::HealthBoard;
+    use corten_net::{Client, ClientConfig, ClientOptions};
     use corten_queue::{Counts, NewRecord, Options, Queue, ReaderOptions};
+    use corten_sink::Pace;
     use corten_testkit::{Server, answer};
+    use tokio::sync::watch;
 
     use super::*;
     use crate::remote_write::metrics::SharedMetrics;
 
     /// A sender of what waits in a queue of four records, each of which came a tenth of a second after the one before,
     /// and what tells it to end.
-    async fn sender(dir: &std::path::Path, url: &str, pace: Pace) -> (Sender, watch::Sender<bool>, Queue) {
+    async fn sender(dir: &std::path::Path, url: &str, pace: Pace) -> (RemoteSender, watch::Sender<bool>, Queue) {
         let queue = Queue::open(dir, Options::default()).unwrap();
         let options = ReaderOptions { items_max: 1, ..ReaderOptions::default() };
         let reader = queue.reader("r", options);
@@ -530,6 +322,7 @@ mod tests {
                 highest_ms: 0,
                 raw_len: 0,
                 body: Bytes::new(),
+                hold: None,
             };
             queue.append(vec![record]).await.unwrap();
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -544,17 +337,22 @@ mod tests {
             wait_max: Duration::ZERO,
             backoff_min: Duration::from_millis(1),
             backoff_max: Duration::from_millis(1),
-            retry_on_429: true,
+            attempts_max: None,
             requests_max: 1,
             age_max: None,
-            installation_id: HeaderValue::from_static("id"),
+            own: Own { retry_on_429: true, installation_id: HeaderValue::from_static("id") },
         };
+        let board = Arc::new(HealthBoard::new("component created"));
+        let metrics = SharedMetrics::new(&Registry::new(), Arc::default(), board).send_metrics(&["r", "u"]);
         let sender = Sender {
             reader,
             settings: watch::channel(Arc::new(settings)).1,
-            metrics: SharedMetrics::new(&Registry::new(), Arc::default()).send_metrics(&["r", "u"]),
+            protocol: RemoteWriteProtocol {
+                metrics,
+                logger: Logger::new(LogSink::memory().0),
+                identity: Arc::from("r"),
+            },
             state: Arc::default(),
-            logger: Logger::new(LogSink::memory().0),
             ending: ending_of_sender,
             pace,
             report: Arc::new(|_| {}),

@@ -16,8 +16,10 @@ use rustls::{
     CipherSuite, ConfigBuilder, DistinguishedName, RootCertStore, ServerConfig, SupportedCipherSuite,
     SupportedProtocolVersion, WantsVerifier,
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex;
 
+use crate::connect::describe_tls;
 use crate::files::{Stamps, off_thread, read_tls_file};
 use crate::tls::{
     certificates, certified_key, check_certified_key, provider, system_roots, verify_signatures, versions,
@@ -388,6 +390,22 @@ impl TlsAcceptor {
         base.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let current = Current { config: Arc::new(base.clone()), stamps };
         Ok(Self { tls, base, current: ArcSwap::from_pointee(current), renewal: Mutex::default() })
+    }
+
+    /// Shakes hands with a client that speaks another protocol than HTTP.
+    ///
+    /// # Errors
+    ///
+    /// A handshake that fails. It may take as long as the client likes: the caller limits it.
+    pub async fn accept<I>(&self, io: I) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<I>, Error>
+    where
+        I: AsyncRead + AsyncWrite + Send + Unpin,
+    {
+        let mut config = ServerConfig::clone(&self.config().await.0);
+        // The names there are those of HTTP.
+        config.alpn_protocols.clear();
+        let stream = tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(io).await;
+        stream.map_err(|error| Error::new(ErrorKind::Tls, format!("tls handshake: {}", describe_tls(&error))))
     }
 
     /// What to shake hands with, and why newer files are not in it.

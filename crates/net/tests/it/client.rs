@@ -328,3 +328,31 @@ async fn an_internal_address_that_nobody_serves_fails() {
     let error = fetch(&client, get("http://alloy.internal:12345/")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_socket_in_the_file_system_takes_all_connections() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = vec![0; 4096];
+        let read = stream.read(&mut head).await.unwrap();
+        assert!(head[..read].starts_with(b"GET /info HTTP/1.1\r\nhost: localhost\r\n"));
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        drop(listener);
+    });
+    let mut config = ClientConfig::default();
+    config.proxy.proxy_url = ProxyUrl::new("http://127.0.0.1:1").unwrap();
+    let options = || ClientOptions { unix_socket: Some(path.clone()), ..ClientOptions::default() };
+    let client = Client::new(config, options()).await.unwrap();
+    assert_eq!(fetch(&client, get("http://localhost/info")).await.unwrap().1, "ok");
+    std::fs::remove_file(&path).unwrap();
+    let client = Client::new(ClientConfig::default(), options()).await.unwrap();
+    let error = fetch(&client, get("http://localhost/info")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Connect);
+    assert!(error.to_string().contains("dial unix ") && error.to_string().contains("s.sock"), "{error}");
+}

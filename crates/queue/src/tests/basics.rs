@@ -19,6 +19,7 @@ fn a_record_comes_out_as_it_went_in_from_memory_and_from_disk() {
             highest_ms: 1_700_000_000_000,
             raw_len: 99,
             body: vec![1, 2, 3].into(),
+            hold: None,
         };
         let queue = Queue::open(dir.path(), options()).unwrap();
         let from_memory = queue.reader("memory", eager());
@@ -59,6 +60,28 @@ fn a_batch_is_contiguous_whoever_appends_beside_it() {
             assert!(batch[0].is_multiple_of(10) && batch.windows(2).all(|pair| pair[1] == pair[0] + 1), "{batch:?}");
         }
         assert!(queue.stats().writes < 20, "appends that wait together are written together");
+    });
+}
+
+#[test]
+fn a_run_holds_as_much_before_compression_as_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    run(async {
+        let queue = Queue::open(dir.path(), options()).unwrap();
+        let long = ReaderOptions { raw_bytes_max: 1000, wait_max: Duration::from_secs(3600), ..eager() };
+        let reader = queue.reader("r", long.clone());
+        let of = |number, raw_len| NewRecord { raw_len, ..simple(number) };
+        // As many as fit; one that is too large alone; what is not full waits.
+        let records = [400, 600, 1, 999, 1, 5000, 500, 501, 498].iter().enumerate();
+        queue.append(records.map(|(number, raw_len)| of(number as u64, *raw_len)).collect()).await.unwrap();
+        for expected in [vec![0, 1], vec![2, 3], vec![4], vec![5], vec![6]] {
+            let run = reader.next().await.unwrap();
+            assert_eq!(numbers(&run), expected);
+            reader.settle(run, Outcome::Delivered);
+        }
+        assert!(tokio::time::timeout(Duration::from_millis(50), reader.next()).await.is_err());
+        reader.set_options(ReaderOptions { raw_bytes_max: 999, ..long });
+        assert_eq!(numbers(&reader.next().await.unwrap()), [7, 8]);
     });
 }
 

@@ -79,7 +79,7 @@ fn a_queue_that_may_not_drop_refuses_until_something_is_settled() {
         let mut appended = 0;
         let refused = loop {
             match queue.append(vec![simple(appended)]).await {
-                Ok(()) => appended += 1,
+                Ok(_) => appended += 1,
                 Err(error) => break error,
             }
         };

@@ -266,3 +266,24 @@ fn what_is_written_is_synced_off_the_writers_path() {
         assert_eq!(never.stats().syncs, 0);
     });
 }
+
+#[test]
+fn a_directory_that_was_deleted_while_the_disk_took_nothing_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    run(async {
+        let path = dir.path().join("queue");
+        let disk = Faulty::new();
+        let queue = Queue::open_with(&path, options(), disk.clone()).unwrap();
+        let reader = queue.reader("r", eager());
+        append(&queue, 0..3).await;
+        disk.fill(0);
+        append(&queue, 3..6).await;
+        std::fs::remove_dir_all(&path).unwrap();
+        disk.clear();
+        until(|| queue.stats().degraded.is_none()).await;
+        append(&queue, 6..9).await;
+        // What was on disk alone is gone with it.
+        let got = drain(&reader).await;
+        assert_eq!(got[got.len() - 6..], [3, 4, 5, 6, 7, 8]);
+    });
+}

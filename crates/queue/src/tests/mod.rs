@@ -5,6 +5,7 @@ mod caps;
 mod damage;
 mod disk;
 mod ledger;
+mod memory;
 mod model;
 
 use std::fs::File;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::storage::{Disk, Storage};
-use crate::{Counts, NewRecord, Options, Outcome, Queue, Reader, ReaderOptions, Run, Start, Totals};
+use crate::{Counts, Hold, NewRecord, Options, Outcome, Queue, Reader, ReaderOptions, Run, Start, Totals};
 
 /// Runs a test on a runtime of its own; a test that hangs fails.
 fn run<T>(test: impl Future<Output = T>) -> T {
@@ -49,6 +50,27 @@ fn numbered(number: u64, partition: u16, partitions: u16, body_len: usize) -> Ne
         highest_ms: number as i64 + 1,
         raw_len: 2 * body.len() as u32,
         body: Bytes::from(body),
+        hold: None,
+    }
+}
+
+/// Counts how often it is told.
+#[derive(Debug, Default)]
+struct Told(AtomicU64);
+
+impl Told {
+    fn new() -> Arc<Told> {
+        Arc::default()
+    }
+
+    fn times(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Hold for Told {
+    fn settled(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Faulty, eager, number_of, numbered, options, run, until};
+use super::{Faulty, Told, eager, number_of, numbered, options, run, until};
 use crate::{Options, Outcome, Queue, Reader, ReaderOptions, Run, keeper};
 
 const READERS: usize = 2;
@@ -55,6 +55,9 @@ struct Logged {
     partition: u16,
     partitions: u16,
     tenant: bool,
+    hold: Arc<Told>,
+    /// What its append said.
+    durable: bool,
 }
 
 #[derive(Default)]
@@ -88,6 +91,8 @@ struct World<'a> {
     models: Vec<ReaderModel>,
     log: Vec<Logged>,
     partitions: u16,
+    /// How many records were there when the disk last took everything.
+    saved: usize,
 }
 
 impl World<'_> {
@@ -106,9 +111,25 @@ impl World<'_> {
         self.queue.as_ref().expect("queue is open")
     }
 
-    async fn make_space(&self) {
+    async fn make_space(&mut self) {
         self.storage.clear();
         until(|| self.queue().stats().degraded.is_none()).await;
+        self.saved = self.log.len();
+    }
+
+    /// Who holds a record is told when it is safe, and only if its append did not say so.
+    fn check_holds(&self) {
+        let mut all_settled = true;
+        for (number, logged) in self.log.iter().enumerate() {
+            let is_settled = self.models.iter().all(|model| model.settled[number]);
+            all_settled &= is_settled;
+            let told = logged.hold.times();
+            match logged.durable {
+                true => assert_eq!(told, 0, "record {number} was durable"),
+                false if number < self.saved || all_settled => assert_eq!(told, 1, "record {number} is safe"),
+                false => assert!(told == 0 || told == 1 && is_settled, "record {number} is not safe, told {told}"),
+            }
+        }
     }
 
     /// Whether the model is sure that the reader hands out a run without anything more happening.
@@ -171,13 +192,17 @@ impl World<'_> {
                     let partition = partition % self.partitions;
                     let mut record = numbered(self.log.len() as u64, partition, self.partitions, len);
                     record.tenant = tenant.then(|| "someone".into());
+                    let hold = Told::new();
+                    record.hold = Some(hold.clone());
                     batch.push(record);
-                    self.log.push(Logged { partition, partitions: self.partitions, tenant });
+                    self.log.push(Logged { partition, partitions: self.partitions, tenant, hold, durable: false });
                     for model in &mut self.models {
                         model.settled.push(false);
                     }
                 }
-                self.queue().append(batch).await.expect("append");
+                let len = batch.len();
+                let durable = self.queue().append(batch).await.expect("append").durable;
+                self.log.iter_mut().rev().take(len).for_each(|logged| logged.durable = durable);
             }
             Op::Partitions(partitions) => self.partitions = partitions,
             Op::Next(index) => {
@@ -252,11 +277,13 @@ proptest! {
                 models: (0..READERS).map(|_| ReaderModel::default()).collect(),
                 log: Vec::new(),
                 partitions: 2,
+                saved: 0,
             };
             world.open();
             for op in ops {
                 world.apply(op).await;
                 world.check_lag();
+                world.check_holds();
             }
             world.apply(Op::Crash).await;
             for index in 0..READERS {

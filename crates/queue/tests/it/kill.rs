@@ -35,6 +35,7 @@ fn record(partition: u16, number: u64) -> NewRecord {
         highest_ms: 0,
         raw_len: 0,
         body: Bytes::from(body),
+        hold: None,
     }
 }
 

@@ -129,7 +129,6 @@ macro_rules! receiver_of_none {
     };
 }
 
-receiver_of_none!(LogsReceiver, "loki.LogsReceiver", "LogsReceiver");
 receiver_of_none!(TracesConsumer, "otelcol.Consumer", "otelcol.Consumer");
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! The `logging` block.
 
-use corten_component::log::{Format, Level};
-use corten_component::{Component, Context, Error};
-use corten_config::{Arguments, StringEnum};
-use corten_syntax::quote;
+mod tap;
 
-use crate::blocks::idle::LogsReceiver;
+use std::sync::Arc;
+
+use corten_component::log::{Format, Level};
+use corten_component::{Component, Context, Error, Task};
+use corten_config::{Arguments, StringEnum};
+use corten_signal::{Logs, Receiver};
+use corten_syntax::quote;
 
 /// Configures the program's own log, which goes to standard error. Without the block its defaults apply.
 ///
@@ -22,9 +25,13 @@ pub struct Config {
     /// Where lines go.
     #[arg(default = "stderr")]
     destination: Destination,
-    /// Components that get each line as well. No component takes logs yet, so that this is empty.
+    /// Components that get each line as well, as an entry with the label `component="alloy"`.
+    ///
+    /// Nothing waits for them: lines that they do not take in time are dropped and counted. So that no line brings forth
+    /// others without end, what components do because of such lines is not sent to them again, and of other lines of
+    /// components that only logs lead to (`loki.write`, `loki.process` and others) one a second of each kind is.
     #[arg(default = [])]
-    write_to: Vec<LogsReceiver>,
+    write_to: Vec<Receiver<Logs>>,
 }
 
 /// How much a line matters. An empty text stands for the default.
@@ -85,13 +92,16 @@ fn unknown_destination(text: &str) -> String {
 
 /// The block in place.
 #[derive(Debug)]
-pub struct Logging;
+pub struct Logging {
+    write_to: Vec<Receiver<Logs>>,
+    pump: Option<Task>,
+}
 
 impl Component for Logging {
     const NAME: &'static str = "logging";
     type Arguments = Config;
     type Exports = ();
-    type Prepared = (Level, Format);
+    type Prepared = (Level, Format, Vec<Receiver<Logs>>);
 
     async fn prepare(arguments: Config, _: &Context<Self>, _: Option<&Self>) -> Result<(Self::Prepared, ()), Error> {
         let level = match arguments.level {
@@ -104,16 +114,37 @@ impl Component for Logging {
             FormatName::Default | FormatName::Logfmt => Format::Logfmt,
             FormatName::Json => Format::Json,
         };
-        Ok(((level, format), ()))
+        let write_to = arguments.write_to.into_iter().filter(Receiver::leads_somewhere).collect();
+        Ok(((level, format, write_to), ()))
     }
 
-    fn commit(_: Option<Self>, (level, format): (Level, Format), cx: &Context<Self>) -> Self {
-        cx.logger().sink().configure(level, format);
-        Logging
+    fn commit(current: Option<Self>, (level, format, write_to): Self::Prepared, cx: &Context<Self>) -> Self {
+        let sink = cx.logger().sink();
+        let kept = current.filter(|current| current.write_to == write_to).and_then(|current| current.pump);
+        let pump = match kept {
+            Some(pump) => Some(pump),
+            None if write_to.is_empty() => {
+                sink.tee(None);
+                None
+            }
+            None => {
+                let (tap, pump) = tap::start(cx, write_to.clone());
+                sink.tee(Some(Arc::new(tap)));
+                Some(pump)
+            }
+        };
+        sink.configure(level, format);
+        Logging { write_to, pump }
     }
 
     async fn drain(self, cx: &Context<Self>) {
-        cx.logger().sink().configure(Level::Info, Format::default());
+        let sink = cx.logger().sink();
+        // The pump hands on what was written until now, and ends.
+        sink.tee(None);
+        if let Some(pump) = self.pump {
+            pump.stop().await;
+        }
+        sink.configure(Level::Info, Format::default());
     }
 }
 

@@ -131,7 +131,7 @@ impl fmt::Debug for Stream {
     }
 }
 
-/// How many streams a [`StreamCache`] keeps at most.
+/// How many streams a [`StreamCache`] keeps at most, unless it is told otherwise.
 pub const STREAMS_MAX: usize = 10_000;
 
 /// Remembers the streams that something was turned into, so that a line costs one look-up.
@@ -141,6 +141,7 @@ pub const STREAMS_MAX: usize = 10_000;
 pub struct StreamCache<V = Stream> {
     // Keys are hashes with a seed of this cache, so that nobody can look for two texts of one key.
     seed: u64,
+    streams_max: usize,
     young: HashTable<(u128, V)>,
     old: HashTable<(u128, V)>,
 }
@@ -153,8 +154,15 @@ impl<V> fmt::Debug for StreamCache<V> {
 
 impl<V> Default for StreamCache<V> {
     fn default() -> Self {
+        StreamCache::new(STREAMS_MAX)
+    }
+}
+
+impl<V> StreamCache<V> {
+    /// A cache of at most so many streams.
+    pub fn new(streams_max: usize) -> Self {
         let seed = RandomState::new().hash_one(0);
-        StreamCache { seed, young: HashTable::new(), old: HashTable::new() }
+        StreamCache { seed, streams_max, young: HashTable::new(), old: HashTable::new() }
     }
 }
 
@@ -174,7 +182,7 @@ impl<V: Clone> StreamCache<V> {
             Ok(found) => found.remove().0.1,
             Err(_) => make()?,
         };
-        if self.young.len() >= STREAMS_MAX / 2 {
+        if self.young.len() >= (self.streams_max / 2).max(1) {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert_unique(hash, (key, value.clone()), |entry| entry.0 as u64);

@@ -16,6 +16,8 @@
 //! - `reloads.rs`: a thousand reloads under load.
 //! - `garbage.rs`: what targets, pushers and clients of the API may send instead of what they should.
 //! - `load.rs`: ten times of what the endpoint takes.
+//! - `logs.rs`: files that are rotated in every way while the program is killed, stopped and reloaded.
+//! - `pushed_logs.rs`: `kill -9` while logs are pushed, and while what they are sent to fails in every way.
 //!
 //! The tests share no code with the program: they read and write its protocols by themselves (`wire.rs`).
 
@@ -24,8 +26,10 @@ mod disk;
 mod garbage;
 mod kill;
 mod load;
-mod net;
+mod logs;
+pub(crate) mod net;
 mod push;
+mod pushed_logs;
 mod reloads;
 mod sink;
 mod wire;

@@ -13,7 +13,7 @@ use super::{lock, shared};
 const ANSWER_WAIT: Duration = Duration::from_secs(60);
 
 /// Reads a request: its body. None at the end of the connection.
-pub(super) fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
+pub(crate) fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         if reader.read_line(&mut head).ok()? == 0 {
@@ -32,8 +32,8 @@ pub(super) fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
 }
 
 /// A server on a port that the system chose. Each connection has a thread, which does what it likes.
-pub(super) struct Server {
-    pub(super) address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     door: Option<Door>,
 }
 
@@ -72,7 +72,7 @@ impl Door {
 }
 
 impl Server {
-    pub(super) fn start(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("its address");
         Server { address, door: Some(Door::open(listener, serve)) }

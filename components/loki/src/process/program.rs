@@ -1,0 +1,488 @@
+//! The compiled pipeline, and what drives entries through it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use corten_component::Logger;
+use corten_component::metrics::{Counter, Registry, Vector};
+use corten_signal::acks::{Acks, Settle, Settled};
+use corten_signal::logs::{Entries, EntriesBuilder, Logs, LogsBatch, Sharing, Stream};
+use corten_signal::{ConsumeError, Fanout};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Duration, Instant};
+
+use super::stage::{Build as _, Compile, Emit, Held, Names, Next, Reason, Stage, StageError, Work};
+use super::stages::StageConfig;
+
+/// After how many entries others get a turn on the thread.
+const ENTRIES_PER_TURN: usize = 512;
+
+/// How many workers are kept for the next batches.
+const WORKERS_KEPT_MAX: usize = 4;
+
+/// A stage in its place. Stages within a stage stand behind it.
+struct Op {
+    stage: Box<dyn Stage>,
+    /// Of a stage with stages within: where entries go on that pass them by.
+    behind: Option<usize>,
+}
+
+/// A compiled pipeline, with the state of its stages.
+pub(super) struct Program {
+    names: Arc<Names>,
+    ops: Vec<Op>,
+    ordered: bool,
+    holds: bool,
+    reasons: Vec<(Box<str>, OnceLock<Counter>)>,
+    dropped: Vector<Counter>,
+    logger: Logger,
+    empty: Stream,
+    workers: Mutex<Vec<Worker>>,
+    /// Batches of an ordered pipeline pass one after the other; a lock is fair.
+    gate: tokio::sync::Mutex<()>,
+    /// Told when a deadline may have come nearer.
+    wake: Notify,
+    closing: AtomicBool,
+    closed: Notify,
+}
+
+/// What carries entries through a pipeline.
+struct Worker {
+    work: Work,
+    out: EntriesBuilder,
+    /// Those of entries that were held before and go out now.
+    out_acks: Acks,
+    emit: Emit,
+    /// Entries that go on at a stage, the next one last.
+    pending: Vec<(usize, Held)>,
+}
+
+/// Where an entry waits, and how long.
+struct Pause {
+    at: usize,
+    wait: Duration,
+}
+
+impl Program {
+    /// Compiles a pipeline.
+    ///
+    /// # Errors
+    ///
+    /// The first stage that cannot be compiled.
+    pub(super) fn new(stages: &[StageConfig], registry: &Registry, logger: &Logger) -> Result<Self, StageError> {
+        let mut cx = Compile::new(registry, Some(logger));
+        let mut ops = Vec::new();
+        compile(stages, &mut cx, &mut ops)?;
+        Self::of(ops, cx, logger)
+    }
+
+    /// As [`new`](Self::new), with a stage behind all others.
+    #[cfg(test)]
+    pub(super) fn with_last(
+        stages: &[StageConfig],
+        last: impl FnOnce(&mut Compile<'_>) -> Box<dyn Stage>,
+        registry: &Registry,
+        logger: &Logger,
+    ) -> Result<Self, StageError> {
+        let mut cx = Compile::new(registry, Some(logger));
+        let mut ops = Vec::new();
+        compile(stages, &mut cx, &mut ops)?;
+        ops.push(Op { stage: last(&mut cx), behind: None });
+        Self::of(ops, cx, logger)
+    }
+
+    fn of(ops: Vec<Op>, cx: Compile<'_>, logger: &Logger) -> Result<Self, StageError> {
+        let holds = ops.iter().any(|op| op.stage.holds());
+        let ordered = holds || ops.iter().any(|op| op.stage.ordered());
+        let dropped = cx.registry().counters(
+            "loki_process_dropped_lines_total",
+            "A count of all log lines dropped as a result of a pipeline stage",
+            &["reason"],
+        );
+        let empty = Stream::of([]).map_err(|error| StageError::of(&[], error.to_string()))?;
+        Ok(Program {
+            names: Arc::new(cx.names),
+            ops,
+            ordered,
+            holds,
+            reasons: cx.reasons.into_iter().map(|reason| (reason, OnceLock::new())).collect(),
+            dropped,
+            logger: logger.clone(),
+            empty,
+            workers: Mutex::default(),
+            gate: tokio::sync::Mutex::new(()),
+            wake: Notify::new(),
+            closing: AtomicBool::new(false),
+            closed: Notify::new(),
+        })
+    }
+
+    /// Whether time alone may make entries go on.
+    pub(super) fn holds(&self) -> bool {
+        self.holds
+    }
+
+    /// Carries a batch through and hands on what comes out. `Ok` means that all of it went on, was dropped on purpose or is
+    /// held.
+    ///
+    /// # Errors
+    ///
+    /// Those of the receivers, and [`ConsumeError::Retry`] when the pipeline ended while entries waited.
+    pub(super) async fn consume(&self, batch: LogsBatch, forward: &Fanout<Logs>) -> Result<(), ConsumeError> {
+        if self.ops.is_empty() {
+            return forward.consume(batch).await;
+        }
+        let gate = if self.ordered { Some(self.gate.lock().await) } else { None };
+        let mut worker = self.worker();
+        worker.work.begin(Arc::clone(&batch.entries), batch.acks);
+        let out = worker.run(self, &batch.entries, forward).await?;
+        self.recycle(worker);
+        if self.holds {
+            self.wake.notify_one();
+        }
+        // What holds entries back also keeps the order in which they go on.
+        let gate = gate.filter(|_| self.holds);
+        let answer = hand_on(out, forward).await;
+        if self.holds && self.closing.load(Ordering::Acquire) {
+            // The batch came in when the pipeline had handed everything on already.
+            self.hand_on_held(forward, None).await?;
+        }
+        drop(gate);
+        answer
+    }
+
+    /// When [`tick`](Self::tick) wants to be called.
+    fn deadline(&self) -> Option<Instant> {
+        self.ops.iter().filter_map(|op| op.stage.deadline()).min()
+    }
+
+    /// Waits until held entries are due. Never ready in a pipeline that is closed.
+    pub(super) async fn due(&self) {
+        loop {
+            let wake = self.wake.notified();
+            match self.deadline() {
+                Some(deadline) if deadline <= Instant::now() => return,
+                Some(deadline) => {
+                    let _ = tokio::time::timeout_at(deadline, wake).await;
+                }
+                None => wake.await,
+            }
+        }
+    }
+
+    /// Hands on the held entries that are due.
+    ///
+    /// # Errors
+    ///
+    /// Those of the receivers.
+    pub(super) async fn tick(&self, forward: &Fanout<Logs>) -> Result<(), ConsumeError> {
+        let _gate = self.gate.lock().await;
+        self.hand_on_held(forward, Some(Instant::now())).await
+    }
+
+    /// Hands on all held entries: the pipeline ends. Batches that still come in are not held back any more, and an entry
+    /// that waits for a limit is given back.
+    ///
+    /// # Errors
+    ///
+    /// Those of the receivers.
+    pub(super) async fn close(&self, forward: &Fanout<Logs>) -> Result<(), ConsumeError> {
+        self.closing.store(true, Ordering::Release);
+        self.closed.notify_waiters();
+        let _gate = self.gate.lock().await;
+        self.hand_on_held(forward, None).await
+    }
+
+    /// Hands on what is due at a time, or everything.
+    async fn hand_on_held(&self, forward: &Fanout<Logs>, due: Option<Instant>) -> Result<(), ConsumeError> {
+        let mut worker = self.worker();
+        worker.work.begin(Arc::default(), Acks::NONE);
+        for (at, op) in self.ops.iter().enumerate().filter(|(_, op)| op.stage.holds()) {
+            match due {
+                Some(now) => op.stage.flush(now, &mut worker.emit),
+                None => op.stage.close(&mut worker.emit),
+            }
+            worker.push_emitted(at + 1);
+            if let Some((at, held)) = worker.pending.pop() {
+                worker.work.load_held(held);
+                worker.carry(self, at, due.is_none()).await?;
+            }
+        }
+        let out = worker.finish(self, 0);
+        self.recycle(worker);
+        hand_on_until_taken(out, forward).await
+    }
+
+    /// How many entries the stages hold.
+    pub(super) fn held(&self) -> usize {
+        self.ops.iter().map(|op| op.stage.held()).sum()
+    }
+
+    fn worker(&self) -> Worker {
+        self.workers.lock().pop().unwrap_or_else(|| Worker {
+            work: Work::new(Arc::clone(&self.names), self.empty.clone()),
+            out: EntriesBuilder::new(),
+            out_acks: Acks::NONE,
+            emit: Emit::default(),
+            pending: Vec::new(),
+        })
+    }
+
+    /// A worker that was not given back because its future was dropped had entries of its own, which have failed then.
+    fn recycle(&self, worker: Worker) {
+        let mut workers = self.workers.lock();
+        if workers.len() < WORKERS_KEPT_MAX {
+            workers.push(worker);
+        }
+    }
+
+    fn count_drop(&self, reason: Reason) {
+        if let Some((name, counter)) = self.reasons.get(usize::from(reason.0)) {
+            counter.get_or_init(|| self.dropped.with(&[name])).inc();
+        }
+    }
+
+    /// Waits, unless the pipeline ends meanwhile.
+    async fn pause(&self, wait: Duration) -> Result<(), ConsumeError> {
+        let closed = self.closed.notified();
+        tokio::pin!(closed);
+        closed.as_mut().enable();
+        let given_back = || ConsumeError::Retry { after: None, reason: "the pipeline ends".to_owned() };
+        if self.closing.load(Ordering::Acquire) {
+            return Err(given_back());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => Ok(()),
+            () = closed => Err(given_back()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Program").field("stages", &self.ops.len()).finish_non_exhaustive()
+    }
+}
+
+fn compile(stages: &[StageConfig], cx: &mut Compile<'_>, ops: &mut Vec<Op>) -> Result<(), StageError> {
+    for stage in stages {
+        let at = ops.len();
+        ops.push(Op { stage: stage.build(cx)?, behind: None });
+        if let Some(nested) = stage.nested() {
+            compile(nested, cx, ops)?;
+            ops[at].behind = Some(ops.len());
+        }
+    }
+    Ok(())
+}
+
+/// Hands a batch on; an empty one is settled by what becomes of its entries, which were dropped or are held.
+async fn hand_on(batch: LogsBatch, forward: &Fanout<Logs>) -> Result<(), ConsumeError> {
+    if batch.entries.is_empty() {
+        batch.acks.safe();
+        return Ok(());
+    }
+    forward.consume(batch).await
+}
+
+/// How long it is tried to hand on what was held: whoever sent it may be unable to send it again.
+const HELD_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// The waits between the attempts.
+const RETRY_WAIT_MIN: Duration = Duration::from_millis(50);
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// As [`hand_on`], again and again as long as the receiver asks for that.
+async fn hand_on_until_taken(batch: LogsBatch, forward: &Fanout<Logs>) -> Result<(), ConsumeError> {
+    let LogsBatch { entries, acks } = batch;
+    let until = Instant::now() + HELD_WAIT_MAX;
+    let mut wait = RETRY_WAIT_MIN;
+    loop {
+        // An attempt that is refused fails its own acks, not the sources'.
+        let attempt = Arc::new(Attempt(Mutex::new(AttemptState { acks: acks.clone(), ..AttemptState::default() })));
+        let own = Acks::new(0, Arc::clone(&attempt) as Arc<dyn Settle>);
+        let outcome = hand_on(LogsBatch { entries: Arc::clone(&entries), acks: own }, forward).await;
+        attempt.answered(outcome.is_ok());
+        match outcome {
+            Err(ConsumeError::Retry { after, .. }) if Instant::now() < until => {
+                tokio::time::sleep(after.unwrap_or(wait)).await;
+                wait = (wait * 2).min(RETRY_WAIT_MAX);
+            }
+            Ok(()) => {
+                acks.safe();
+                return Ok(());
+            }
+            Err(error) => {
+                acks.fail();
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Tells the sources what became of an attempt to hand entries on, if it was taken.
+struct Attempt(Mutex<AttemptState>);
+
+#[derive(Default)]
+struct AttemptState {
+    acks: Acks,
+    settled: Option<Settled>,
+    taken: Option<bool>,
+}
+
+impl AttemptState {
+    fn tell(&mut self) {
+        match (self.settled, self.taken) {
+            (Some(Settled::Failed), Some(true)) => std::mem::take(&mut self.acks).fail(),
+            (Some(_), Some(_)) => std::mem::take(&mut self.acks).safe(),
+            _ => {}
+        }
+    }
+}
+
+impl Attempt {
+    fn answered(&self, taken: bool) {
+        let mut state = self.0.lock();
+        state.taken = Some(taken);
+        if !taken {
+            state.settled.get_or_insert(Settled::Failed);
+        }
+        state.tell();
+    }
+}
+
+impl Settle for Attempt {
+    fn settled(&self, _: u64, how: Settled) {
+        let mut state = self.0.lock();
+        state.settled = Some(how);
+        state.tell();
+    }
+
+    fn held(&self, _: u64) {
+        self.0.lock().acks.hold();
+    }
+}
+
+impl Worker {
+    /// Carries the entries of a batch through. What comes back goes out last.
+    async fn run(
+        &mut self,
+        program: &Program,
+        entries: &Entries,
+        forward: &Fanout<Logs>,
+    ) -> Result<LogsBatch, ConsumeError> {
+        let mut sharing = self.out.share_text(entries.text());
+        let mut left = ENTRIES_PER_TURN;
+        for (stream, list) in entries.parts() {
+            for entry in list {
+                if !self.work.is_at(stream) {
+                    self.work.begin_stream(stream);
+                }
+                self.work.load(stream, entry);
+                let mut next = self.advance(program, 0, &sharing);
+                while let Some(Pause { at, wait }) = next {
+                    program.pause(wait).await?;
+                    next = self.advance(program, at, &sharing);
+                }
+                if self.out.is_full() {
+                    let batch = self.cut(entries.created_ms());
+                    hand_on(batch, forward).await?;
+                    sharing = self.out.share_text(entries.text());
+                }
+                left -= 1;
+                if left == 0 {
+                    left = ENTRIES_PER_TURN;
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        Ok(self.finish(program, entries.created_ms()))
+    }
+
+    /// Carries the entry that was loaded, and those that are pending, to their ends. `closing`: nobody waits any more.
+    async fn carry(&mut self, program: &Program, at: usize, closing: bool) -> Result<(), ConsumeError> {
+        let sharing = Sharing::default();
+        let mut next = self.advance(program, at, &sharing);
+        while let Some(Pause { at, wait }) = next {
+            if closing {
+                tokio::time::sleep(wait).await;
+            } else {
+                program.pause(wait).await?;
+            }
+            next = self.advance(program, at, &sharing);
+        }
+        Ok(())
+    }
+
+    /// Carries the entry on from a stage, and then all that came of it, until one has to wait.
+    fn advance(&mut self, program: &Program, mut at: usize, sharing: &Sharing) -> Option<Pause> {
+        loop {
+            if let Some(pause) = self.pass(program, at, sharing) {
+                return Some(pause);
+            }
+            let (next, held) = self.pending.pop()?;
+            self.work.load_held(held);
+            at = next;
+        }
+    }
+
+    /// Carries one entry to its end, or to where it has to let others pass first, which are pending then, with it.
+    fn pass(&mut self, program: &Program, mut at: usize, sharing: &Sharing) -> Option<Pause> {
+        while let Some(op) = program.ops.get(at) {
+            let next = op.stage.run(&mut self.work, &mut self.emit);
+            match next {
+                Next::Keep => {
+                    at += 1;
+                    if op.behind.is_some() {
+                        self.work.extract_labels();
+                    }
+                }
+                Next::Skip => at = op.behind.unwrap_or(at + 1),
+                Next::Drop(reason) => {
+                    program.count_drop(reason);
+                    self.work.drop_entry();
+                }
+                Next::Held => {}
+                Next::Wait(wait) => return Some(Pause { at, wait }),
+            }
+            let goes_on = matches!(next, Next::Keep | Next::Skip);
+            if !self.emit.list.is_empty() {
+                if goes_on {
+                    let held = self.work.set_aside();
+                    self.pending.push((at, held));
+                }
+                self.push_emitted(if goes_on { at } else { at + 1 });
+                return None;
+            }
+            if !goes_on {
+                return None;
+            }
+        }
+        self.work.finish(&mut self.out, sharing, &mut self.out_acks);
+        None
+    }
+
+    /// Puts what a stage emitted in front of all that is pending.
+    fn push_emitted(&mut self, at: usize) {
+        self.pending.extend(self.emit.list.drain(..).rev().map(|held| (at, held)));
+    }
+
+    /// What went out so far, with a share of the batch's acks.
+    fn cut(&mut self, created_ms: i64) -> LogsBatch {
+        let mut acks = std::mem::take(&mut self.out_acks);
+        acks.join(self.work.batch_acks());
+        LogsBatch { entries: Arc::new(self.out.finish(created_ms)), acks }
+    }
+
+    /// What went out, with the batch's acks.
+    fn finish(&mut self, program: &Program, created_ms: i64) -> LogsBatch {
+        let (mut acks, refused) = self.work.end();
+        acks.join(std::mem::take(&mut self.out_acks));
+        if refused > 0 {
+            let message = "labels were not changed because the label set would be too large";
+            program.logger.warn(message, &[("entries", refused.into())]);
+        }
+        LogsBatch { entries: Arc::new(self.out.finish(created_ms)), acks }
+    }
+}

@@ -1,0 +1,327 @@
+//! Tests of the engine and of the component.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use corten_component::Definition;
+use corten_component::metrics::Registry;
+use corten_signal::acks::{Acks, Answer, Settle, Settled, waiter};
+use corten_signal::logs::{EntriesBuilder, Logs, LogsBatch, Stream};
+use corten_signal::{ConsumeError, Fanout};
+use corten_testkit::{LogsSink, Unit, awaited_logs, host, logs};
+use proptest::prelude::*;
+
+use super::testing::program;
+use super::*;
+
+const LIMIT: &str = "stage.limit {\n rate = 0.001\n burst = 1\n}";
+const DROP: &str = "stage.drop { expression = \"no\" }";
+const MULTILINE: &str = "stage.multiline { firstline = \"^S\" }";
+
+/// A source that only wants to know of the end.
+struct End(Arc<parking_lot::Mutex<Option<Settled>>>);
+
+impl Settle for End {
+    fn settled(&self, _: u64, how: Settled) {
+        *self.0.lock() = Some(how);
+    }
+}
+
+/// What became of a batch, and what the receiver got, when it says so of everything.
+async fn fate(
+    stages: &str,
+    lines: &[&str],
+    answer: Option<ConsumeError>,
+) -> (Answer, Result<(), ConsumeError>, Vec<String>) {
+    let sink = LogsSink::default();
+    sink.answer_with(answer);
+    let program = program(stages, &Registry::new()).unwrap();
+    let (batch, mut waiter) = awaited_logs(&[("app", "web")], lines);
+    let outcome = program.consume(batch, &Fanout::new([sink.receiver()])).await;
+    (waiter.wait(Duration::ZERO).await, outcome, sink.texts())
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_way_of_a_batch_ends_in_an_answer() {
+    let refused = ConsumeError::Refused { reason: "no".to_owned() };
+    for (stages, lines, answer, expected) in [
+        ("", &["a"][..], None, (Answer::Safe, Ok(()), &["a"][..])),
+        (DROP, &["a", "no"], None, (Answer::Safe, Ok(()), &["a"])),
+        // Nothing is left to be sent on.
+        (DROP, &["no", "no"], None, (Answer::Safe, Ok(()), &[])),
+        (DROP, &["no"], Some(refused.clone()), (Answer::Safe, Ok(()), &[])),
+        (DROP, &["a"], Some(refused.clone()), (Answer::Failed, Err(refused.clone()), &[])),
+        (MULTILINE, &["S1", "a"], None, (Answer::Held, Ok(()), &[])),
+        (MULTILINE, &["before"], None, (Answer::Safe, Ok(()), &["before"])),
+        ("stage.split_json { }", &["[1,2]", "[]"], None, (Answer::Safe, Ok(()), &["1", "2"])),
+        (&format!("stage.split_json {{ }}\n{MULTILINE}"), &["[1,2]"], None, (Answer::Safe, Ok(()), &["1", "2"])),
+        (&format!("stage.split_json {{ }}\n{MULTILINE}"), &["[\"S\"]"], None, (Answer::Safe, Ok(()), &["\"S\""])),
+    ] {
+        let (answer, outcome, texts) = fate(stages, lines, answer).await;
+        let (expected_answer, expected_outcome, expected_texts) = expected;
+        assert_eq!((answer, outcome), (expected_answer, expected_outcome), "{stages} {lines:?}");
+        assert_eq!(texts, expected_texts, "{stages} {lines:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_is_safe_when_it_went_on() {
+    let sink = LogsSink::default();
+    sink.keep_acks();
+    let program = program(MULTILINE, &Registry::new()).unwrap();
+    let forward = Fanout::new([sink.receiver()]);
+    let mut ends = Vec::new();
+    for line in ["S1", "a", "b"] {
+        let end: Arc<parking_lot::Mutex<Option<Settled>>> = Arc::default();
+        let acks = Acks::new(0, Arc::new(End(Arc::clone(&end))));
+        ends.push(end);
+        program.consume(LogsBatch { acks, ..logs(&[("app", "web")], &[line]) }, &forward).await.unwrap();
+    }
+    assert!(ends.iter().all(|end| end.lock().is_none()));
+    assert_eq!(program.held(), 1);
+    program.close(&forward).await.unwrap();
+    assert_eq!(sink.texts(), ["S1\na\nb"]);
+    assert!(ends.iter().all(|end| end.lock().is_none()), "the sink has not said anything yet");
+    sink.settle(true);
+    assert!(ends.iter().all(|end| *end.lock() == Some(Settled::Safe)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_held_is_sent_again_as_long_as_the_receiver_asks_for_that() {
+    let sink = LogsSink::default();
+    let retry = ConsumeError::Retry { after: None, reason: "busy".to_owned() };
+    for (refusal, seconds, expected) in [
+        (retry.clone(), 10, Ok(())),
+        (retry.clone(), 1000, Err(retry)),
+        (ConsumeError::Refused { reason: "no".to_owned() }, 0, Err(ConsumeError::Refused { reason: "no".to_owned() })),
+    ] {
+        let program = Arc::new(program(MULTILINE, &Registry::new()).unwrap());
+        let forward = Fanout::new([sink.receiver()]);
+        let before = sink.len();
+        let end: Arc<parking_lot::Mutex<Option<Settled>>> = Arc::default();
+        let acks = Acks::new(0, Arc::new(End(Arc::clone(&end))));
+        program.consume(LogsBatch { acks, ..logs(&[("app", "web")], &["S1"]) }, &forward).await.unwrap();
+        sink.answer_with(Some(refusal));
+        let closing = tokio::spawn({
+            let program = Arc::clone(&program);
+            async move { program.close(&forward).await }
+        });
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        if expected.is_ok() {
+            sink.answer_with(None);
+        }
+        assert_eq!(closing.await.unwrap(), expected);
+        sink.answer_with(None);
+        let is_safe = expected.is_ok();
+        assert_eq!(*end.lock(), Some(if is_safe { Settled::Safe } else { Settled::Failed }));
+        assert_eq!(sink.len() - before, usize::from(is_safe));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_waits_for_a_limit_is_given_back_when_the_pipeline_ends() {
+    let sink = LogsSink::default();
+    let mut unit = Unit::start_with(
+        host("loki.process.a"),
+        &Definition::of::<Process>(),
+        &format!("forward_to = [sink]\n{LIMIT}"),
+        &[("sink", sink.value())],
+    )
+    .await
+    .unwrap();
+    let receiver = unit.world.receiver::<Logs>("receiver");
+    let (batch, mut waiter) = awaited_logs(&[("app", "web")], &["a", "b"]);
+    let waiting = tokio::spawn(async move { receiver.consume(batch).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!waiting.is_finished() && sink.is_empty());
+    unit.drain().await;
+    assert!(matches!(waiting.await.unwrap(), Err(ConsumeError::Retry { .. })));
+    assert_eq!(waiter.wait(Duration::ZERO).await, Answer::Failed);
+    assert!(sink.is_empty(), "what was given back was not sent on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_whose_sender_gives_up_has_failed_and_others_pass() {
+    let sink = LogsSink::default();
+    let program = program(LIMIT, &Registry::new()).unwrap();
+    let forward = Fanout::new([sink.receiver()]);
+    let (batch, mut waiter) = awaited_logs(&[("app", "web")], &["a", "b"]);
+    assert!(tokio::time::timeout(Duration::from_secs(5), program.consume(batch, &forward)).await.is_err());
+    assert_eq!(waiter.wait(Duration::ZERO).await, Answer::Failed);
+    tokio::time::sleep(Duration::from_secs(1000)).await;
+    program.consume(logs(&[("app", "web")], &["c"]), &forward).await.unwrap();
+    assert_eq!(sink.texts(), ["c"]);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_stage_is_said_at_its_place() {
+    for (body, expected) in [
+        (
+            "stage.regex { expression = \"(\" }",
+            "test:3:15: invalid stage config could not compile regular expression: error parsing regexp: missing closing \
+             ): `(`",
+        ),
+        (
+            "stage.json { expressions = { a = \"b.\" } }",
+            "test:3:14: invalid stage config could not compile JMES expression: SyntaxError: Expected identifier, \
+             lbracket, or lbrace",
+        ),
+        (
+            "stage.match {\n selector = \"{app=\\\"web\\\"}\"\n stage.timestamp {\n  source = \"t\"\n  format = \"Unix\"\n  location = \"No/Where\"\n }\n}",
+            "test:8:3: invalid stage config invalid location specified: %v: unknown time zone No/Where",
+        ),
+        ("stage.pattern { pattern = \"<a><b>\" }", "consecutive"),
+        ("stage.nonsense { }", "unrecognized block name \"stage.nonsense\""),
+    ] {
+        let body = format!("forward_to = []\n{body}");
+        let error = Unit::start_with(host("loki.process.a"), &Definition::of::<Process>(), &body, &[]).await.err();
+        let error = error.unwrap_or_default();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_that_is_refused_changes_nothing() {
+    let sink = LogsSink::default();
+    let body = |stages: &str| format!("forward_to = [sink]\n{stages}");
+    let mut unit = Unit::start_with(
+        host("loki.process.a"),
+        &Definition::of::<Process>(),
+        &body(MULTILINE),
+        &[("sink", sink.value())],
+    )
+    .await
+    .unwrap();
+    let receiver = unit.world.receiver::<Logs>("receiver");
+    receiver.consume(logs(&[("app", "web")], &["S1"])).await.unwrap();
+    assert!(unit.update(&body("stage.regex { expression = \"(\" }")).await.is_err());
+    receiver.consume(logs(&[("app", "web")], &["a"])).await.unwrap();
+    unit.drain().await;
+    assert_eq!(sink.texts(), ["S1\na"]);
+    let gone = receiver.consume(logs(&[], &["x"])).await;
+    assert_eq!(gone, Err(ConsumeError::Exited { component: "loki.process.a".to_owned() }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ordered_pipeline_takes_batches_one_after_the_other() {
+    let sink = LogsSink::default();
+    let stages = "stage.limit {\n rate = 1\n burst = 1\n}";
+    let program = Arc::new(program(stages, &Registry::new()).unwrap());
+    let forward = Fanout::new([sink.receiver()]);
+    let mut tasks = Vec::new();
+    for at in 0..20 {
+        let (program, forward) = (Arc::clone(&program), forward.clone());
+        tasks.push(tokio::spawn(async move {
+            let (first, second) = (format!("{at} first"), format!("{at} second"));
+            program.consume(logs(&[("app", "web")], &[&first, &second]), &forward).await.unwrap();
+        }));
+        tokio::task::yield_now().await;
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let expected: Vec<_> = (0..20).flat_map(|at| [format!("{at} first"), format!("{at} second")]).collect();
+    assert_eq!(sink.texts(), expected);
+}
+
+/// A pipeline that touches everything that is used again from entry to entry.
+const EVERYTHING: &str = r#"
+    stage.json {
+        expressions = { level = "", msg = "", n = "n[0]", nested = "" }
+        regex = "^x"
+    }
+    stage.logfmt { mapping = { level = "", key = "" } }
+    stage.regex {
+        expression = "(?P<word>[a-z]+) (?P<rest>.*)"
+        labels_from_groups = true
+    }
+    stage.match {
+        selector = "{app=\"web\"} |= \"a\""
+        stage.static_labels { values = { matched = "yes" } }
+        stage.output { source = "msg" }
+    }
+    stage.labels { values = { level = "", key = "", app2 = "app" } }
+    stage.structured_metadata { values = { n = "", word = "" } }
+    stage.split_json { }
+    stage.template {
+        source = "t"
+        template = "{{ .level }}/{{ .Entry }}/{{ .app }}/{{ .word }}"
+    }
+    stage.labels { values = { t = "" } }
+    stage.label_drop { values = ["word", "rest"] }
+    stage.drop {
+        source = "level"
+        value = "debug"
+    }
+"#;
+
+type Shown = (String, i64, String, Vec<(String, String)>);
+
+async fn through(batches: Vec<LogsBatch>, stages: &str) -> Vec<Shown> {
+    let sink = LogsSink::default();
+    let program = program(stages, &Registry::new()).unwrap();
+    let forward = Fanout::new([sink.receiver()]);
+    for batch in batches {
+        let (acks, mut waiter) = waiter();
+        program.consume(LogsBatch { acks, ..batch }, &forward).await.unwrap();
+        assert_eq!(waiter.wait(Duration::ZERO).await, Answer::Safe);
+    }
+    let mut shown: Vec<Shown> =
+        sink.lines().into_iter().map(|line| (line.stream, line.timestamp_ns, line.line, line.metadata)).collect();
+    // A batch is grouped by streams: what counts is the order within each.
+    shown.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+    shown
+}
+
+fn batch(entries: &[(u8, Vec<u8>, bool)], first: i64) -> LogsBatch {
+    let mut builder = EntriesBuilder::new();
+    for (at, (stream, line, with_metadata)) in entries.iter().enumerate() {
+        let app = ["web", "db", "", "other"][usize::from(stream % 4)];
+        let labels = BTreeMap::from([("app", app), ("level", "info")]);
+        let labels = labels.into_iter().take(usize::from(stream % 3));
+        let part = builder.stream(&Stream::of(labels).unwrap());
+        let line = builder.own(line);
+        builder.push(part, first + at as i64, line);
+        if *with_metadata {
+            let (name, value) = (builder.own(b"meta"), builder.own(b"data"));
+            builder.push_metadata(name, value);
+        }
+    }
+    LogsBatch::of(builder.finish(0))
+}
+
+fn line() -> impl Strategy<Value = Vec<u8>> {
+    let text = prop_oneof![
+        Just(r#"{"level":"warn","msg":"a text","n":[1,2],"x1":{"a":1}}"#.to_owned()),
+        Just(r#"{"level":"debug","msg":null,"xy":"\u00e9"}"#.to_owned()),
+        Just(r#"level=error key="a b" msg=x"#.to_owned()),
+        Just("word and rest".to_owned()),
+        Just("[1, {\"level\":2}, \"x\"]".to_owned()),
+        "[a-z \"{}:=\\[\\]0-9,]{0,30}",
+    ];
+    prop_oneof![
+        9 => text.prop_map(String::into_bytes),
+        1 => proptest::collection::vec(any::<u8>(), 0..20),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn entries_leave_nothing_behind_for_the_next(
+        entries in proptest::collection::vec((any::<u8>(), line(), any::<bool>()), 1..30),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let together = through(vec![batch(&entries, 0)], EVERYTHING).await;
+            let mut apart = Vec::new();
+            for (at, entry) in entries.iter().enumerate() {
+                apart.extend(through(vec![batch(std::slice::from_ref(entry), at as i64)], EVERYTHING).await);
+            }
+            apart.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+            prop_assert_eq!(together, apart);
+            Ok(())
+        })?;
+    }
+}

@@ -1,0 +1,783 @@
+//! Reads all files of a component.
+//!
+//! One task looks after all files: it knows when each is to be looked at next, has those that are due read on a thread that
+//! may block, and hands on what was read, each file by itself and one batch after the other.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use corten_component::{Context, Health, HealthBoard, HealthState, Logger, Stop};
+use corten_files::io_error_text;
+use corten_files::positions::Positions;
+use corten_files::tail::{Buffers, Chunk, Counts, Options, Step, Unpacking, World};
+use corten_os::wake::Wake;
+use corten_signal::{Acks, ConsumeError, EntriesBuilder, Fanout, Logs, LogsBatch, Stream};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+
+use super::FileSource;
+use super::figures::{AllFigures, Figures};
+use super::ledger::Ledger;
+use super::reader::{Reader, Unpacked};
+use super::targets::{Finder, Wanted, WantedFiles};
+
+/// How many files are looked at in one sweep.
+const SWEEP_FILES_MAX: usize = 1024;
+/// How much is read in one sweep, in bytes.
+const SWEEP_BYTES_MAX: u64 = 4 << 20;
+/// How often positions are written.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// The waits before a file that could not be read is tried again: doubling from the first to the second.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+/// How long what is on its way may take to be safe when the component ends.
+const SETTLE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How often it is looked whether a file is free that is being read under an earlier name.
+const WAITS: Duration = Duration::from_millis(500);
+/// How often it is looked whether a file is there that was not, at most.
+const MISSING_MAX: Duration = Duration::from_secs(1);
+/// How often a file is found unchanged before the system is asked to tell of changes.
+const QUIET_MIN: u32 = 3;
+/// How often a file is looked at that the system tells of: some file systems do not tell, and links may lead elsewhere.
+const WATCHED_WAIT: Duration = Duration::from_secs(10);
+/// How many builders are kept for the next batches.
+const BUILDERS_MAX: usize = 16;
+
+/// What a set of arguments means.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) finder: Arc<Finder>,
+    /// How often files are looked for; not at all where paths stand for themselves.
+    pub(super) sync_period: Option<Duration>,
+    pub(super) options: Arc<Options>,
+    /// How files are compressed, if they are.
+    pub(super) unpacked: Option<Unpacked>,
+    /// Why nothing can be read.
+    pub(super) unknown_encoding: Option<String>,
+    pub(super) poll_min: Duration,
+    pub(super) poll_max: Duration,
+    pub(super) forward: Fanout<Logs>,
+}
+
+/// What outlives a failure of the task.
+pub(super) struct Shared {
+    positions: Arc<Mutex<Positions>>,
+    ledger: Arc<Ledger>,
+    buffers: Arc<Buffers>,
+    unpacking: Unpacking,
+    builders: Mutex<Vec<EntriesBuilder>>,
+    /// The time that was given to an entry last, in nanoseconds since the Unix epoch.
+    clock_ns: AtomicI64,
+    pub(super) figures: Arc<AllFigures>,
+    health: Arc<HealthBoard>,
+    logger: Logger,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(cx: &Context<FileSource>, positions: Positions) -> Self {
+        Shared {
+            positions: Arc::new(Mutex::new(positions)),
+            ledger: Arc::default(),
+            buffers: Arc::new(Buffers::new(Options::default().turn_bytes)),
+            unpacking: Unpacking::default(),
+            builders: Mutex::default(),
+            clock_ns: AtomicI64::new(0),
+            figures: AllFigures::new(cx.metrics()),
+            health: Arc::clone(cx.health()),
+            logger: cx.logger().clone(),
+        }
+    }
+
+    /// The entries of what was read, in all its streams. The lines stay where they were read to.
+    fn batch(&self, chunk: &Chunk, streams: &[Stream], acks: Acks) -> LogsBatch {
+        let mut builder = self.builders.lock().pop().unwrap_or_default();
+        let first = self.times(chunk.lines.len());
+        let buffer = builder.share(&chunk.text);
+        for stream in streams {
+            let part = builder.stream(stream);
+            for (line, time) in chunk.lines.iter().zip(first..) {
+                let (start, end) = (line.at as usize, (line.at + line.len) as usize);
+                let span = match buffer {
+                    Some(buffer) => builder.span(buffer, start..end),
+                    None => builder.own(&chunk.text[start..end]),
+                };
+                builder.push(part, time, span);
+            }
+        }
+        let entries = builder.finish(first / 1_000_000);
+        let mut builders = self.builders.lock();
+        if builders.len() < BUILDERS_MAX {
+            builders.push(builder);
+        }
+        drop(builders);
+        LogsBatch { entries: Arc::new(entries), acks }
+    }
+
+    /// So many times for entries, the first of them. No two entries of the component have the same: equal lines at an equal
+    /// time are one line to whoever stores them.
+    fn times(&self, count: usize) -> i64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64);
+        let count = count as i64;
+        let next = |last: i64| Some((now - count).max(last) + count);
+        let last = self.clock_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_default();
+        (now - count).max(last) + 1
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// A file that is read.
+struct FileState {
+    name: Arc<str>,
+    /// Away while it is being read from.
+    tail: Option<Reader>,
+    streams: Arc<[Stream]>,
+    lane: u32,
+    /// When it is to be looked at next; with the number of the entry in the heap that counts.
+    due: Option<Instant>,
+    /// How long to wait when there is nothing new.
+    wait: Duration,
+    /// How often in a row there was nothing new.
+    quiet: u32,
+    /// The system tells when something happens to it.
+    watched: bool,
+    /// A batch is being handed on.
+    forwarding: bool,
+    /// It is closed when nothing is on its way.
+    leaving: Option<Leaving>,
+    /// Something is to be saved.
+    unsaved: bool,
+    error: Option<String>,
+    retry: Duration,
+    /// What could not be handed on is tried again then.
+    refused_until: Option<Instant>,
+    /// How often in a row it could not.
+    refused: u32,
+    counts: Counts,
+    figures: Arc<Figures>,
+}
+
+/// A file that is about to be closed.
+struct Leaving {
+    /// It has to be opened anew, because files are read in another way now.
+    renew: bool,
+    /// It is begun with again afterwards.
+    then: Option<Wanted>,
+}
+
+/// The end of handing on a batch.
+struct Forwarded {
+    slot: usize,
+    serial: u64,
+    outcome: Result<(), ConsumeError>,
+}
+
+/// What a sweep found in a file.
+struct Swept {
+    slot: usize,
+    tail: Reader,
+    /// Nothing if it was not its turn.
+    step: Option<Result<Step, String>>,
+}
+
+struct Manager {
+    shared: Arc<Shared>,
+    settings: Arc<Settings>,
+    files: Vec<Option<FileState>>,
+    free: Vec<usize>,
+    by_name: HashMap<Arc<str>, usize>,
+    /// By the lane of the ledger.
+    by_lane: HashMap<u32, usize>,
+    /// All names, for the tails: what is read under its own name is nobody else's.
+    names: Arc<HashSet<Arc<str>>>,
+    heap: BinaryHeap<Reverse<(Instant, usize)>>,
+    forwards: JoinSet<Forwarded>,
+    touched: Vec<u32>,
+    waiting: Vec<usize>,
+    /// What is wrong with patterns.
+    pattern_problem: Option<String>,
+    /// Why positions cannot be saved.
+    save_problem: Option<String>,
+    told_problem: Option<String>,
+    /// Why something was not taken last.
+    refusal: Option<String>,
+    /// A task that handed on a batch has panicked.
+    panicked: bool,
+    save_soon: bool,
+    health_changed: bool,
+    wake: Arc<Wake>,
+}
+
+/// Reads files until it is stopped.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    mut settings: watch::Receiver<Arc<Settings>>,
+    mut stop: Stop,
+) -> Result<(), String> {
+    let first = Arc::clone(&settings.borrow_and_update());
+    let mut manager = Manager::new(shared, first);
+    let outcome = manager.work(&mut settings, &mut stop).await;
+    manager.finish().await;
+    outcome
+}
+
+impl Manager {
+    fn new(shared: Arc<Shared>, settings: Arc<Settings>) -> Self {
+        Manager {
+            shared,
+            settings,
+            files: Vec::new(),
+            free: Vec::new(),
+            by_name: HashMap::new(),
+            by_lane: HashMap::new(),
+            names: Arc::default(),
+            heap: BinaryHeap::new(),
+            forwards: JoinSet::new(),
+            touched: Vec::new(),
+            waiting: Vec::new(),
+            pattern_problem: None,
+            save_problem: None,
+            told_problem: None,
+            refusal: None,
+            panicked: false,
+            save_soon: false,
+            health_changed: true,
+            wake: Arc::default(),
+        }
+    }
+
+    async fn work(&mut self, settings: &mut watch::Receiver<Arc<Settings>>, stop: &mut Stop) -> Result<(), String> {
+        let mut find_at = Some(Instant::now());
+        let mut save_at = Instant::now() + SAVE_EVERY;
+        let (ledger, wake) = (Arc::clone(&self.shared.ledger), Arc::clone(&self.wake));
+        loop {
+            let due = self.heap.peek().map(|Reverse((due, _))| *due);
+            let far = Instant::now() + Duration::from_secs(3600);
+            let wake_at = [due, find_at, Some(save_at)].into_iter().flatten().min().unwrap_or(far);
+            tokio::select! {
+                biased;
+                () = stop.wait() => return Ok(()),
+                changed = settings.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    let next = Arc::clone(&settings.borrow_and_update());
+                    self.change(next);
+                    find_at = Some(Instant::now());
+                }
+                Some(done) = self.forwards.join_next() => self.forwarded(done),
+                () = ledger.changed() => {}
+                slots = wake.woken() => self.woken(&slots),
+                () = tokio::time::sleep_until(wake_at) => {}
+            }
+            while let Some(done) = self.forwards.try_join_next() {
+                self.forwarded(done);
+            }
+            if self.panicked {
+                return Err("a batch could not be handed on".to_owned());
+            }
+            self.look_at_ledger();
+            let now = Instant::now();
+            if find_at.is_some_and(|at| at <= now) {
+                self.find().await?;
+                find_at = self.settings.sync_period.map(|period| now + period);
+            }
+            if save_at <= now {
+                self.save().await;
+                save_at = now + SAVE_EVERY;
+            }
+            self.sweep().await?;
+            if self.save_soon {
+                self.save_soon = false;
+                self.save().await;
+            }
+            self.tell_health();
+        }
+    }
+
+    /// Something happened to files.
+    fn woken(&mut self, slots: &[u64]) {
+        let now = Instant::now();
+        for slot in slots {
+            let slot = *slot as usize;
+            let Some(Some(file)) = self.files.get_mut(slot) else { continue };
+            file.watched = false;
+            file.quiet = 0;
+            file.wait = self.settings.poll_min;
+            self.plan(slot, now);
+        }
+    }
+
+    /// Takes other settings.
+    fn change(&mut self, next: Arc<Settings>) {
+        let reads_otherwise =
+            next.options.encoding != self.settings.options.encoding || next.unpacked != self.settings.unpacked;
+        self.settings = next;
+        if reads_otherwise {
+            // As for new files, from where reading had come to.
+            for slot in 0..self.files.len() {
+                self.leave(slot, true);
+            }
+        }
+        let now = Instant::now();
+        for file in self.files.iter_mut().flatten() {
+            file.wait = self.settings.poll_min;
+            file.due = None;
+            file.refused_until = None;
+        }
+        for slot in 0..self.files.len() {
+            self.plan(slot, now);
+        }
+    }
+
+    /// Looks for the files that are to be read.
+    async fn find(&mut self) -> Result<(), String> {
+        let (finder, logger) = (Arc::clone(&self.settings.finder), self.shared.logger.clone());
+        let finding = tokio::task::spawn_blocking(move || finder.find(SystemTime::now(), &logger));
+        let (mut wanted, problem) = finding.await.map_err(|error| error.to_string())?;
+        self.health_changed = true;
+        self.pattern_problem = self.settings.unknown_encoding.clone().or(problem);
+        if self.settings.unknown_encoding.is_some() {
+            wanted.clear();
+        }
+        self.reconcile(wanted);
+        Ok(())
+    }
+
+    /// Reads these files, and no others.
+    fn reconcile(&mut self, wanted: WantedFiles) {
+        let mut names_changed = false;
+        for slot in 0..self.files.len() {
+            if self.files[slot].as_ref().is_some_and(|file| !wanted.contains_key(&file.name)) {
+                names_changed |= self.leave(slot, false);
+            }
+        }
+        for (name, wanted) in wanted {
+            match self.by_name.get(&name).copied() {
+                Some(slot) => self.keep(slot, wanted),
+                None if wanted.only_if_open => {}
+                None => {
+                    self.begin(name, wanted);
+                    names_changed = true;
+                }
+            }
+        }
+        if names_changed {
+            self.names = Arc::new(self.by_name.keys().map(Arc::clone).collect());
+        }
+    }
+
+    /// Goes on with a file, maybe with other labels.
+    fn keep(&mut self, slot: usize, wanted: Wanted) {
+        let Some(file) = &mut self.files[slot] else { return };
+        if *file.streams != *wanted.streams {
+            file.streams = wanted.streams.as_slice().into();
+            file.figures.set_streams(Arc::clone(&file.streams));
+        }
+        match file.leaving {
+            None => {}
+            // It has to be opened anew.
+            Some(Leaving { renew: true, .. }) => file.leaving = Some(Leaving { renew: true, then: Some(wanted) }),
+            Some(_) => {
+                file.leaving = None;
+                self.plan(slot, Instant::now());
+            }
+        }
+    }
+
+    /// Begins with a file.
+    fn begin(&mut self, name: Arc<str>, wanted: Wanted) {
+        let Some(lane) = self.shared.ledger.open() else { return };
+        let file = FileState {
+            tail: Some(Reader::new(Arc::clone(&name), wanted.labels, self.settings.unpacked)),
+            streams: wanted.streams.into(),
+            lane,
+            due: None,
+            wait: self.settings.poll_min,
+            quiet: 0,
+            watched: false,
+            forwarding: false,
+            leaving: None,
+            unsaved: true,
+            error: None,
+            retry: RETRY_MIN,
+            refused_until: None,
+            refused: 0,
+            counts: Counts::default(),
+            figures: self.shared.figures.begin(&name),
+            name: Arc::clone(&name),
+        };
+        file.figures.set_streams(Arc::clone(&file.streams));
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.files.push(None);
+            self.files.len() - 1
+        });
+        self.files[slot] = Some(file);
+        self.by_name.insert(name, slot);
+        self.by_lane.insert(lane, slot);
+        self.plan(slot, Instant::now());
+    }
+
+    /// Reads a file no more, and closes it as soon as nothing is on its way; whether it was being read.
+    fn leave(&mut self, slot: usize, renew: bool) -> bool {
+        let Some(file) = &mut self.files[slot] else { return false };
+        if file.leaving.is_some() {
+            return false;
+        }
+        file.leaving = Some(Leaving { renew, then: None });
+        file.due = None;
+        self.close_if_done(slot);
+        true
+    }
+
+    fn close_if_done(&mut self, slot: usize) {
+        let is_done = self.files[slot].as_ref().is_some_and(|file| file.leaving.is_some() && !file.forwarding);
+        if is_done && self.hear(slot) {
+            self.close(slot);
+        }
+    }
+
+    fn close(&mut self, slot: usize) {
+        let Some(mut file) = self.files[slot].take() else { return };
+        if let Some(tail) = file.tail.take() {
+            tail.close(&mut self.shared.positions.lock(), now_ms());
+        }
+        self.wake.forget(slot as u64);
+        self.shared.ledger.close(file.lane);
+        self.shared.figures.set_open(&file.figures, false);
+        self.health_changed |= file.error.is_some();
+        self.by_lane.remove(&file.lane);
+        self.by_name.remove(&file.name);
+        self.free.push(slot);
+        match file.leaving.and_then(|leaving| leaving.then) {
+            Some(wanted) => self.begin(file.name, wanted),
+            None => self.shared.figures.end(&file.name),
+        }
+    }
+
+    /// Has a file looked at, at some time.
+    fn plan(&mut self, slot: usize, at: Instant) {
+        let Some(file) = &mut self.files[slot] else { return };
+        if file.leaving.is_some() || file.forwarding || file.due.is_some_and(|due| due <= at) {
+            return;
+        }
+        file.due = Some(at);
+        self.heap.push(Reverse((at, slot)));
+    }
+
+    /// Takes notice of what became of batches.
+    fn look_at_ledger(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        self.shared.ledger.take_touched(&mut touched);
+        for lane in touched.drain(..) {
+            let Some(slot) = self.by_lane.get(&lane).copied() else { continue };
+            self.hear(slot);
+            self.close_if_done(slot);
+        }
+        self.touched = touched;
+        // Those that wait ask again whether there is room.
+        let now = Instant::now();
+        for slot in std::mem::take(&mut self.waiting) {
+            self.plan(slot, now);
+        }
+    }
+
+    /// Takes notice of what became of the batches of a file; whether none is on its way.
+    fn hear(&mut self, slot: usize) -> bool {
+        let Some(file) = &mut self.files[slot] else { return true };
+        // Whoever hands a batch on says first why it was refused.
+        if file.forwarding {
+            return false;
+        }
+        let news = self.shared.ledger.news(file.lane);
+        let Some(tail) = &mut file.tail else { return news.empty };
+        file.unsaved |= !news.safe.is_empty();
+        for (piece, mark) in news.safe {
+            tail.settle(piece, mark);
+        }
+        if news.lost {
+            tail.rewind();
+            let at = file.refused_until.unwrap_or_else(|| Instant::now() + RETRY_MIN);
+            file.refused_until = Some(at);
+            self.plan(slot, at);
+        }
+        news.empty
+    }
+
+    /// Reads the files that are due.
+    async fn sweep(&mut self) -> Result<(), String> {
+        let now = Instant::now();
+        let mut due = Vec::new();
+        while due.len() < SWEEP_FILES_MAX
+            && let Some(Reverse((at, slot))) = self.heap.peek().copied()
+            && at <= now
+        {
+            self.heap.pop();
+            let Some(file) = &mut self.files[slot] else { continue };
+            if file.due != Some(at) {
+                continue;
+            }
+            file.due = None;
+            if let Some(until) = file.refused_until {
+                if until > now {
+                    self.plan(slot, until);
+                    continue;
+                }
+                file.refused_until = None;
+            }
+            if !self.shared.ledger.has_room(file.lane) {
+                self.waiting.push(slot);
+                continue;
+            }
+            if let Some(tail) = file.tail.take() {
+                due.push((slot, tail));
+            }
+        }
+        if due.is_empty() {
+            return Ok(());
+        }
+        let (shared, options, names) =
+            (Arc::clone(&self.shared), Arc::clone(&self.settings.options), Arc::clone(&self.names));
+        let reading = tokio::task::spawn_blocking(move || read(&shared, &options, &names, due));
+        for swept in reading.await.map_err(|error| format!("reading failed: {error}"))? {
+            self.swept(swept);
+        }
+        Ok(())
+    }
+
+    /// Goes on with a file that was looked at.
+    fn swept(&mut self, swept: Swept) {
+        let Swept { slot, tail, step } = swept;
+        let now = Instant::now();
+        let Some(file) = &mut self.files[slot] else { return };
+        file.figures.read_bytes.store(tail.offset(), Ordering::Relaxed);
+        file.figures.file_bytes.store(tail.size(), Ordering::Relaxed);
+        let counts = tail.counts();
+        let is_open = tail.is_open();
+        // What happens to names is saved at once: it is by this that files are found again under other names.
+        self.save_soon |= self.shared.figures.set_open(&file.figures, is_open) || counts != file.counts;
+        if counts != file.counts {
+            self.shared.figures.add(counts, file.counts);
+            file.counts = counts;
+            file.unsaved = true;
+        }
+        let lingers = tail.lingers();
+        file.tail = Some(tail);
+        let step = match step {
+            None => return self.plan(slot, now),
+            Some(Err(error)) => return self.failed(slot, error),
+            Some(Ok(step)) => step,
+        };
+        self.health_changed |= file.error.take().is_some();
+        file.retry = RETRY_MIN;
+        let poll_min = self.settings.poll_min;
+        let wait = match step {
+            Step::Chunk(chunk) => {
+                file.wait = poll_min;
+                file.quiet = 0;
+                return self.hand_on(slot, chunk);
+            }
+            Step::More => Duration::ZERO,
+            Step::Quiet if lingers => poll_min,
+            Step::Quiet => {
+                file.quiet = file.quiet.saturating_add(1);
+                if file.quiet >= QUIET_MIN {
+                    if !file.watched && self.wake.watch(Path::new(&*file.name), slot as u64) {
+                        file.watched = true;
+                        // What happened just before is not told.
+                        return self.plan(slot, now);
+                    }
+                }
+                let wait = if file.watched { self.settings.poll_max.max(WATCHED_WAIT) } else { file.wait };
+                file.wait = (file.wait * 2).min(self.settings.poll_max);
+                wait
+            }
+            Step::Missing => {
+                let wait = file.wait;
+                file.wait = if lingers { poll_min } else { (wait * 2).min(self.settings.poll_max.max(MISSING_MAX)) };
+                wait
+            }
+            Step::Waits => WAITS,
+            Step::Skipped(why) => return self.failed(slot, why),
+        };
+        self.plan(slot, now + wait);
+    }
+
+    /// A file cannot be read. It is tried again.
+    fn failed(&mut self, slot: usize, error: String) {
+        let Some(file) = &mut self.files[slot] else { return };
+        if file.error.is_none() {
+            let fields = [("path", (&*file.name).into()), ("err", (&error).into())];
+            self.shared.logger.error("failed to read file", &fields);
+        }
+        self.health_changed |= file.error.as_ref() != Some(&error);
+        file.error = Some(error);
+        let wait = file.retry;
+        file.retry = (wait * 2).min(RETRY_MAX);
+        self.plan(slot, Instant::now() + wait);
+    }
+
+    /// Hands on what was read from a file.
+    fn hand_on(&mut self, slot: usize, chunk: Chunk) {
+        let Some(file) = &mut self.files[slot] else { return };
+        file.forwarding = true;
+        file.unsaved = true;
+        file.figures.read_lines.fetch_add(chunk.lines.len() as u64, Ordering::Relaxed);
+        let (acks, serial) = self.shared.ledger.push(file.lane, (chunk.piece, chunk.end), chunk.bytes as usize);
+        let (shared, settings) = (Arc::clone(&self.shared), Arc::clone(&self.settings));
+        let streams = Arc::clone(&file.streams);
+        self.forwards.spawn(async move {
+            let batch = shared.batch(&chunk, &streams, acks);
+            drop(chunk);
+            Forwarded { slot, serial, outcome: settings.forward.consume(batch).await }
+        });
+    }
+
+    /// A batch was taken, or refused.
+    fn forwarded(&mut self, done: Result<Forwarded, JoinError>) {
+        let done = match done {
+            Ok(done) => done,
+            Err(error) => {
+                // Nobody knows whose batch it was: that of each file that still waits for the end of its batch. None is
+                // lost, because its acknowledgements failed.
+                self.shared.logger.error("a batch could not be handed on", &[("err", error.to_string().into())]);
+                self.panicked = true;
+                return;
+            }
+        };
+        let Some(file) = &mut self.files[done.slot] else { return };
+        file.forwarding = false;
+        match done.outcome {
+            Ok(()) => {
+                self.refusal = None;
+                file.refused = 0;
+            }
+            Err(ConsumeError::Refused { reason }) => {
+                // It will never be taken. It was counted by who refused it.
+                self.shared.ledger.give_up(done.serial);
+                if self.refusal.as_ref() != Some(&reason) {
+                    self.shared.logger.error("lines were refused", &[("err", (&reason).into())]);
+                    self.refusal = Some(reason);
+                }
+            }
+            Err(error) => {
+                let asked = if let ConsumeError::Retry { after, .. } = &error { *after } else { None };
+                let wait = RETRY_MIN * 2u32.pow(file.refused.min(4));
+                file.refused += 1;
+                file.refused_until = Some(Instant::now() + asked.unwrap_or(wait).min(RETRY_MAX));
+                let text = error.to_string();
+                if self.refusal.as_ref() != Some(&text) {
+                    self.shared.logger.warn("lines are not taken, trying again", &[("err", (&text).into())]);
+                    self.refusal = Some(text);
+                }
+            }
+        }
+        self.hear(done.slot);
+        self.plan(done.slot, Instant::now());
+        self.close_if_done(done.slot);
+    }
+
+    /// Writes positions that changed.
+    async fn save(&mut self) {
+        let now_ms = now_ms();
+        {
+            let mut positions = self.shared.positions.lock();
+            for file in self.files.iter_mut().flatten().filter(|file| file.unsaved) {
+                if let Some(tail) = &mut file.tail {
+                    tail.note(&mut positions, now_ms);
+                    file.unsaved = false;
+                }
+            }
+            positions.touch(now_ms);
+        }
+        let positions = Arc::clone(&self.shared.positions);
+        let saved = tokio::task::spawn_blocking(move || positions.lock().save()).await;
+        let problem = match saved {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("positions cannot be saved: {error}")),
+            Err(error) => Some(format!("positions cannot be saved: {error}")),
+        };
+        if let Some(problem) = problem.as_ref().filter(|problem| self.save_problem.as_ref() != Some(*problem)) {
+            self.shared.logger.error("positions cannot be saved", &[("err", problem.into())]);
+        }
+        self.health_changed |= self.save_problem != problem;
+        self.save_problem = problem;
+    }
+
+    /// Says how the component is, if that is news.
+    fn tell_health(&mut self) {
+        if !std::mem::take(&mut self.health_changed) {
+            return;
+        }
+        let mut failing = self.files.iter().flatten().filter_map(|file| Some((&file.name, file.error.as_ref()?)));
+        let problem = failing.next().map(|(name, error)| match failing.count() {
+            0 => format!("failed to read {name}: {error}"),
+            more => format!("failed to read {name}: {error} (and {more} more files)"),
+        });
+        let problem = self.pattern_problem.clone().or(problem).or_else(|| self.save_problem.clone());
+        if problem != self.told_problem {
+            self.shared
+                .health
+                .set_reported(problem.as_ref().map(|problem| Health::now(HealthState::Unhealthy, problem.clone())));
+            self.told_problem = problem;
+        }
+    }
+
+    /// Ends: what is on its way may still become safe, and where reading had come to is saved.
+    async fn finish(mut self) {
+        let end = Instant::now() + SETTLE_WAIT_MAX;
+        for slot in 0..self.files.len() {
+            self.leave(slot, false);
+        }
+        let ledger = Arc::clone(&self.shared.ledger);
+        while self.files.iter().any(Option::is_some) {
+            tokio::select! {
+                biased;
+                Some(done) = self.forwards.join_next() => self.forwarded(done),
+                () = ledger.changed() => {}
+                () = tokio::time::sleep_until(end) => break,
+            }
+            self.look_at_ledger();
+        }
+        self.forwards.shutdown().await;
+        for slot in 0..self.files.len() {
+            self.close(slot);
+        }
+        self.save().await;
+    }
+}
+
+/// Reads a turn from each file, until it is enough.
+fn read(shared: &Shared, options: &Options, names: &HashSet<Arc<str>>, due: Vec<(usize, Reader)>) -> Vec<Swept> {
+    let world = World {
+        now_ms: now_ms(),
+        positions: &shared.positions,
+        is_target: &|name| names.contains(name),
+        options,
+        buffers: &shared.buffers,
+        unpacking: &shared.unpacking,
+    };
+    let mut bytes = 0;
+    let sweep = due.into_iter().map(|(slot, mut tail)| {
+        let step = (bytes < SWEEP_BYTES_MAX).then(|| tail.poll(&world).map_err(|error| io_error_text(&error)));
+        if let Some(Ok(Step::Chunk(chunk))) = &step {
+            bytes += chunk.bytes;
+        }
+        Swept { slot, tail, step }
+    });
+    sweep.collect()
+}

@@ -1,0 +1,204 @@
+//! From targets to files, each with the streams that its lines are entries of.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use corten_component::Logger;
+use corten_files::{Dialect, Pattern};
+use corten_signal::target::Target;
+use corten_signal::{LabelsBuilder, Stream};
+
+/// The label with the path, or the pattern, of a target.
+const PATH: &str = "__path__";
+/// The label with the pattern of what to leave out.
+const PATH_EXCLUDE: &str = "__path_exclude__";
+/// The label that lines get their file's path in.
+const FILE_NAME: &str = "filename";
+
+/// A file that is to be read.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    /// What its lines are entries of: one for each set of labels that somebody wants it with.
+    pub(super) streams: Vec<Stream>,
+    /// The sets of labels without the name of the file, as the reference writes them.
+    pub(super) labels: Vec<String>,
+    /// It is old: it is read on if it is being read, and not begun with.
+    pub(super) only_if_open: bool,
+}
+
+/// The files that are to be read.
+pub(super) type WantedFiles = HashMap<Arc<str>, Wanted>;
+
+/// Finds the files of targets.
+#[derive(Debug)]
+pub(super) struct Finder {
+    targets: Vec<Target>,
+    /// Nothing where paths stand for themselves.
+    patterns: Option<Patterns>,
+}
+
+#[derive(Debug)]
+struct Patterns {
+    /// For each target: what to look for and what to leave out, or what is wrong with one of them.
+    of_targets: Vec<Result<(Pattern, Option<Pattern>), String>>,
+    ignore_older_than: Duration,
+}
+
+impl Finder {
+    /// Of targets whose paths are patterns.
+    pub(super) fn of_patterns(targets: Vec<Target>, ignore_older_than: Duration) -> Self {
+        let of_targets = targets.iter().map(compile).collect();
+        Finder { targets, patterns: Some(Patterns { of_targets, ignore_older_than }) }
+    }
+
+    /// Of targets whose paths stand for themselves.
+    pub(super) fn of_paths(targets: Vec<Target>) -> Self {
+        Finder { targets, patterns: None }
+    }
+
+    /// All files that there are to be read now, and the first problem that the user has to solve.
+    pub(super) fn find(&self, now: SystemTime, logger: &Logger) -> (WantedFiles, Option<String>) {
+        let mut files = WantedFiles::new();
+        let mut problem = None;
+        for (place, target) in self.targets.iter().enumerate() {
+            let path = target.get(PATH).unwrap_or_default();
+            let Some(patterns) = &self.patterns else {
+                if !path.is_empty() {
+                    add(&mut files, target, path, false);
+                }
+                continue;
+            };
+            match &patterns.of_targets[place] {
+                Ok((pattern, exclude)) => {
+                    expand(&mut files, target, pattern, exclude.as_ref(), patterns.oldest(now), logger);
+                }
+                Err(error) => {
+                    logger.error("error getting paths", &[("path", path.into()), ("err", error.into())]);
+                    problem.get_or_insert_with(|| format!("error getting paths of {path:?}: {error}"));
+                }
+            }
+        }
+        (files, problem)
+    }
+}
+
+impl Patterns {
+    fn oldest(&self, now: SystemTime) -> Option<SystemTime> {
+        (!self.ignore_older_than.is_zero()).then(|| now.checked_sub(self.ignore_older_than)).flatten()
+    }
+}
+
+fn compile(target: &Target) -> Result<(Pattern, Option<Pattern>), String> {
+    let compiled = |text: &str| Pattern::new(text, Dialect::DoubleStar).map_err(|error| error.to_string());
+    let path = compiled(target.get(PATH).unwrap_or_default())?;
+    let exclude = target.get(PATH_EXCLUDE).filter(|exclude| !exclude.is_empty()).map(compiled).transpose()?;
+    Ok((path, exclude))
+}
+
+/// Adds the files that match a target's pattern.
+fn expand(
+    files: &mut WantedFiles,
+    target: &Target,
+    pattern: &Pattern,
+    exclude: Option<&Pattern>,
+    oldest: Option<SystemTime>,
+    logger: &Logger,
+) {
+    for path in pattern.walk().paths {
+        // Names that are no text cannot be a label.
+        let Some(name) = path.to_str() else { continue };
+        if exclude.is_some_and(|exclude| exclude.matches(name)) {
+            continue;
+        }
+        let Ok(absolute) = std::path::absolute(&path) else { continue };
+        let metadata = match std::fs::metadata(&absolute) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                let path = absolute.display().to_string();
+                logger.debug("left out", &[("path", path.into()), ("err", error.to_string().into())]);
+                continue;
+            }
+        };
+        if metadata.is_dir() {
+            continue;
+        }
+        let is_old = oldest.is_some_and(|oldest| metadata.modified().is_ok_and(|changed| changed < oldest));
+        if let Some(path) = absolute.to_str() {
+            add(files, target, path, is_old);
+        }
+    }
+}
+
+fn add(files: &mut WantedFiles, target: &Target, path: &str, is_old: bool) {
+    let mut labels = LabelsBuilder::new();
+    for (name, value) in target.iter().filter(|(name, _)| !name.starts_with("__") && *name != FILE_NAME) {
+        labels.push(name, value);
+    }
+    let Ok(without) = Stream::new(&mut labels) else { return };
+    labels.push(FILE_NAME, path);
+    let Ok(stream) = Stream::new(&mut labels) else { return };
+    let file = files.entry(path.into()).or_insert_with(|| Wanted {
+        streams: Vec::new(),
+        labels: Vec::new(),
+        only_if_open: true,
+    });
+    file.only_if_open &= is_old;
+    if !file.streams.contains(&stream) {
+        file.streams.push(stream);
+        file.labels.push(without.canonical());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use corten_component::log::LogSink;
+
+    use super::*;
+
+    fn target(labels: &[(&str, &str)]) -> Target {
+        Target::new(labels.iter().copied()).unwrap()
+    }
+
+    fn found(finder: &Finder) -> Vec<String> {
+        let (files, _) = finder.find(SystemTime::now(), &Logger::new(LogSink::memory().0));
+        let mut lines: Vec<String> =
+            files.values().flat_map(|file| &file.streams).map(|stream| stream.canonical()).collect();
+        lines.sort();
+        lines
+    }
+
+    #[test]
+    fn internal_labels_are_left_out_and_the_name_of_the_file_always_counts() {
+        let targets = vec![
+            target(&[("__path__", "/a"), ("__meta_x", "1"), ("job", "j"), ("filename", "mine")]),
+            target(&[("__path__", "/a"), ("job", "j")]),
+            target(&[("__path__", "/a"), ("job", "k"), ("empty", "")]),
+            target(&[("job", "no path")]),
+        ];
+        assert_eq!(
+            found(&Finder::of_paths(targets)),
+            [r#"{empty="", filename="/a", job="k"}"#, r#"{filename="/a", job="j"}"#]
+        );
+    }
+
+    #[test]
+    fn patterns_are_expanded_and_old_files_are_marked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        for name in ["a.log", "b.log", "c.txt"] {
+            std::fs::write(path(name), "").unwrap();
+        }
+        std::fs::create_dir(path("d.log")).unwrap();
+        let old = std::fs::File::create(path("old.log")).unwrap();
+        old.set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
+        let targets =
+            vec![target(&[("__path__", &path("*.log")), ("__path_exclude__", &path("b.*"))]), target(&[("__path__", "[")])];
+        let finder = Finder::of_patterns(targets, Duration::from_secs(3600));
+        let (files, problem) = finder.find(SystemTime::now(), &Logger::new(LogSink::memory().0));
+        assert_eq!(problem.as_deref(), Some("error getting paths of \"[\": syntax error in pattern"));
+        let mut names: Vec<(&str, bool)> = files.iter().map(|(name, file)| (&**name, file.only_if_open)).collect();
+        names.sort_unstable();
+        assert_eq!(names, [(&*path("a.log"), false), (&*path("old.log"), true)]);
+    }
+}

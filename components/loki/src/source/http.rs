@@ -1,0 +1,387 @@
+//! What the sources share that receive entries over HTTP: bodies, delivery and answers.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use corten_component::listen::{
+    Exchange, HeldBytes, ListenSettings, Listening, RequestMetricNames, RequestMetrics, Requests,
+};
+use corten_component::log::Logger;
+use corten_component::metrics::Registry;
+use corten_net::{ConnectionInfo, ErrorKind, ServerBody, empty_body, full_body, http_error};
+use corten_signal::acks::{self, Answer as Settlement};
+use corten_signal::{ConsumeError, Entries, Fanout, Logs, LogsBatch};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use tokio::sync::Semaphore;
+
+/// How many bytes of all requests under way may be in memory: bodies, and what was made of them. A request beyond that
+/// is answered with 503.
+const HELD_BYTES_MAX: usize = 640 << 20;
+
+/// Bodies that are longer, in bytes before decompression, are read off the threads that serve connections, because they
+/// take milliseconds.
+const INLINE_BYTES_MAX: usize = 8 << 10;
+
+/// How long it may take until entries are safe: shorter than clients wait by default, so that they hear that they are to
+/// slow down.
+const SAFE_WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// The longest text of a refusal, in bytes.
+const REFUSAL_BYTES_MAX: usize = 64 << 10;
+
+/// An answer in plain text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    /// Empty where nothing is to be said.
+    pub(super) text: String,
+    retry_after: Option<Duration>,
+}
+
+impl Answer {
+    pub(super) fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Answer { status, text: text.into(), retry_after: None }
+    }
+
+    pub(super) fn bad(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, text)
+    }
+
+    /// There is no room, or the entries did not get on.
+    fn unavailable(text: impl Into<String>, retry_after: Option<Duration>) -> Self {
+        Answer { retry_after, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, text) }
+    }
+
+    /// What is answered where no route leads.
+    pub(super) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "404 page not found")
+    }
+
+    /// What is answered where a route wants another method.
+    pub(super) fn wrong_method() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "")
+    }
+
+    pub(super) fn into_response(mut self) -> Response<ServerBody> {
+        self.text.truncate(self.text.floor_char_boundary(REFUSAL_BYTES_MAX));
+        let mut response = if self.text.is_empty() {
+            let mut response = Response::new(empty_body());
+            *response.status_mut() = self.status;
+            response
+        } else if self.status.is_success() {
+            let mut response = Response::new(full_body(self.text));
+            *response.status_mut() = self.status;
+            response
+        } else {
+            http_error(self.status, &self.text)
+        };
+        if let Some(after) = self.retry_after {
+            // Rounded up: who comes too early comes in vain.
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+/// The entrance of a source that receives over HTTP.
+pub(super) struct Door {
+    pub(super) listening: Arc<Listening>,
+    requests: Requests,
+    /// A permit for each core: so many bodies are read at a time.
+    readers: Arc<Semaphore>,
+}
+
+impl Door {
+    pub(super) fn new(
+        listen: ListenSettings,
+        registry: &Registry,
+        names: RequestMetricNames,
+        logger: Logger,
+        opened: &'static str,
+    ) -> Self {
+        let metrics = RequestMetrics::new(registry, names);
+        let cores = available_parallelism().map_or(1, std::num::NonZero::get);
+        Door {
+            listening: Arc::new(Listening::new(listen, &metrics, logger, opened)),
+            requests: Requests::new(metrics, HELD_BYTES_MAX),
+            readers: Arc::new(Semaphore::new(cores)),
+        }
+    }
+
+    /// Begins to answer a request.
+    pub(super) fn begin(&self, request: Request<Incoming>, route: impl FnOnce(&Parts) -> &'static str) -> Exchange {
+        self.requests.begin(request, route)
+    }
+
+    /// The body of a request, as it arrived.
+    pub(super) async fn body(&self, exchange: &mut Exchange, bytes_max: usize) -> Result<Bytes, Answer> {
+        let limit = self.listening.settings().http.body_limit();
+        let error = match exchange.body.read(bytes_max, limit).await {
+            Ok(bytes) => return Ok(bytes),
+            Err(error) => error,
+        };
+        if exchange.body.is_crowded() {
+            let text = "too many requests are under way";
+            return Err(Answer::unavailable(text, Some(Duration::from_secs(1))));
+        }
+        Err(match error.kind() {
+            ErrorKind::TooLarge => {
+                Answer::new(StatusCode::PAYLOAD_TOO_LARGE, format!("request body exceeds the {bytes_max} bytes limit"))
+            }
+            ErrorKind::Timeout => Answer::new(StatusCode::REQUEST_TIMEOUT, error.to_string()),
+            _ => Answer::bad(error.to_string()),
+        })
+    }
+
+    /// Makes something of a body. As many bodies are read at a time as there are cores.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        body_bytes: usize,
+        read: impl FnOnce() -> Result<T, Answer> + Send + 'static,
+    ) -> Result<T, Answer> {
+        // The semaphore is never closed, so that a permit always comes.
+        let permit = Arc::clone(&self.readers).acquire_owned().await.ok();
+        let read = move || {
+            let outcome = read();
+            drop(permit);
+            outcome
+        };
+        if body_bytes <= INLINE_BYTES_MAX {
+            return read();
+        }
+        tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| {
+            Err(Answer::new(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot read the request: {error}")))
+        })
+    }
+
+    /// Counts what was made of a body in place of the body.
+    pub(super) fn hold(&self, held: &mut HeldBytes, batches: &[Entries]) -> Result<(), Answer> {
+        held.release();
+        if held.grow(batches.iter().map(Entries::held_bytes).sum()) {
+            return Ok(());
+        }
+        Err(Answer::unavailable("too many requests are under way", Some(Duration::from_secs(1))))
+    }
+
+    /// Hands entries on, and waits until they are safe, or until a stage keeps them that only time makes go on.
+    pub(super) async fn deliver(&self, forward: &Fanout<Logs>, batches: Vec<Entries>) -> Result<(), Answer> {
+        if batches.iter().all(Entries::is_empty) {
+            return Ok(());
+        }
+        let (acks, mut waiter) = acks::waiter();
+        let started = tokio::time::Instant::now();
+        let all = async {
+            for entries in batches {
+                forward.consume(LogsBatch { entries: Arc::new(entries), acks: acks.clone() }).await?;
+            }
+            Ok(())
+        };
+        match tokio::time::timeout(SAFE_WAIT_MAX, all).await {
+            Ok(Ok(())) => acks.safe(),
+            Ok(Err(error)) => return Err(refusal(&error)),
+            Err(_) => return Err(too_late()),
+        }
+        match waiter.wait(SAFE_WAIT_MAX.saturating_sub(started.elapsed())).await {
+            Settlement::Safe | Settlement::Held => Ok(()),
+            Settlement::Failed => Err(Answer::unavailable("the entries were not delivered", None)),
+            Settlement::Late => Err(too_late()),
+        }
+    }
+
+    /// Logs that a request was refused.
+    pub(super) fn complain(&self, parts: &Parts, status: StatusCode, text: &str) {
+        let peer = parts.extensions.get::<ConnectionInfo>().map(|info| info.peer.to_string()).unwrap_or_default();
+        let first = text.lines().next().unwrap_or_default();
+        self.listening.warn("refused a request", &format!("{} to {peer}: {first}", status.as_u16()), 1);
+    }
+}
+
+fn too_late() -> Answer {
+    let text = format!("the receivers did not take the entries within {SAFE_WAIT_MAX:?}");
+    Answer::unavailable(text, Some(Duration::from_secs(5)))
+}
+
+fn refusal(error: &ConsumeError) -> Answer {
+    match error {
+        ConsumeError::Retry { after, .. } => Answer::unavailable(error.to_string(), *after),
+        ConsumeError::Exited { .. } => Answer::unavailable(error.to_string(), None),
+        ConsumeError::Refused { .. } => Answer::bad(error.to_string()),
+    }
+}
+
+/// The value of a header; empty where there is none. Of several the first counts.
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> std::borrow::Cow<'a, str> {
+    headers.get(name).map_or("".into(), |value| String::from_utf8_lossy(value.as_bytes()))
+}
+
+/// Decompresses, up to a limit.
+pub(super) fn inflate(from: impl Read, bytes_max: usize) -> Result<Vec<u8>, Answer> {
+    let mut out = Vec::new();
+    let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
+    from.take(limit).read_to_end(&mut out).map_err(|error| Answer::bad(error.to_string()))?;
+    if out.len() > bytes_max {
+        return Err(Answer::bad(format!("received message larger than max ({} vs {bytes_max})", out.len())));
+    }
+    Ok(out)
+}
+
+/// The header that names the tenant.
+pub(super) const TENANT_HEADER: HeaderName = HeaderName::from_static("x-scope-orgid");
+
+/// The longest name of a tenant, in bytes.
+const TENANT_BYTES_MAX: usize = 150;
+
+/// The tenant that a header names, if it names one and no more, in letters that are allowed. What follows a colon is not
+/// a part of the name.
+pub(super) fn tenant(header: &str) -> Option<&str> {
+    let mut names = header.split('|').map(|name| name.split_once(':').map_or(name, |(name, _)| name));
+    let first = names.next()?;
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!-_.*'()".contains(&b);
+    let is_valid =
+        |name: &str| name.len() <= TENANT_BYTES_MAX && !matches!(name, "." | "..") && name.bytes().all(allowed);
+    (!first.is_empty() && is_valid(first) && names.all(|name| name == first)).then_some(first)
+}
+
+/// The media type of a content type in lower case, as Go's `mime.ParseMediaType` reads it.
+///
+/// # Errors
+///
+/// Its words for what is no media type.
+pub(super) fn media_type(content_type: &str) -> Result<String, &'static str> {
+    let is_token = |text: &str| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?=".contains(&b))
+    };
+    let (base, mut rest) = content_type.split_at(content_type.find(';').unwrap_or(content_type.len()));
+    let base = base.trim().to_ascii_lowercase();
+    match base.split_once('/') {
+        _ if base.is_empty() => return Err("mime: no media type"),
+        None if !is_token(&base) => return Err("mime: expected slash after first token"),
+        Some((kind, _)) if !is_token(kind) => return Err("mime: no media type"),
+        Some((_, "")) => return Err("mime: expected token after slash"),
+        Some((_, subtype)) if !is_token(subtype) => return Err("mime: unexpected content after media subtype"),
+        _ => {}
+    }
+    const INVALID: &str = "mime: invalid media parameter";
+    let mut names: Vec<String> = Vec::new();
+    loop {
+        rest = rest.trim_start();
+        let Some(behind) = rest.strip_prefix(';') else {
+            return if rest.is_empty() { Ok(base) } else { Err(INVALID) };
+        };
+        let behind = behind.trim_start();
+        if behind.is_empty() {
+            return Ok(base);
+        }
+        let (name, behind) = behind.split_once('=').ok_or(INVALID)?;
+        let name = name.trim_end().to_ascii_lowercase();
+        if !is_token(&name) {
+            return Err(INVALID);
+        }
+        let behind = behind.trim_start();
+        rest = match behind.strip_prefix('"') {
+            Some(quoted) => {
+                let mut escaped = false;
+                let end = quoted.char_indices().find(|(_, c)| {
+                    let ends = *c == '"' && !escaped;
+                    escaped = *c == '\\' && !escaped;
+                    ends
+                });
+                &quoted[end.ok_or(INVALID)?.0 + 1..]
+            }
+            None => {
+                let end = behind.find(|c: char| c == ';' || c.is_whitespace()).unwrap_or(behind.len());
+                if !is_token(&behind[..end]) {
+                    return Err(INVALID);
+                }
+                &behind[end..]
+            }
+        };
+        if names.contains(&name) {
+            return Err("mime: duplicate parameter name");
+        }
+        names.push(name);
+    }
+}
+
+/// The time now, in nanoseconds since the Unix epoch.
+pub(super) fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_tenant_is_one_name_in_letters_that_are_allowed() {
+        let long = "a".repeat(TENANT_BYTES_MAX);
+        for (header, expected) in [
+            ("a", Some("a")),
+            ("a|a", Some("a")),
+            ("a|b", None),
+            ("team-1_x.y!*'()", Some("team-1_x.y!*'()")),
+            ("a:product=x", Some("a")),
+            ("a:x|a:y", Some("a")),
+            ("", None),
+            (":x", None),
+            (".", None),
+            ("..", None),
+            ("a/b", None),
+            ("a b", None),
+            ("é", None),
+            (&long, Some(&*long)),
+            (&format!("{long}a"), None),
+        ] {
+            assert_eq!(tenant(header), expected, "{header}");
+        }
+    }
+
+    #[test]
+    fn media_types_are_read_as_go_reads_them() {
+        for (text, expected) in [
+            ("application/json", Ok("application/json")),
+            (" Application/JSON ; charset=utf-8", Ok("application/json")),
+            ("application/json;", Ok("application/json")),
+            ("application/json; charset=\"a;\\\"b\"; x=y", Ok("application/json")),
+            ("x", Ok("x")),
+            ("", Err("mime: no media type")),
+            (";a=b", Err("mime: no media type")),
+            ("a b", Err("mime: expected slash after first token")),
+            ("a/", Err("mime: expected token after slash")),
+            ("a/b c", Err("mime: unexpected content after media subtype")),
+            ("a/b; c", Err("mime: invalid media parameter")),
+            ("a/b; c=", Err("mime: invalid media parameter")),
+            ("a/b; c=\"d", Err("mime: invalid media parameter")),
+            ("a/b; c=d; C=e", Err("mime: duplicate parameter name")),
+        ] {
+            assert_eq!(media_type(text).as_deref(), expected.as_ref().copied().map_err(|error| error), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_read_no_further_than_the_limit() {
+        assert_eq!(inflate(&[0; 10][..], 10).unwrap().len(), 10);
+        let endless = std::io::repeat(0);
+        assert_eq!(
+            inflate(endless, 1 << 20).unwrap_err().text,
+            "received message larger than max (1048577 vs 1048576)"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_makes_it_panic(text in any::<String>()) {
+            let _ = (tenant(&text), media_type(&text));
+            let _ = media_type(&format!("a/b;{text}"));
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! Listeners: TCP, with or without TLS, and UDP.
+
+use std::future::pending;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use corten_component::{Logger, Stop};
+use corten_net::{Backoff, ServerTls, TlsAcceptor};
+use corten_wire::syslog::frame::Framer;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::net::{TcpListener, TcpStream, UdpSocket, lookup_host};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::entry::{Intake, Reading, Sender};
+use super::names::Names;
+use super::{ListenerArguments, Shared};
+
+/// The waits between attempts to listen: doubling from the first to the second.
+const BIND_WAIT_MIN: Duration = Duration::from_millis(50);
+const BIND_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How often an address may be in use before that is trouble: the listener that a changed one takes over from may need a
+/// moment to let go of it.
+const PATIENT_ATTEMPTS: u32 = 6;
+
+/// How long a TCP connection has to be quiet until its last message is taken to be whole, which only the next one would
+/// tell.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// How many connections a listener serves at a time; further ones wait.
+const CONNECTIONS_MAX: usize = 4_096;
+
+/// How much is read at a time, in bytes: the more often there is as much, the more.
+const READ_BYTES_MIN: usize = 4 << 10;
+const READ_BYTES_MAX: usize = 64 << 10;
+
+/// How long a TLS handshake may take.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// How much the system keeps of packets that were not read yet, in bytes.
+const UDP_BUFFER_BYTES: usize = 1 << 20;
+
+/// How many packets become one batch at most.
+const PACKETS_MAX: usize = 1_000;
+
+/// What a connection needs.
+struct Listener {
+    shared: Arc<Shared>,
+    reading: Arc<Reading>,
+    names: Names,
+    idle_max: Duration,
+}
+
+/// Listens until it is to stop.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    arguments: Arc<ListenerArguments>,
+    logger: Logger,
+    mut stop: Stop,
+) -> Result<(), String> {
+    let name = format!("{} {}", arguments.protocol, arguments.address);
+    let cache_size = usize::try_from(arguments.udp_host_cache_size).ok().filter(|size| *size > 0).unwrap_or(128);
+    let idle_max = if arguments.idle_timeout.is_zero() { Duration::from_secs(120) } else { arguments.idle_timeout };
+    let listener = Arc::new(Listener {
+        shared: Arc::clone(&shared),
+        reading: Arc::new(Reading::new(&arguments)),
+        names: Names::system(cache_size),
+        idle_max,
+    });
+    let mut waits = Backoff::new(BIND_WAIT_MIN, BIND_WAIT_MAX);
+    let mut attempts = 0;
+    loop {
+        let opened = Socket::open(&arguments).await;
+        let error = match opened {
+            Ok(socket) => {
+                shared.trouble(&name, None);
+                let (address, tls) = socket.address();
+                logger.info(
+                    "syslog listening on address",
+                    &[("addr", address.into()), ("protocol", (&arguments.protocol).into()), ("tls", tls.into())],
+                );
+                match socket {
+                    Socket::Tcp(socket, tls) => listener.tcp(socket, tls, stop).await,
+                    Socket::Udp(socket) => {
+                        let queue = usize::try_from(arguments.udp_queue_size).ok().filter(|size| *size > 0);
+                        listener.udp(socket, queue.unwrap_or(10), stop).await;
+                    }
+                }
+                break;
+            }
+            Err(error) => error,
+        };
+        let wait = waits.next_wait();
+        attempts += 1;
+        if !error.is_in_use || attempts > PATIENT_ATTEMPTS {
+            let text = error.text;
+            logger.error(
+                "failed to create syslog listener with provided config",
+                &[("addr", (&arguments.address).into()), ("err", (&text).into()), ("retry_after", wait.into())],
+            );
+            shared.trouble(&name, Some(text));
+        }
+        if !stop.sleep(wait).await {
+            break;
+        }
+    }
+    shared.trouble(&name, None);
+    Ok(())
+}
+
+struct OpenError {
+    text: String,
+    is_in_use: bool,
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> Self {
+        OpenError { text: error.to_string(), is_in_use: error.kind() == io::ErrorKind::AddrInUse }
+    }
+}
+
+impl From<String> for OpenError {
+    fn from(text: String) -> Self {
+        OpenError { text, is_in_use: false }
+    }
+}
+
+enum Socket {
+    Tcp(TcpListener, Option<Arc<TlsAcceptor>>),
+    Udp(UdpSocket),
+}
+
+impl Socket {
+    async fn open(arguments: &ListenerArguments) -> Result<Self, OpenError> {
+        let addresses = addresses(&arguments.address).await?;
+        if arguments.protocol == "udp" {
+            let socket = match UdpSocket::bind(&addresses[..]).await {
+                Err(error) => UdpSocket::bind(&ipv4_instead(&addresses)[..]).await.map_err(|_| error)?,
+                Ok(socket) => socket,
+            };
+            // What the system does not give is its own to limit.
+            let _ = SockRef::from(&socket).set_recv_buffer_size(UDP_BUFFER_BYTES);
+            return Ok(Socket::Udp(socket));
+        }
+        let tls = match tls(arguments)? {
+            None => None,
+            Some(tls) => Some(Arc::new(TlsAcceptor::new(tls).await.map_err(|error| error.to_string())?)),
+        };
+        let socket = match TcpListener::bind(&addresses[..]).await {
+            Err(error) => TcpListener::bind(&ipv4_instead(&addresses)[..]).await.map_err(|_| error)?,
+            Ok(socket) => socket,
+        };
+        Ok(Socket::Tcp(socket, tls))
+    }
+
+    fn address(&self) -> (String, bool) {
+        let address = match self {
+            Socket::Tcp(socket, _) => socket.local_addr(),
+            Socket::Udp(socket) => socket.local_addr(),
+        };
+        let address = address.map_or_else(|error| error.to_string(), |address| address.to_string());
+        (address, matches!(self, Socket::Tcp(_, Some(_))))
+    }
+}
+
+/// The addresses that `host:port` means; all where there is no host.
+async fn addresses(text: &str) -> Result<Vec<SocketAddr>, String> {
+    let (host, port) = text.rsplit_once(':').ok_or_else(|| format!("address {text}: missing port in address"))?;
+    let port: u16 =
+        if port.is_empty() { 0 } else { port.parse().map_err(|_| format!("address {text}: invalid port"))? };
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if host.is_empty() {
+        return Ok(vec![SocketAddr::from(([0u16; 8], port))]);
+    }
+    let found = lookup_host((host, port)).await.map_err(|error| format!("address {text}: {error}"))?;
+    Ok(found.collect())
+}
+
+/// All addresses are those of IPv4 where there is no IPv6.
+fn ipv4_instead(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let all = |address: &&SocketAddr| address.is_ipv6() && address.ip().is_unspecified();
+    addresses.iter().filter(all).map(|address| SocketAddr::from(([0, 0, 0, 0], address.port()))).collect()
+}
+
+/// TLS of a listener, where it has any.
+fn tls(arguments: &ListenerArguments) -> Result<Option<ServerTls>, String> {
+    let Some(tls) = &arguments.tls_config else { return Ok(None) };
+    let has_ca = !tls.ca_pem.is_empty() || !tls.ca_file.is_empty();
+    let has_cert = !tls.cert_pem.is_empty() || !tls.cert_file.is_empty();
+    let has_key = !tls.key_pem.is_empty() || !tls.key_file.is_empty();
+    match (has_cert, has_key) {
+        (false, false) if !has_ca => return Ok(None),
+        (true, true) => {}
+        _ => return Err("certificate and key must be configured".to_owned()),
+    }
+    Ok(Some(ServerTls {
+        cert_pem: tls.cert_pem.clone(),
+        cert_file: tls.cert_file.clone(),
+        key_pem: tls.key_pem.clone(),
+        key_file: tls.key_file.clone(),
+        client_ca_pem: tls.ca_pem.clone(),
+        client_ca_file: tls.ca_file.clone(),
+        client_auth_type: if has_ca { "RequireAndVerifyClientCert" } else { "NoClientCert" }.to_owned(),
+        min_version: tls.min_version.clone(),
+        ..ServerTls::default()
+    }))
+}
+
+impl Listener {
+    async fn sender(&self, address: IpAddr, remember: bool) -> Sender {
+        let address = address.to_canonical();
+        let hostname = match (self.shared.settings().wants_names, remember) {
+            (false, _) => String::new(),
+            (true, true) => self.names.remembered(address).await,
+            (true, false) => self.names.find(address).await,
+        };
+        Sender { address: address.to_string(), hostname }
+    }
+
+    async fn tcp(self: Arc<Self>, socket: TcpListener, tls: Option<Arc<TlsAcceptor>>, mut stop: Stop) {
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut connections = JoinSet::new();
+        let mut waits = Backoff::new(Duration::from_millis(5), Duration::from_secs(1));
+        loop {
+            let accepted = async {
+                // The semaphore is never closed, so that a permit always comes.
+                let permit = Arc::clone(&permits).acquire_owned().await.ok();
+                (socket.accept().await, permit)
+            };
+            let (accepted, permit) = tokio::select! {
+                () = stop.wait() => break,
+                accepted = accepted => accepted,
+                _ = connections.join_next(), if !connections.is_empty() => continue,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    waits = Backoff::new(Duration::from_millis(5), Duration::from_secs(1));
+                    let (listener, tls, stop) = (Arc::clone(&self), tls.clone(), stop.clone());
+                    connections.spawn(async move {
+                        listener.connection(stream, peer, tls, stop).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    // Out of file descriptors, for one: connections that end make room.
+                    self.shared.complaints.warn("failed to accept syslog connection", &error.to_string(), 1);
+                    stop.sleep(waits.next_wait()).await;
+                }
+            }
+        }
+        // Whoever connects from here on is refused, or comes to the listener that takes over.
+        drop(socket);
+        while connections.join_next().await.is_some() {}
+    }
+
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, tls: Option<Arc<TlsAcceptor>>, mut stop: Stop) {
+        let Some(tls) = tls else {
+            return self.messages(stream, peer.ip(), stop).await;
+        };
+        let handshake = tokio::select! {
+            handshake = timeout(HANDSHAKE_MAX, tls.accept(stream)) => handshake,
+            () = stop.wait() => return,
+        };
+        match handshake {
+            Ok(Ok(stream)) => self.messages(stream, peer.ip(), stop).await,
+            Ok(Err(error)) => {
+                self.shared.complaints.warn("connection failed", &format!("{peer}: {error}"), 1);
+            }
+            Err(_) => self.shared.complaints.warn("connection failed", &format!("{peer}: tls handshake timeout"), 1),
+        }
+    }
+
+    /// Reads the messages of a connection until it ends, is idle for too long, or the listener stops.
+    async fn messages(&self, mut stream: impl AsyncRead + Send + Unpin, peer: IpAddr, mut stop: Stop) {
+        let sender = self.sender(peer, false).await;
+        let mut intake = Intake::new(Arc::clone(&self.shared), Arc::clone(&self.reading));
+        let mut framer = self.reading.framer();
+        let mut buffer = vec![0; READ_BYTES_MIN];
+        let mut last = Instant::now();
+        let mut is_cut = false;
+        loop {
+            let quiet = async {
+                // What is kept may be whole.
+                if framer.pending_bytes() > 0 && last.elapsed() < QUIET {
+                    sleep_until(last + QUIET).await;
+                } else {
+                    pending::<()>().await;
+                }
+            };
+            let read = tokio::select! {
+                () = stop.wait() => break,
+                read = timeout(self.idle_max.saturating_sub(last.elapsed()), stream.read(&mut buffer)) => Some(read),
+                () = quiet => None,
+            };
+            match read {
+                None => {
+                    if let Some(frame) = framer.quiet() {
+                        intake.take(&framer, &frame, &sender);
+                    }
+                }
+                Some(Ok(Ok(len))) if len > 0 => {
+                    last = Instant::now();
+                    framer.feed(&buffer[..len]);
+                    if !self.take_all(&mut framer, &mut intake, &sender, &mut stop).await {
+                        return;
+                    }
+                    if len == buffer.len() && len < READ_BYTES_MAX {
+                        buffer.resize(len * 2, 0);
+                    }
+                }
+                // Closed properly, by an error, or idle for too long, which is nobody's fault.
+                Some(Ok(_)) => break,
+                Some(Err(_)) => {
+                    is_cut = true;
+                    break;
+                }
+            }
+            intake.hand_on(&mut stop).await;
+        }
+        let (frames, error) = framer.finish();
+        for frame in &frames {
+            intake.take(&framer, frame, &sender);
+        }
+        if let Some(error) = error.filter(|_| !is_cut && !stop.is_set()) {
+            intake.broken(error);
+        }
+        intake.hand_on(&mut stop).await;
+    }
+
+    /// Takes the messages that are whole; whether further ones can be told apart.
+    async fn take_all(&self, framer: &mut Framer, intake: &mut Intake, sender: &Sender, stop: &mut Stop) -> bool {
+        while let Some(frame) = framer.next_frame() {
+            match frame {
+                Ok(frame) => intake.take(framer, &frame, sender),
+                Err(error) => {
+                    intake.broken(error);
+                    intake.hand_on(stop).await;
+                    return false;
+                }
+            }
+            if intake.is_full() {
+                intake.hand_on(stop).await;
+            }
+        }
+        true
+    }
+
+    async fn udp(self: Arc<Self>, socket: UdpSocket, queue: usize, mut stop: Stop) {
+        let (packets, queued) = mpsc::channel(queue);
+        let reader = Arc::clone(&self);
+        let mut work = JoinSet::new();
+        let working = stop.clone();
+        work.spawn(async move { reader.packets(queued, working).await });
+        let mut buffer = vec![0; self.reading.bytes_max.min(usize::from(u16::MAX))];
+        loop {
+            let received = tokio::select! {
+                () = stop.wait() => break,
+                received = socket.recv_from(&mut buffer) => received,
+            };
+            match received {
+                // Where the queue is full, what comes meanwhile waits in the system, as far as that has room.
+                Ok((len, from)) => {
+                    let sent = tokio::select! {
+                        () = stop.wait() => break,
+                        sent = packets.send((from.ip(), buffer[..len].to_vec())) => sent,
+                    };
+                    if sent.is_err() {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    self.shared.complaints.warn("failed to read packets", &error.to_string(), 1);
+                    stop.sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        drop((socket, packets));
+        while work.join_next().await.is_some() {}
+    }
+
+    async fn packets(&self, mut queued: mpsc::Receiver<(IpAddr, Vec<u8>)>, mut stop: Stop) {
+        let mut intake = Intake::new(Arc::clone(&self.shared), Arc::clone(&self.reading));
+        while let Some(first) = queued.recv().await {
+            let mut next = Some(first);
+            let mut count = 0;
+            while let Some((from, packet)) = next {
+                let sender = self.sender(from, true).await;
+                let mut framer = self.reading.framer();
+                framer.feed(&packet);
+                let mut told_apart = true;
+                while let Some(frame) = framer.next_frame() {
+                    match frame {
+                        Ok(frame) => intake.take(&framer, &frame, &sender),
+                        Err(error) => {
+                            told_apart = false;
+                            intake.broken(error);
+                        }
+                    }
+                }
+                let (frames, error) = framer.finish();
+                for frame in &frames {
+                    intake.take(&framer, frame, &sender);
+                }
+                if let Some(error) = error.filter(|_| told_apart) {
+                    intake.broken(error);
+                }
+                count += 1;
+                next = if count < PACKETS_MAX && !intake.is_full() { queued.try_recv().ok() } else { None };
+            }
+            intake.hand_on(&mut stop).await;
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Tests of whole pipelines of the family.
+
+mod process;
+mod write;

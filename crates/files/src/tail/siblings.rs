@@ -1,0 +1,107 @@
+//! Other names that files get when they are rotated.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::identity::{FileFacts, FileId};
+
+/// How many files of a folder are looked at.
+const FILES_MAX: usize = 100_000;
+/// The longest stamp that a rotation adds to a name.
+const STAMP_BYTES_MAX: usize = 40;
+
+/// A file beside another.
+#[derive(Clone, Debug)]
+pub(crate) struct Sibling {
+    pub(crate) path: PathBuf,
+    pub(crate) facts: FileFacts,
+}
+
+impl Sibling {
+    pub(crate) fn open(&self) -> io::Result<File> {
+        File::open(&self.path)
+    }
+}
+
+/// The names that a file may have had before it was rotated: `app.log` for `app.log.1`, `app-20240229.log` and
+/// `app.log.2.gz`.
+pub(crate) fn bases(name: &str) -> Vec<String> {
+    let name = [".gz", ".z", ".bz2"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+    let mut found: Vec<String> = without_stamp(name).map(str::to_owned).collect();
+    if let Some((stem, extension)) = name.rsplit_once('.')
+        && !is_stamp(extension)
+    {
+        found.extend(without_stamp(stem).map(|stem| format!("{stem}.{extension}")));
+    }
+    found
+}
+
+fn without_stamp(name: &str) -> impl Iterator<Item = &str> {
+    let separators = name.char_indices().filter(|(_, c)| matches!(c, '.' | '-' | '_' | '~'));
+    separators.filter(|(at, _)| *at > 0 && is_stamp(&name[at + 1..])).map(|(at, _)| &name[..at])
+}
+
+/// Whether it is a number, a date or a word that rotations add to a name.
+fn is_stamp(text: &str) -> bool {
+    let is_of_date = |b: u8| b.is_ascii_digit() || matches!(b, b'T' | b'Z' | b':' | b'+' | b'.' | b'_' | b'-');
+    let is_date = text.starts_with(|c: char| c.is_ascii_digit()) && text.bytes().all(is_of_date);
+    (is_date && text.len() <= STAMP_BYTES_MAX) || matches!(text, "old" | "bak" | "prev")
+}
+
+/// The other plain files of a file's folder that are chosen by their names. What cannot be looked at is left out.
+pub(crate) fn siblings(path: &Path, chosen: impl Fn(&str) -> bool) -> Vec<Sibling> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let own = path.file_name();
+    let mut found = Vec::new();
+    for entry in entries.take(FILES_MAX).flatten() {
+        let name = entry.file_name();
+        if Some(name.as_os_str()) == own || !name.to_str().is_some_and(&chosen) {
+            continue;
+        }
+        // Not through links: those are other names of files that are elsewhere.
+        if let Ok(metadata) = entry.metadata()
+            && metadata.is_file()
+        {
+            found.push(Sibling { path: entry.path(), facts: FileFacts::of(&metadata) });
+        }
+    }
+    found
+}
+
+/// Whether a name leads to a file now.
+pub(crate) fn leads_to(name: &str, id: FileId) -> bool {
+    std::fs::metadata(name).is_ok_and(|metadata| FileFacts::of(&metadata).id == id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rotated_names_are_told_from_others() {
+        for (name, base, is_base) in [
+            ("app.log.1", "app.log", true),
+            ("app.log.12.gz", "app.log", true),
+            ("app.log-20240229", "app.log", true),
+            ("app.log-20240229.gz", "app.log", true),
+            ("app.log.2024-02-29T12:00:00Z", "app.log", true),
+            ("app.log.2024-02-29.1", "app.log", true),
+            ("app-20240229.log", "app.log", true),
+            ("app-2024-02-29.3.log", "app.log", true),
+            ("app.1.log", "app.log", true),
+            ("app.log.old", "app.log", true),
+            ("app.log~1", "app.log", true),
+            ("app.log.err", "app.log", false),
+            ("app.log-errors", "app.log", false),
+            ("app.log1", "app.log", false),
+            ("app-errors.log", "app.log", false),
+            ("app.log", "app.log", false),
+            ("other.log.1", "app.log", false),
+            (".1", "", false),
+        ] {
+            assert_eq!(bases(name).iter().any(|found| found == base), is_base, "{name}");
+        }
+    }
+}

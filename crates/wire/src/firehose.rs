@@ -1,0 +1,415 @@
+//! What Amazon Data Firehose sends to HTTP endpoints, and the log events of CloudWatch in it.
+
+use std::fmt;
+use std::io::Read;
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use flate2::read::MultiGzDecoder;
+use serde_json::{Map, Value};
+
+/// As Go reads it: with padding, whatever the bits are that are left over.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
+);
+
+/// What compressed data begins with.
+const GZIP_PREFIX: [u8; 3] = [0x1f, 0x8b, 8];
+
+/// A request: its records, each with its data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// When it was made, in milliseconds since the Unix epoch.
+    pub timestamp_ms: i64,
+    /// The data of its records, as base64.
+    pub records: Vec<String>,
+}
+
+/// What a record holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// Something that was put into the stream directly.
+    Direct(Vec<u8>),
+    /// What CloudWatch put into it, as JSON.
+    CloudWatch(Vec<u8>),
+}
+
+/// Why a record was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordError {
+    /// It is no base64.
+    Base64,
+    /// What is compressed in it is broken, or longer than the limit.
+    Gzip,
+    /// What should be compressed in it does not even begin so.
+    Unknown,
+    /// It is no JSON of CloudWatch.
+    CloudWatch,
+}
+
+impl RecordError {
+    /// How metrics call it.
+    pub fn reason(self) -> &'static str {
+        match self {
+            RecordError::Base64 => "base64-decode",
+            RecordError::Gzip => "gzip-deflate",
+            RecordError::Unknown => "unknown",
+            RecordError::CloudWatch => "cw-json-decode",
+        }
+    }
+}
+
+/// Log events of CloudWatch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CloudWatch {
+    /// The account.
+    pub owner: String,
+    /// The group of streams.
+    pub log_group: String,
+    /// The stream.
+    pub log_stream: String,
+    /// The filters that the events matched.
+    pub filters: Vec<String>,
+    /// `DATA_MESSAGE` or `CONTROL_MESSAGE`.
+    pub message_type: String,
+    /// Times, in milliseconds since the Unix epoch, and texts.
+    pub events: Vec<(i64, String)>,
+}
+
+/// What a text is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirehoseError(String);
+
+impl fmt::Display for FirehoseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for FirehoseError {}
+
+fn error(text: impl Into<String>) -> FirehoseError {
+    FirehoseError(text.into())
+}
+
+/// The members of an object, as Go's library takes them: names count whatever their case, `null` is as if absent, and the
+/// last of several counts.
+fn member<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    let value = object.get(name).or_else(|| {
+        let found = object.iter().find(|(have, _)| have.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value)
+    });
+    value.filter(|value| !value.is_null())
+}
+
+fn text(object: &Map<String, Value>, name: &str) -> Result<String, FirehoseError> {
+    match member(object, name) {
+        None => Ok(String::new()),
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(_) => Err(error(format!("{name} is no string"))),
+    }
+}
+
+fn number(object: &Map<String, Value>, name: &str) -> Result<i64, FirehoseError> {
+    match member(object, name) {
+        None => Ok(0),
+        Some(value) => value.as_i64().ok_or_else(|| error(format!("{name} is no whole number"))),
+    }
+}
+
+/// The objects of a list.
+fn objects<T>(
+    object: &Map<String, Value>,
+    name: &str,
+    read: impl Fn(&Map<String, Value>) -> Result<T, FirehoseError>,
+) -> Result<Vec<T>, FirehoseError> {
+    let items = match member(object, name) {
+        None => return Ok(Vec::new()),
+        Some(Value::Array(items)) => items,
+        Some(_) => return Err(error(format!("{name} is no list"))),
+    };
+    let nothing = Map::new();
+    items
+        .iter()
+        .map(|item| match item {
+            Value::Object(object) => read(object),
+            Value::Null => read(&nothing),
+            _ => Err(error(format!("{name} holds something else than objects"))),
+        })
+        .collect()
+}
+
+/// The object that a text begins with, or is where nothing may follow.
+fn object(json: &[u8], whole: bool) -> Result<Map<String, Value>, FirehoseError> {
+    let json = String::from_utf8_lossy(json);
+    let value = if whole {
+        serde_json::from_str(&json).map_err(|e| error(e.to_string()))?
+    } else {
+        let first = serde_json::Deserializer::from_str(&json).into_iter().next();
+        first.ok_or_else(|| error("EOF"))?.map_err(|e| error(e.to_string()))?
+    };
+    match value {
+        Value::Object(object) => Ok(object),
+        Value::Null => Ok(Map::new()),
+        _ => Err(error("the text is no JSON object")),
+    }
+}
+
+impl Request {
+    /// Reads a request.
+    ///
+    /// # Errors
+    ///
+    /// A text that is none.
+    pub fn parse(body: &[u8]) -> Result<Self, FirehoseError> {
+        let object = object(body, false)?;
+        Ok(Request {
+            timestamp_ms: number(&object, "timestamp")?,
+            records: objects(&object, "records", |record| text(record, "data"))?,
+        })
+    }
+}
+
+impl Record {
+    /// Reads the data of a record. What is compressed may have so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// Data that cannot be read.
+    pub fn decode(data: &str, bytes_max: usize) -> Result<Self, RecordError> {
+        let is_plain = !data.contains(['\r', '\n']);
+        let decoded = if is_plain { BASE64.decode(data) } else { BASE64.decode(data.replace(['\r', '\n'], "")) };
+        let decoded = decoded.map_err(|_| RecordError::Base64)?;
+        if !decoded.starts_with(&GZIP_PREFIX) {
+            return Ok(Record::Direct(decoded));
+        }
+        let mut decoder = MultiGzDecoder::new(&decoded[..]);
+        let mut out = Vec::new();
+        let read = (&mut decoder).take(bytes_max as u64 + 1).read_to_end(&mut out);
+        match read {
+            Err(_) if decoder.header().is_none() => Err(RecordError::Unknown),
+            Err(_) => Err(RecordError::Gzip),
+            Ok(_) if out.len() > bytes_max => Err(RecordError::Gzip),
+            Ok(_) => Ok(Record::CloudWatch(out)),
+        }
+    }
+}
+
+impl CloudWatch {
+    /// Reads log events.
+    ///
+    /// # Errors
+    ///
+    /// A text that holds none.
+    pub fn parse(json: &[u8]) -> Result<Self, FirehoseError> {
+        let object = object(json, true)?;
+        let filters = match member(&object, "subscriptionFilters") {
+            None => Vec::new(),
+            Some(Value::Array(items)) => items
+                .iter()
+                .map(|item| match item {
+                    Value::String(text) => Ok(text.clone()),
+                    Value::Null => Ok(String::new()),
+                    _ => Err(error("subscriptionFilters holds something else than strings")),
+                })
+                .collect::<Result<_, _>>()?,
+            Some(_) => return Err(error("subscriptionFilters is no list")),
+        };
+        Ok(CloudWatch {
+            owner: text(&object, "owner")?,
+            log_group: text(&object, "logGroup")?,
+            log_stream: text(&object, "logStream")?,
+            filters,
+            message_type: text(&object, "messageType")?,
+            events: objects(&object, "logEvents", |event| {
+                text(event, "id")?;
+                Ok((number(event, "timestamp")?, text(event, "message")?))
+            })?,
+        })
+    }
+}
+
+/// The common attributes of a request, which a header has as JSON.
+///
+/// # Errors
+///
+/// A text that holds none.
+pub fn common_attributes(json: &str) -> Result<Vec<(String, String)>, FirehoseError> {
+    let object = object(json.as_bytes(), true)?;
+    let attributes = match member(&object, "commonAttributes") {
+        None => return Ok(Vec::new()),
+        Some(Value::Object(attributes)) => attributes,
+        Some(_) => return Err(error("commonAttributes is no object")),
+    };
+    attributes
+        .iter()
+        .map(|(name, value)| match value {
+            Value::String(value) => Ok((name.clone(), value.clone())),
+            Value::Null => Ok((name.clone(), String::new())),
+            _ => Err(error("commonAttributes holds something else than strings")),
+        })
+        .collect()
+}
+
+/// A name of a label made of something else: in snake case, and without the usual other characters.
+pub fn sanitized(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut before = '\0';
+    for c in name.chars() {
+        match c {
+            ' ' | ',' | '\t' | '/' | '\\' | '.' | '-' | ':' | '=' | '@' | '<' | '>' | '(' | ')' | '“' => {
+                out.push('_')
+            }
+            '%' => out.push_str("_percent"),
+            _ => {
+                if c.is_uppercase() && (before.is_lowercase() || before.is_numeric()) {
+                    out.push('_');
+                }
+                out.extend(c.to_lowercase());
+            }
+        }
+        before = c;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn requests_are_read() {
+        let request = |timestamp_ms, records: &[&str]| Request {
+            timestamp_ms,
+            records: records.iter().map(|record| (*record).to_owned()).collect(),
+        };
+        for (json, expected) in [
+            (
+                r#"{"requestId":"a","timestamp":5,"records":[{"data":"YQ=="},{"Data":"Yg==","x":1}]} x"#,
+                Some(request(5, &["YQ==", "Yg=="])),
+            ),
+            (r#"{"timestamp":null,"records":[null,{"data":null}]}"#, Some(request(0, &["", ""]))),
+            ("{}", Some(request(0, &[]))),
+            ("null", Some(request(0, &[]))),
+            (r#"{"records":{}}"#, None),
+            (r#"{"records":[1]}"#, None),
+            (r#"{"records":[{"data":1}]}"#, None),
+            (r#"{"timestamp":"5"}"#, None),
+            (r#"{"timestamp":1.5}"#, None),
+            ("[]", None),
+            ("{", None),
+            ("", None),
+        ] {
+            assert_eq!(Request::parse(json.as_bytes()).ok(), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn records_are_told_apart_by_their_first_bytes() {
+        let encoded = |bytes: &[u8]| BASE64.encode(bytes);
+        for (data, expected) in [
+            ("YQ==".to_owned(), Ok(Record::Direct(b"a".to_vec()))),
+            ("YR==".to_owned(), Ok(Record::Direct(b"a".to_vec()))),
+            ("Y\r\nQ==\n".to_owned(), Ok(Record::Direct(b"a".to_vec()))),
+            (String::new(), Ok(Record::Direct(Vec::new()))),
+            ("YQ".to_owned(), Err(RecordError::Base64)),
+            ("Y Q==".to_owned(), Err(RecordError::Base64)),
+            (encoded(&gzip(b"{}")), Ok(Record::CloudWatch(b"{}".to_vec()))),
+            (encoded(&[gzip(b"{"), gzip(b"}")].concat()), Ok(Record::CloudWatch(b"{}".to_vec()))),
+            (encoded(&gzip(b"{}")[..15]), Err(RecordError::Gzip)),
+            (encoded(&gzip(b"{}")[..5]), Err(RecordError::Unknown)),
+            (encoded(&gzip(&[b' '; 101])), Err(RecordError::Gzip)),
+        ] {
+            assert_eq!(Record::decode(&data, 100), expected, "{data}");
+        }
+    }
+
+    #[test]
+    fn log_events_are_read() {
+        let json = r#"{"messageType":"DATA_MESSAGE","owner":"1","logGroup":"g","logStream":"s",
+            "subscriptionFilters":["a","b"],"logEvents":[{"id":"x","timestamp":7,"message":"one"},{"message":"two"}]}"#;
+        let events = CloudWatch::parse(json.as_bytes()).unwrap();
+        assert_eq!(
+            events,
+            CloudWatch {
+                owner: "1".to_owned(),
+                log_group: "g".to_owned(),
+                log_stream: "s".to_owned(),
+                filters: vec!["a".to_owned(), "b".to_owned()],
+                message_type: "DATA_MESSAGE".to_owned(),
+                events: vec![(7, "one".to_owned()), (0, "two".to_owned())],
+            }
+        );
+        for json in [
+            "",
+            "[]",
+            r#"{"owner":1}"#,
+            r#"{"logEvents":[{"timestamp":"1"}]}"#,
+            "{} x",
+            r#"{"subscriptionFilters":[1]}"#,
+        ] {
+            assert!(CloudWatch::parse(json.as_bytes()).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn names_become_names_of_labels() {
+        for (name, expected) in [
+            ("my-label", "my_label"),
+            ("myLabel9Name", "my_label9_name"),
+            ("HTTPCode", "httpcode"),
+            ("a.b/c d", "a_b_c_d"),
+            ("cpu%", "cpu_percent"),
+            ("0x", "0x"),
+            ("é", "é"),
+        ] {
+            assert_eq!(sanitized(name), expected);
+        }
+    }
+
+    #[test]
+    fn attributes_are_strings() {
+        let json = r#"{"commonAttributes":{"lbl_a":"1","b":null}}"#;
+        let pairs = [("b", ""), ("lbl_a", "1")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut got = common_attributes(json).unwrap();
+        got.sort();
+        assert_eq!(got, pairs);
+        assert_eq!(common_attributes("{}"), Ok(Vec::new()));
+        for json in ["", "[]", r#"{"commonAttributes":[]}"#, r#"{"commonAttributes":{"a":1}}"#] {
+            assert!(common_attributes(json).is_err(), "{json}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_it_panic(body in any::<Vec<u8>>(), text in any::<String>(), compressed: bool) {
+            let _ = (Request::parse(&body), CloudWatch::parse(&body), common_attributes(&text));
+            let body = if compressed { [&GZIP_PREFIX[..], &body].concat() } else { body };
+            let _ = Record::decode(&BASE64.encode(&body), 1 << 10);
+            let _ = (Record::decode(&text, 1 << 10), sanitized(&text));
+        }
+
+        #[test]
+        fn data_comes_back(body in any::<Vec<u8>>()) {
+            prop_assume!(!body.starts_with(&GZIP_PREFIX));
+            prop_assert_eq!(Record::decode(&BASE64.encode(&body), 1 << 20), Ok(Record::Direct(body.clone())));
+            prop_assert_eq!(Record::decode(&BASE64.encode(gzip(&body)), 1 << 20), Ok(Record::CloudWatch(body)));
+        }
+    }
+}
