@@ -110,8 +110,9 @@ impl Place {
         let mut entries: BTreeMap<String, String> = BTreeMap::new();
         let found = lib[from..to].split("Definition::of::<").skip(1);
         for path in found.filter_map(|rest| rest.split_once('>')).map(|(path, _)| path) {
-            let module = path.split("::").next().unwrap_or(path);
-            entries.insert(module.trim_end_matches('_').to_owned(), path.to_owned());
+            // Sorted as the components are by their names: the type is the last part, the modules are the name.
+            let module = path.rsplit_once("::").map_or(path, |(module, _)| module);
+            entries.insert(module.trim_end_matches('_').replace("::", "."), path.to_owned());
         }
         let path = format!("{}::{}", self.module, self.ty);
         entries.insert(self.module.trim_end_matches('_').to_owned(), path);

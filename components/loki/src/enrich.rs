@@ -9,7 +9,9 @@ use corten_config::{Arguments, Exports};
 use corten_signal::flow::BoxFuture;
 use corten_signal::logs::StreamCache;
 use corten_signal::target::Target;
-use corten_signal::{Consume, ConsumeError, Fanout, Inlet, LabelError, LabelsBuilder, Logs, LogsBatch, Receiver, Stream};
+use corten_signal::{
+    Consume, ConsumeError, Fanout, Inlet, LabelError, LabelsBuilder, Logs, LogsBatch, Receiver, Stream,
+};
 use parking_lot::Mutex;
 
 use crate::forward::fanout;
@@ -178,7 +180,8 @@ mod tests {
 
     #[tokio::test]
     async fn all_labels_of_the_target_take_the_place_of_the_entrys() {
-        let labels = [&[("hostname", "a"), ("app", "own")][..], &[("hostname", "b")], &[("app", "x")], &[("hostname", "")]];
+        let labels =
+            [&[("hostname", "a"), ("app", "own")][..], &[("hostname", "b")], &[("app", "x")], &[("hostname", "")]];
         assert_eq!(
             streams("", &labels).await,
             [

@@ -6,6 +6,7 @@ mod forward;
 pub mod process;
 pub mod relabel;
 mod restream;
+pub mod secretfilter;
 pub mod source;
 pub mod write;
 
@@ -17,9 +18,13 @@ pub const COMPONENTS: &[Definition] = &[
     Definition::of::<enrich::Enrich>(),
     Definition::of::<process::Process>(),
     Definition::of::<relabel::Relabel>(),
+    Definition::of::<secretfilter::SecretFilter>(),
     Definition::of::<source::api::Api>(),
+    Definition::of::<source::awsfirehose::Firehose>(),
     Definition::of::<source::docker::Docker>(),
     Definition::of::<source::file::FileSource>(),
+    Definition::of::<source::gelf::Gelf>(),
+    Definition::of::<source::heroku::Heroku>(),
     Definition::of::<source::journal::JournalSource>(),
     Definition::of::<source::syslog::Syslog>(),
     Definition::of::<write::Write>(),

@@ -1,14 +1,19 @@
 //! What the sources of logs share: from the labels that an entry comes with to its stream.
 
 pub mod api;
+pub mod awsfirehose;
+mod bind;
 mod cursors;
 pub mod docker;
 mod feed;
 pub mod file;
+pub mod gelf;
+pub mod grpc;
+pub mod heroku;
 mod http;
+pub mod journal;
 mod outlet;
 pub mod syslog;
-pub mod journal;
 #[cfg(test)]
 mod testing;
 
@@ -129,7 +134,8 @@ mod tests {
         let rules = RelabelRules(
             [rule(Action::Replace, "__host", "(.*)", "host"), rule(Action::Drop, "level", "debug", "")].into(),
         );
-        let cases: &[(OnDrop, bool, &[(&str, &str)], Option<&str>)] = &[
+        type Case<'a> = (OnDrop, bool, &'a [(&'a str, &'a str)], Option<&'a str>);
+        let cases: &[Case<'_>] = &[
             (OnDrop::DropEntry, false, &[("__host", "a"), ("level", "info")], Some(r#"{host="a", level="info"}"#)),
             (OnDrop::DropEntry, false, &[("__host", "a"), ("level", "debug")], None),
             (OnDrop::DropEntry, false, &[("__other", "a")], None),

@@ -229,7 +229,7 @@ impl Write {
         let lane = Arc::new(Lane::new(Arc::from(cx.id()), queue.clone(), "entries", cx.logger().clone()));
         Write {
             inlet,
-            stage: Arc::new(Stage::new(&lane, config, &shared, cx)),
+            stage: Arc::new(Stage::new(&lane, config, &shared, None, cx)),
             lane,
             is_on_disk: config.is_on_disk(),
             parked: None,
@@ -303,11 +303,12 @@ impl Write {
         if is_first || lane_before.is_some() {
             self.send_orphans(config, cx);
         }
-        let stage = Arc::new(Stage::new(&self.lane, config, &self.shared, cx));
+        let before = (!is_first).then_some(&*self.stage);
+        let stage = Arc::new(Stage::new(&self.lane, config, &self.shared, before, cx));
         self.inlet.attach(Arc::clone(&stage) as Arc<dyn Consume<Logs>>);
         let stage_before: Weak<dyn Send + Sync> = Arc::<Stage>::downgrade(&std::mem::replace(&mut self.stage, stage));
         match lane_before {
-            Some(lane) => self.leave_queue(Some(lane), gone, stage_before, cx),
+            Some(lane) => self.leave_queue(lane.queue().clone(), Some(lane), gone, stage_before, cx),
             None if gone.is_empty() => {}
             None => {
                 let (queue, logger) = (self.lane.queue().clone(), cx.logger().clone());
@@ -364,9 +365,10 @@ impl Write {
         }
     }
 
-    /// Sends what waits in a queue that is written no more.
+    /// Sends what waits in a queue that is written no more, by this lane if there was one.
     fn leave_queue(
         &mut self,
+        queue: Queue,
         lane: Option<Arc<Lane<Filled>>>,
         senders: Vec<Departing>,
         stage: Weak<dyn Send + Sync>,
@@ -376,7 +378,7 @@ impl Write {
         let (stop, mut stopped) = watch::channel(false);
         let handle = tokio::spawn(async move {
             corten_sink::finished(&stage, &mut stopped).await;
-            if let Some(lane) = lane {
+            if let Some(lane) = &lane {
                 lane.close().await;
             }
             let mut departing = tokio::task::JoinSet::new();
@@ -386,6 +388,8 @@ impl Write {
                 departing.spawn(async move { sender.depart(stopped, &logger).await });
             }
             while departing.join_next().await.is_some() {}
+            // It would close itself without a handle.
+            drop(queue);
         });
         self.leaving.push(Leaving { stop, handle });
     }
@@ -411,8 +415,8 @@ impl Write {
                 gone: Some(gone),
             });
         }
-        self.parked = Some(queue);
-        self.leave_queue(None, senders, Weak::<Stage>::new(), cx);
+        self.parked = Some(queue.clone());
+        self.leave_queue(queue, None, senders, Weak::<Stage>::new(), cx);
     }
 
     /// What waits for endpoints that left the configuration while the program did not run is kept for a while: a cursor keeps
@@ -563,12 +567,18 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(lane: &Arc<Lane<Filled>>, config: &Config, shared: &Arc<SharedMetrics>, cx: &Context<Write>) -> Self {
+    fn new(
+        lane: &Arc<Lane<Filled>>,
+        config: &Config,
+        shared: &Arc<SharedMetrics>,
+        before: Option<&Stage>,
+        cx: &Context<Write>,
+    ) -> Self {
         let shards = config.shards().min(PARTITIONS_MAX);
         let stage = Stage {
             lane: Arc::clone(lane),
             record_bytes_max: config.record_bytes_max(),
-            streams_max: usize::try_from(config.max_streams).ok().filter(|max| *max > 0),
+            streams_max: config.max_streams.and_then(|max| usize::try_from(max).ok()).filter(|max| *max > 0),
             shards,
             slots: AtomicU16::new(1),
             external: config.external_labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
@@ -578,15 +588,38 @@ impl Stage {
             has_refused: AtomicBool::new(false),
         };
         // As many as there were before, so that nothing has to wait for what waits for a peer that takes nothing.
-        let partitions = shared.endpoints.lock().iter().map(|endpoint| endpoint.reader.stats().partitions).max();
-        stage.grow(usize::from(partitions.unwrap_or(1) / shards));
+        let slots = match before {
+            Some(before) => before.slots.load(Ordering::Relaxed),
+            None => {
+                let endpoints = shared.endpoints.lock();
+                endpoints.iter().map(|endpoint| endpoint.reader.stats().partitions).max().unwrap_or(1) / shards
+            }
+        };
+        stage.grow(usize::from(slots));
+        if let Some(before) = before.filter(|before| before.shards != shards)
+            && before.partitions() == stage.partitions()
+        {
+            // Streams change their partitions, and only another number of them makes those wait for what came before.
+            let slots = stage.slots.load(Ordering::Relaxed);
+            let others = if slots < stage.slots_max() { slots * 2 } else { slots / 2 };
+            stage.slots.store(others.max(1), Ordering::Relaxed);
+        }
         stage
+    }
+
+    fn slots_max(&self) -> u16 {
+        let most = (PARTITIONS_MAX / self.shards).clamp(1, SLOTS_MAX);
+        // A power of two, as all numbers of slots.
+        1 << most.ilog2()
+    }
+
+    fn partitions(&self) -> u16 {
+        self.slots.load(Ordering::Relaxed) * self.shards
     }
 
     /// There are so many tenants.
     fn grow(&self, tenants: usize) {
-        let most = (PARTITIONS_MAX / self.shards).clamp(1, SLOTS_MAX);
-        let slots = tenants.next_power_of_two().min(usize::from(most)) as u16;
+        let slots = tenants.next_power_of_two().min(usize::from(self.slots_max())) as u16;
         self.slots.fetch_max(slots, Ordering::Relaxed);
     }
 

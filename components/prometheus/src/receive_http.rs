@@ -5,7 +5,7 @@ mod requests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corten_component::listen::ListenSettings;
+use corten_component::listen::{self, ListenSettings};
 use corten_component::{Component, Context, Error, Task};
 use corten_config::schema::Stability;
 use corten_config::{Arguments, CheckErrors};
@@ -123,14 +123,14 @@ impl Component for ReceiveHttp {
             return current;
         }
         let shared = Arc::new(Shared::new(settings, cx.metrics(), cx.logger().clone()));
-        let (serving, context) = (Arc::clone(&shared), cx.clone());
+        let (serving, report) = (Arc::clone(&shared), listen::report(cx));
         let server = cx.spawn("server", move |stop| {
             let requests = Arc::clone(&serving);
             let handler = move |request| {
                 let requests = Arc::clone(&requests);
                 async move { requests.handle(request).await }
             };
-            Arc::clone(&serving.listening).run(Arc::new(handler), context.clone(), stop)
+            Arc::clone(&serving.listening).run(Arc::new(handler), Arc::clone(&report), stop)
         });
         ReceiveHttp { shared, server }
     }

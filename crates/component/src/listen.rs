@@ -44,6 +44,42 @@ pub struct ListenSettings {
     pub tls: TlsSwitch,
     /// How long requests under way may go on when their server stops.
     pub drain_wait_max: Duration,
+    /// What is limited beyond the block.
+    pub more: MoreLimits,
+}
+
+/// Limits that the `http` block does not have; `None` for those of any server.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct MoreLimits {
+    /// How many requests one HTTP/2 connection may have under way.
+    pub http2_streams_max: Option<u32>,
+    /// How old a connection may grow until it takes no further requests, in milliseconds.
+    pub age_ms_max: Option<u64>,
+    /// How long requests under way may go on on a connection that is too old, in milliseconds.
+    pub age_grace_ms_max: Option<u64>,
+}
+
+/// Says that a listener cannot listen, or, with `None`, that it can.
+pub type Report = Arc<dyn Fn(Option<Health>) + Send + Sync>;
+
+/// How the one listener of a component reports.
+pub fn report<C: Component>(cx: &Context<C>) -> Report {
+    let cx = cx.clone();
+    Arc::new(move |health| cx.report_health(health))
+}
+
+/// How two listeners of a component report: what is worst of either counts.
+pub fn reports<C: Component>(cx: &Context<C>) -> [Report; 2] {
+    let known: Arc<Mutex<[Option<Health>; 2]>> = Arc::default();
+    [0, 1].map(|at| {
+        let (known, cx) = (Arc::clone(&known), cx.clone());
+        let report: Report = Arc::new(move |health| {
+            let mut known = known.lock();
+            known[at] = health;
+            cx.report_health(Health::worst(known.iter().flatten()).cloned());
+        });
+        report
+    })
 }
 
 impl ListenSettings {
@@ -65,7 +101,7 @@ impl ListenSettings {
             }
             (_, None) => TlsSwitch::default(),
         };
-        Ok(ListenSettings { http, tls, drain_wait_max })
+        Ok(ListenSettings { http, tls, drain_wait_max, more: MoreLimits::default() })
     }
 }
 
@@ -153,12 +189,7 @@ impl Listening {
     /// # Errors
     ///
     /// None: it is what a component's task returns.
-    pub async fn run<C: Component>(
-        self: Arc<Self>,
-        handler: Arc<dyn Handler>,
-        cx: Context<C>,
-        mut stop: Stop,
-    ) -> Result<(), String> {
+    pub async fn run(self: Arc<Self>, handler: Arc<dyn Handler>, report: Report, mut stop: Stop) -> Result<(), String> {
         let mut settings = self.settings.subscribe();
         let mut servers = JoinSet::new();
         let (mut serving, mut retired) = (None, Vec::new());
@@ -169,14 +200,14 @@ impl Listening {
             let wait = match failure {
                 None => {
                     waits = Backoff::new(BIND_WAIT_MIN, BIND_WAIT_MAX);
-                    cx.report_health(None);
+                    report(None);
                     None
                 }
                 Some(error) => {
                     let wait = waits.next_wait();
                     let text = format!("cannot listen on {}: {error}", wanted.http.address());
-                    cx.logger().error("cannot listen", &[("err", (&text).into()), ("retry_after", wait.into())]);
-                    cx.report_health(Some(Health::now(HealthState::Unhealthy, text)));
+                    self.logger.error("cannot listen", &[("err", (&text).into()), ("retry_after", wait.into())]);
+                    report(Some(Health::now(HealthState::Unhealthy, text)));
                     Some(wait)
                 }
             };
@@ -220,6 +251,7 @@ struct Serving {
     address: String,
     http: ReceiverHttp,
     drain_wait_max: Duration,
+    more: MoreLimits,
     mode: watch::Sender<Mode>,
     closed: oneshot::Receiver<()>,
 }
@@ -234,7 +266,15 @@ impl Serving {
         servers: &mut JoinSet<()>,
     ) -> Self {
         let drain_ms_max = u64::try_from(settings.drain_wait_max.as_millis()).unwrap_or(u64::MAX);
-        let limits = ServerLimits { drain_ms_max, ..settings.http.limits() };
+        let MoreLimits { http2_streams_max, age_ms_max, age_grace_ms_max } = settings.more;
+        let limits = settings.http.limits();
+        let limits = ServerLimits {
+            drain_ms_max,
+            http2_streams_max: http2_streams_max.unwrap_or(limits.http2_streams_max),
+            age_ms_max,
+            age_grace_ms_max,
+            ..limits
+        };
         listening.connections_limit.set(limits.connections_max.unwrap_or(0) as f64);
         let told = Arc::clone(listening);
         let options = ServeOptions {
@@ -251,8 +291,8 @@ impl Serving {
         let end = end(modes.clone(), open.own.subscribe());
         let door = Door { socket: Some(Arc::clone(&socket)), open, modes, _closes: closes };
         servers.spawn(serve(door, Arc::clone(handler), options, end));
-        let (http, drain_wait_max) = (settings.http.clone(), settings.drain_wait_max);
-        Serving { socket, address: http.address(), http, drain_wait_max, mode, closed }
+        let (http, drain_wait_max, more) = (settings.http.clone(), settings.drain_wait_max, settings.more);
+        Serving { socket, address: http.address(), http, drain_wait_max, more, mode, closed }
     }
 
     /// Whether the server ended by itself: it panicked.
@@ -293,7 +333,8 @@ async fn apply(
     retired.retain(|mode| mode.receiver_count() > 0);
     let socket = match serving.take() {
         Some(mut now) if now.address == wanted.http.address() => {
-            let is_same = now.http == wanted.http && now.drain_wait_max == wanted.drain_wait_max;
+            let is_same =
+                now.http == wanted.http && now.drain_wait_max == wanted.drain_wait_max && now.more == wanted.more;
             if is_same && !now.has_ended() {
                 *serving = Some(now);
                 return Ok(());

@@ -97,9 +97,14 @@ impl Histogram {
 
     /// Counts an observation.
     pub fn observe(&self, value: f64) {
+        self.observe_many(value, 1);
+    }
+
+    /// Counts an observation that was made several times.
+    pub fn observe_many(&self, value: f64, count: u64) {
         let at = self.0.bounds.partition_point(|bound| *bound < value);
-        self.0.counts[at].fetch_add(1, Ordering::Relaxed);
-        add_float(&self.0.sum, value);
+        self.0.counts[at].fetch_add(count, Ordering::Relaxed);
+        add_float(&self.0.sum, value * count as f64);
     }
 
     /// Counts a span of time, in seconds.

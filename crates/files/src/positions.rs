@@ -63,6 +63,15 @@ pub struct Record {
     pub done: bool,
 }
 
+impl Record {
+    /// What is known of a file that is not there any more, or has another content: its copies are known by it. In the
+    /// place of the number stands one that no file has.
+    #[must_use]
+    pub fn without_number(self) -> Self {
+        Record { id: FileId { device: 0, inode: self.birth_ns ^ self.mark.window.hash }, done: true, ..self }
+    }
+}
+
 /// A position that knows a name only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Import {
@@ -262,6 +271,14 @@ impl Positions {
 
     /// Notes how far a file was read under a name.
     pub fn put(&mut self, name: &Arc<str>, record: Record) {
+        // Systems give numbers again. Copies of the file before may still be there, and are known by its content.
+        let is_before = |have: &&Record| have.id == record.id && have.birth_ns != record.birth_ns;
+        let before = self.records(name).iter().find(is_before).filter(|before| before.mark.offset > 0).copied();
+        if let Some(before) = before {
+            let record = before.without_number();
+            self.set(name, record);
+            self.unsaved.insert((Arc::clone(name), record.id));
+        }
         if self.set(name, record) {
             self.unsaved.insert((Arc::clone(name), record.id));
         }
@@ -335,6 +352,11 @@ impl Positions {
         }
     }
 
+    /// Notes that nothing is being read.
+    pub fn let_all_go(&mut self) {
+        self.held.clear();
+    }
+
     /// The names that a file is being read under.
     pub fn holders(&self, id: FileId) -> &[Arc<str>] {
         self.held.get(&id).map_or(&[], Vec::as_slice)
@@ -401,7 +423,9 @@ impl Positions {
             text.insert(0, '\n');
         }
         file.torn = true;
-        file.file.write_all(text.as_bytes()).map_err(|error| format!("write {}: {}", path.display(), io_error_text(&error)))?;
+        file.file
+            .write_all(text.as_bytes())
+            .map_err(|error| format!("write {}: {}", path.display(), io_error_text(&error)))?;
         file.torn = false;
         file.written += text.len() as u64;
         self.unsaved.clear();
@@ -638,10 +662,7 @@ fn node(events: &mut Parser<'_, saphyr_parser::StrInput<'_>>, depth: usize) -> R
 }
 
 /// As [`node`]; nothing at the end of what is around it.
-fn node_or_end(
-    events: &mut Parser<'_, saphyr_parser::StrInput<'_>>,
-    depth: usize,
-) -> Result<Option<Node>, String> {
+fn node_or_end(events: &mut Parser<'_, saphyr_parser::StrInput<'_>>, depth: usize) -> Result<Option<Node>, String> {
     if depth > YAML_DEPTH_MAX {
         return Err("it is nested too deeply".to_owned());
     }

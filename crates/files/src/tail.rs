@@ -123,6 +123,8 @@ pub struct Chunk {
     pub end: Mark,
     /// How many bytes of the file were read.
     pub bytes: u64,
+    /// Whether there was more to read.
+    pub more: bool,
 }
 
 /// What a poll found.
@@ -389,7 +391,12 @@ impl Tail {
 
     /// Opens the file of the name. A step if it is not to be read now.
     fn open(&mut self, world: &World<'_>) -> io::Result<Option<Step>> {
-        let file = File::open(&*self.name)?;
+        let file = match File::open(&*self.name) {
+            Ok(file) => file,
+            // It went while it was looked at.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Step::Missing)),
+            Err(error) => return Err(error),
+        };
         let facts = FileFacts::of(&file.metadata()?);
         let known = self.known(world, facts);
         if known.held_elsewhere {
@@ -411,7 +418,7 @@ impl Tail {
         let mut positions = world.positions.lock();
         if let Some(record) = replaced {
             // Who reads the copy of the old content under its own name finds how far it was read.
-            positions.put(&self.name, Record { id: FileId::default(), done: true, ..record });
+            positions.put(&self.name, record.without_number());
             self.counts.truncated += 1;
         }
         positions.hold(&self.name, facts.id);
@@ -566,6 +573,7 @@ impl Tail {
         let mut found: Vec<Earlier> = Vec::new();
         let mut since_ms = None;
         let mut unread: Vec<Record> = Vec::new();
+        let mut anew = Vec::new();
         if self.began || (self.looked_ms > 0 && known.records.is_empty()) {
             // The file before is open. It is known when the name was last looked at, and when it lost the name.
             let looked_long_ago = world.now_ms.saturating_sub(self.looked_ms) >= ROTATION_MS_MIN;
@@ -583,15 +591,20 @@ impl Tail {
             for sibling in beside {
                 let Some(at) = unread.iter().position(|record| is_same(record, sibling.facts)) else { continue };
                 let record = unread[at];
-                let is_other = (world.is_target)(&sibling.path.to_string_lossy());
-                if let Ok(earlier) = Earlier::open(&sibling, &record, world)
-                    && !is_other
-                    && earlier.fits(&record)
-                {
-                    found.push(earlier);
+                if (world.is_target)(&sibling.path.to_string_lossy()) {
+                    // Who reads it under its own name finds how far it was read.
+                    unread.remove(at);
+                    continue;
                 }
-                // Who reads it under its own name finds how far it was read.
-                unread.remove(at);
+                let Ok(mut earlier) = Earlier::open(&sibling, &record, world) else { continue };
+                if earlier.fits(&record) {
+                    unread.remove(at);
+                    found.push(earlier);
+                } else {
+                    // It was cut before it lost the name. What it was may be found in a copy, and comes first.
+                    (earlier.mark, earlier.head) = Default::default();
+                    anew.push(earlier);
+                }
             }
             since_ms = known.records.last().filter(|last| !is_same(last, facts)).map(|last| last.seen_ms);
             let fits_own = |record: &Record| file.is_none_or(|file| fits(file, facts, record).unwrap_or(true));
@@ -605,6 +618,7 @@ impl Tail {
             let read: Vec<Record> = known.records.iter().copied().chain(read).collect();
             found.extend(self.rotated_since(world, since_ms, facts.id, &unread, &read));
         }
+        found.append(&mut anew);
         found.truncate(OLD_MAX.saturating_sub(self.old.len()));
         found
     }
@@ -670,7 +684,7 @@ impl Tail {
         {
             let mut positions = world.positions.lock();
             positions.let_go(&self.name, facts.id);
-            positions.put(&self.name, Record { id: FileId::default(), done: true, ..record });
+            positions.put(&self.name, record.without_number());
         }
         for copy in copies {
             let mut piece = match before.take_if(|_| copy.of == Some(record.id)) {

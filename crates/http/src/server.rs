@@ -28,6 +28,8 @@ const LIMITS: ServerLimits = ServerLimits {
     head_bytes_max: 64 << 10,
     http2_streams_max: 250,
     drain_ms_max: 5_000,
+    age_ms_max: None,
+    age_grace_ms_max: None,
 };
 
 /// What the server needs to know besides the controller.

@@ -6,7 +6,9 @@ use crate::lex::Token;
 use crate::{Error, Value};
 
 /// How deep an expression may nest.
-const NESTING_MAX: usize = 100;
+const NESTING_MAX: usize = 50;
+/// How many infixes an expression may have: a chain of them makes a tree that is as deep.
+const INFIXES_MAX: usize = 200;
 
 /// Where slices begin and end, and their step.
 pub(crate) type SliceParts = [Option<i64>; 3];
@@ -106,7 +108,7 @@ fn power(token: &Token) -> u8 {
 }
 
 pub(crate) fn parse(tokens: Vec<Token>) -> Result<Node, Error> {
-    let mut parser = Parser { tokens, at: 0, depth: 0 };
+    let mut parser = Parser { tokens, at: 0, depth: 0, infixes: 0 };
     let node = parser.expression(0)?;
     match parser.current() {
         Token::End => Ok(node),
@@ -118,6 +120,7 @@ struct Parser {
     tokens: Vec<Token>,
     at: usize,
     depth: usize,
+    infixes: usize,
 }
 
 impl Parser {
@@ -153,12 +156,10 @@ impl Parser {
             return Err(Error::syntax(format_args!("expression nests deeper than {NESTING_MAX}")));
         }
         let mut left = self.prefix()?;
-        let mut links = 0;
         while binding < power(self.current()) {
-            // What is chained makes the tree deeper, too.
-            links += 1;
-            if links > 10 * NESTING_MAX {
-                return Err(Error::syntax("too many links of an expression"));
+            self.infixes += 1;
+            if self.infixes > INFIXES_MAX {
+                return Err(Error::syntax(format_args!("expression of more than {INFIXES_MAX} links")));
             }
             left = self.infix(left)?;
         }
@@ -174,7 +175,11 @@ impl Parser {
         let token = self.advance();
         match token {
             Token::Variable(name) => Ok(Node::Variable(name)),
-            Token::Json(value) => Ok(Node::Literal(value)),
+            Token::Json(text) => match Value::from_json(text.as_bytes()) {
+                Some(value) => Ok(Node::Literal(value)),
+                None if text.trim().is_empty() => Err(Error::new("unexpected end of JSON input")),
+                None => Err(Error::new("invalid character looking for beginning of value")),
+            },
             Token::String(text) => Ok(Node::Literal(Value::String(text))),
             Token::Name(name) if &*name == "let" && matches!(self.current(), Token::Variable(_)) => self.bindings(),
             Token::Name(name) => Ok(Node::Field(name)),

@@ -72,6 +72,9 @@ fn work_is_bounded() {
     ] {
         assert!(Expression::new(text).unwrap().search(&document).is_err(), "{text}");
     }
+    // As deep as a tree can be, on the stack of a test's thread.
+    let deep = ["(".repeat(45), "a".to_owned(), ".a".repeat(200), ")".repeat(45)].concat();
+    assert_eq!(Expression::new(&deep).unwrap().search(&document), Ok(Value::Null));
     for text in ["(".repeat(1000), "[".repeat(1000), "!".repeat(1000), "a".to_owned() + &".a".repeat(30_000)] {
         assert!(Expression::new(&text).is_err());
     }

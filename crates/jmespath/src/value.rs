@@ -62,11 +62,12 @@ impl Value {
         }
     }
 
-    /// Reads JSON. What is not UTF-8 becomes U+FFFD. Nothing for what is no JSON, or nests deeper than [`DEPTH_MAX`].
+    /// Reads JSON; what follows a NUL behind it does not count. What is not UTF-8 becomes U+FFFD. Nothing for what is no
+    /// JSON, or nests deeper than [`DEPTH_MAX`].
     pub fn from_json(text: &[u8]) -> Option<Self> {
         let mut reader = Reader { text, at: 0, depth: 0 };
         let value = reader.value()?;
-        reader.peek().is_none().then_some(value)
+        matches!(reader.peek(), None | Some(0)).then_some(value)
     }
 
     /// As JSON, without spaces, as Go prints it: `<`, `>` and `&` are escaped. Members stand in their order.

@@ -144,7 +144,7 @@ impl Client {
         // What is not set or not text counts as absent.
         let proxies = ProxyRules::new(&config.proxy, |name| std::env::var(name).ok())?;
         let dialling = Dialling::new(options.dialer.clone(), proxies, options.connect_timeout, options.random_address);
-        let dialling = Arc::new(dialling.to_unix_socket(options.unix_socket.clone()));
+        let dialling = Arc::new(dialling.with_unix_socket(options.unix_socket.clone()));
         let loaded = if config.tls_config.has_material() {
             let (tls_config, http2) = (config.tls_config.clone(), config.enable_http2);
             off_thread(move || Loaded::read(&tls_config, http2, None)).await??

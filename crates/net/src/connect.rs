@@ -145,7 +145,7 @@ impl Dialling {
     }
 
     /// Connects to a socket in the file system only.
-    pub(crate) fn to_unix_socket(mut self, path: Option<PathBuf>) -> Self {
+    pub(crate) fn with_unix_socket(mut self, path: Option<PathBuf>) -> Self {
         self.unix_socket = path;
         self
     }

@@ -115,7 +115,10 @@ mod linux {
     impl Inotify {
         pub(super) fn new() -> std::io::Result<Self> {
             let fd = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-            #[expect(deprecated, reason = "it is unsound for what closes its handle by itself, which an owned one does not")]
+            #[expect(
+                deprecated,
+                reason = "it is unsound for what closes its handle by itself, which an owned one does not"
+            )]
             let fd = AsyncFd::with_interest(fd, Interest::READABLE)?;
             Ok(Inotify { fd, watched: Mutex::default() })
         }

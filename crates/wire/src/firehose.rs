@@ -1,13 +1,16 @@
 //! What Amazon Data Firehose sends to HTTP endpoints, and the log events of CloudWatch in it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
+use std::marker::PhantomData;
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use flate2::read::MultiGzDecoder;
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 
 /// As Go reads it: with padding, whatever the bits are that are left over.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -92,71 +95,100 @@ impl fmt::Display for FirehoseError {
 
 impl std::error::Error for FirehoseError {}
 
-fn error(text: impl Into<String>) -> FirehoseError {
-    FirehoseError(text.into())
-}
+/// A list of bounded length.
+struct Bounded<T, const MAX: usize>(Vec<T>);
 
-/// The members of an object, as Go's library takes them: names count whatever their case, `null` is as if absent, and the
-/// last of several counts.
-fn member<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
-    let value = object.get(name).or_else(|| {
-        let found = object.iter().find(|(have, _)| have.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value)
-    });
-    value.filter(|value| !value.is_null())
-}
-
-fn text(object: &Map<String, Value>, name: &str) -> Result<String, FirehoseError> {
-    match member(object, name) {
-        None => Ok(String::new()),
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(_) => Err(error(format!("{name} is no string"))),
+impl<T, const MAX: usize> Default for Bounded<T, MAX> {
+    fn default() -> Self {
+        Bounded(Vec::new())
     }
 }
 
-fn number(object: &Map<String, Value>, name: &str) -> Result<i64, FirehoseError> {
-    match member(object, name) {
-        None => Ok(0),
-        Some(value) => value.as_i64().ok_or_else(|| error(format!("{name} is no whole number"))),
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Bounded<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List<T, const MAX: usize>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for List<T, MAX> {
+            type Value = Vec<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a list of at most {MAX}")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+                let mut list = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    if list.len() == MAX {
+                        return Err(A::Error::invalid_length(MAX + 1, &self));
+                    }
+                    list.push(item);
+                }
+                Ok(list)
+            }
+        }
+
+        deserializer.deserialize_seq(List::<T, MAX>(PhantomData)).map(Bounded)
     }
 }
 
-/// The objects of a list.
-fn objects<T>(
-    object: &Map<String, Value>,
-    name: &str,
-    read: impl Fn(&Map<String, Value>) -> Result<T, FirehoseError>,
-) -> Result<Vec<T>, FirehoseError> {
-    let items = match member(object, name) {
-        None => return Ok(Vec::new()),
-        Some(Value::Array(items)) => items,
-        Some(_) => return Err(error(format!("{name} is no list"))),
-    };
-    let nothing = Map::new();
-    items
-        .iter()
-        .map(|item| match item {
-            Value::Object(object) => read(object),
-            Value::Null => read(&nothing),
-            _ => Err(error(format!("{name} holds something else than objects"))),
-        })
-        .collect()
+/// The most records of a request, log events of a record, and filters and attributes.
+const RECORDS_MAX: usize = 4 << 20;
+const EVENTS_MAX: usize = 1 << 20;
+const FILTERS_MAX: usize = 1_000;
+
+// `null` stands for nothing anywhere.
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct JsonRequest {
+    timestamp: Option<i64>,
+    records: Option<Bounded<Option<JsonRecord>, RECORDS_MAX>>,
 }
 
-/// The object that a text begins with, or is where nothing may follow.
-fn object(json: &[u8], whole: bool) -> Result<Map<String, Value>, FirehoseError> {
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct JsonRecord {
+    data: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct JsonCloudWatch {
+    owner: Option<String>,
+    log_group: Option<String>,
+    log_stream: Option<String>,
+    subscription_filters: Option<Bounded<Option<String>, FILTERS_MAX>>,
+    message_type: Option<String>,
+    log_events: Option<Bounded<Option<JsonEvent>, EVENTS_MAX>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct JsonEvent {
+    timestamp: Option<i64>,
+    message: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct JsonAttributes {
+    common_attributes: Option<BTreeMap<String, Option<String>>>,
+}
+
+/// What a text begins with, or is where nothing may follow.
+fn read<T: Default + for<'de> Deserialize<'de>>(json: &[u8], whole: bool) -> Result<T, FirehoseError> {
     let json = String::from_utf8_lossy(json);
-    let value = if whole {
-        serde_json::from_str(&json).map_err(|e| error(e.to_string()))?
+    let error = |error: serde_json::Error| FirehoseError(error.to_string());
+    if json.trim_start().starts_with('[') {
+        return Err(FirehoseError("the text is no JSON object".to_owned()));
+    }
+    let value: Option<T> = if whole {
+        serde_json::from_str(&json).map_err(error)?
     } else {
         let first = serde_json::Deserializer::from_str(&json).into_iter().next();
-        first.ok_or_else(|| error("EOF"))?.map_err(|e| error(e.to_string()))?
+        first.ok_or_else(|| FirehoseError("EOF".to_owned()))?.map_err(error)?
     };
-    match value {
-        Value::Object(object) => Ok(object),
-        Value::Null => Ok(Map::new()),
-        _ => Err(error("the text is no JSON object")),
-    }
+    Ok(value.unwrap_or_default())
 }
 
 impl Request {
@@ -166,10 +198,11 @@ impl Request {
     ///
     /// A text that is none.
     pub fn parse(body: &[u8]) -> Result<Self, FirehoseError> {
-        let object = object(body, false)?;
+        let request: JsonRequest = read(body, false)?;
+        let records = request.records.unwrap_or_default().0.into_iter();
         Ok(Request {
-            timestamp_ms: number(&object, "timestamp")?,
-            records: objects(&object, "records", |record| text(record, "data"))?,
+            timestamp_ms: request.timestamp.unwrap_or_default(),
+            records: records.map(|record| record.and_then(|record| record.data).unwrap_or_default()).collect(),
         })
     }
 }
@@ -206,29 +239,23 @@ impl CloudWatch {
     ///
     /// A text that holds none.
     pub fn parse(json: &[u8]) -> Result<Self, FirehoseError> {
-        let object = object(json, true)?;
-        let filters = match member(&object, "subscriptionFilters") {
-            None => Vec::new(),
-            Some(Value::Array(items)) => items
-                .iter()
-                .map(|item| match item {
-                    Value::String(text) => Ok(text.clone()),
-                    Value::Null => Ok(String::new()),
-                    _ => Err(error("subscriptionFilters holds something else than strings")),
-                })
-                .collect::<Result<_, _>>()?,
-            Some(_) => return Err(error("subscriptionFilters is no list")),
-        };
+        let json: JsonCloudWatch = read(json, true)?;
+        let events = json.log_events.unwrap_or_default().0.into_iter().map(Option::unwrap_or_default);
         Ok(CloudWatch {
-            owner: text(&object, "owner")?,
-            log_group: text(&object, "logGroup")?,
-            log_stream: text(&object, "logStream")?,
-            filters,
-            message_type: text(&object, "messageType")?,
-            events: objects(&object, "logEvents", |event| {
-                text(event, "id")?;
-                Ok((number(event, "timestamp")?, text(event, "message")?))
-            })?,
+            owner: json.owner.unwrap_or_default(),
+            log_group: json.log_group.unwrap_or_default(),
+            log_stream: json.log_stream.unwrap_or_default(),
+            filters: json
+                .subscription_filters
+                .unwrap_or_default()
+                .0
+                .into_iter()
+                .map(Option::unwrap_or_default)
+                .collect(),
+            message_type: json.message_type.unwrap_or_default(),
+            events: events
+                .map(|event| (event.timestamp.unwrap_or_default(), event.message.unwrap_or_default()))
+                .collect(),
         })
     }
 }
@@ -239,20 +266,9 @@ impl CloudWatch {
 ///
 /// A text that holds none.
 pub fn common_attributes(json: &str) -> Result<Vec<(String, String)>, FirehoseError> {
-    let object = object(json.as_bytes(), true)?;
-    let attributes = match member(&object, "commonAttributes") {
-        None => return Ok(Vec::new()),
-        Some(Value::Object(attributes)) => attributes,
-        Some(_) => return Err(error("commonAttributes is no object")),
-    };
-    attributes
-        .iter()
-        .map(|(name, value)| match value {
-            Value::String(value) => Ok((name.clone(), value.clone())),
-            Value::Null => Ok((name.clone(), String::new())),
-            _ => Err(error("commonAttributes holds something else than strings")),
-        })
-        .collect()
+    let json: JsonAttributes = read(json.as_bytes(), true)?;
+    let attributes = json.common_attributes.unwrap_or_default().into_iter();
+    Ok(attributes.map(|(name, value)| (name, value.unwrap_or_default())).collect())
 }
 
 /// A name of a label made of something else: in snake case, and without the usual other characters.
@@ -301,7 +317,7 @@ mod tests {
         };
         for (json, expected) in [
             (
-                r#"{"requestId":"a","timestamp":5,"records":[{"data":"YQ=="},{"Data":"Yg==","x":1}]} x"#,
+                r#"{"requestId":"a","timestamp":5,"records":[{"data":"YQ=="},{"data":"Yg==","x":1}]} x"#,
                 Some(request(5, &["YQ==", "Yg=="])),
             ),
             (r#"{"timestamp":null,"records":[null,{"data":null}]}"#, Some(request(0, &["", ""]))),

@@ -11,6 +11,10 @@ use std::ops::Range;
 /// How deep objects and arrays may lie in each other where they are passed over.
 const DEPTH_MAX: usize = 128;
 
+/// How many streams a request, and how many labels a stream may have.
+const STREAMS_MAX: usize = 1 << 20;
+const LABELS_MAX: usize = 10_000;
+
 /// Why a request could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonError {
@@ -30,27 +34,29 @@ impl std::error::Error for JsonError {}
 /// A stream of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JsonStream {
-    /// Its labels; nothing where the request does not say. Of several labels of one name the last counts.
-    pub labels: Option<Vec<(String, String)>>,
+    labels: Option<Range<usize>>,
     values: Option<Range<usize>>,
 }
 
-/// An entry of a request. Texts that have no escapes lie in the request.
+/// A text, which lies in the request where it has no escapes. It need not be UTF-8.
+pub type JsonText<'a> = Cow<'a, [u8]>;
+
+/// An entry of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonEntry<'a> {
     /// The time, in nanoseconds since the Unix epoch.
     pub timestamp_ns: i64,
-    /// The line. It need not be UTF-8.
-    pub line: Cow<'a, [u8]>,
+    /// The line.
+    pub line: JsonText<'a>,
     /// The structured metadata, as (name, value).
-    pub metadata: Vec<(Cow<'a, [u8]>, Cow<'a, [u8]>)>,
+    pub metadata: Vec<(JsonText<'a>, JsonText<'a>)>,
 }
 
 /// The streams of a request.
 ///
 /// # Errors
 ///
-/// A text that is no request. Entries are checked no further than what is needed to find their end.
+/// A text that is no request, or holds too many streams. Labels and entries are checked no further than what is needed to find their end.
 pub fn streams(request: &[u8]) -> Result<Vec<JsonStream>, JsonError> {
     let mut reader = Reader { text: request, at: 0 };
     let mut streams = Vec::new();
@@ -67,6 +73,9 @@ pub fn streams(request: &[u8]) -> Result<Vec<JsonStream>, JsonError> {
             return Ok(());
         }
         reader.array(|reader, _| {
+            if streams.len() == STREAMS_MAX {
+                return reader.error("too many streams");
+            }
             streams.push(reader.stream()?);
             Ok(())
         })
@@ -75,6 +84,18 @@ pub fn streams(request: &[u8]) -> Result<Vec<JsonStream>, JsonError> {
 }
 
 impl JsonStream {
+    /// The labels of the stream, as (name, value); nothing where the request does not say. Of several labels of one name
+    /// the last counts.
+    ///
+    /// # Errors
+    ///
+    /// What is no set of labels, or too many.
+    pub fn labels(&self, request: &[u8]) -> Result<Option<Vec<(String, String)>>, JsonError> {
+        let Some(labels) = &self.labels else { return Ok(None) };
+        let text = request.get(..labels.end).unwrap_or_default();
+        Reader { text, at: labels.start }.labels().map(Some)
+    }
+
     /// Hands over the entries of the stream, in their order.
     ///
     /// # Errors
@@ -183,7 +204,12 @@ impl<'a> Reader<'a> {
         let mut stream = JsonStream::default();
         self.object(|reader, name| match &*name {
             b"stream" => {
-                stream.labels = Some(reader.labels()?);
+                let start = reader.at;
+                if reader.peek() != Some(b'{') {
+                    return reader.error("expected an object of labels");
+                }
+                reader.pass_over()?;
+                stream.labels = Some(start..reader.at);
                 Ok(())
             }
             b"values" => {
@@ -213,6 +239,9 @@ impl<'a> Reader<'a> {
                 reader.pass_over()?;
                 Cow::Borrowed(&reader.text[start..reader.at])
             };
+            if labels.len() == LABELS_MAX {
+                return reader.error("too many labels");
+            }
             labels.push((lossy(&name), lossy(&value)));
             Ok(())
         })?;
@@ -424,7 +453,7 @@ mod tests {
         let request = request.as_bytes();
         let mut lines = Vec::new();
         for stream in streams(request).map_err(|error| error.to_string())? {
-            let labels = match &stream.labels {
+            let labels = match stream.labels(request).map_err(|error| error.to_string())? {
                 None => "none".to_owned(),
                 Some(labels) => {
                     labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
@@ -520,6 +549,15 @@ mod tests {
         assert_eq!(borrowed, [true, false]);
     }
 
+    #[test]
+    fn a_request_that_is_all_heads_is_refused() {
+        let many = |what: &str, count: usize| vec![what; count].join(",");
+        let request = format!("{{\"streams\":[{}]}}", many("{}", STREAMS_MAX + 1));
+        assert!(streams(request.as_bytes()).is_err());
+        let request = format!("{{\"streams\":[{{\"stream\":{{{}}}}}]}}", many("\"a\":1", LABELS_MAX + 1));
+        assert!(streams(request.as_bytes()).unwrap()[0].labels(request.as_bytes()).is_err());
+    }
+
     fn quoted(text: &str) -> String {
         let mut out = String::from("\"");
         for c in text.chars() {
@@ -548,7 +586,8 @@ mod tests {
                 r#"{{"streams": [ {{ "stream": {{ "a": {} }}, "values": [{}] }} ]}}"#, quoted(&label), values.join(" , ")
             );
             let streams = streams(request.as_bytes()).unwrap();
-            prop_assert_eq!(streams[0].labels.as_deref(), Some(&[("a".to_owned(), label)][..]));
+            let labels = streams[0].labels(request.as_bytes()).unwrap();
+            prop_assert_eq!(labels, Some(vec![("a".to_owned(), label)]));
             let mut got = Vec::new();
             streams[0].entries(request.as_bytes(), |entry| {
                 let metadata = entry.metadata.first().map(|(_, value)| lossy(value));
@@ -566,7 +605,7 @@ mod tests {
             request.truncate(len - cut % len);
             if let Ok(found) = streams(&request) {
                 for stream in found {
-                    let _ = stream.entries(&request, |_| {});
+                    let _ = (stream.labels(&request), stream.entries(&request, |_| {}));
                 }
             }
         }

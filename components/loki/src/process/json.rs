@@ -480,16 +480,15 @@ fn literal(word: &[u8], out: &mut Vec<u8>) -> usize {
     word.len()
 }
 
-/// Appends a number as `encoding/json` prints it.
-pub(super) fn write_number(value: f64, out: &mut Vec<u8>) {
+/// Appends a number as `jsoniter` prints it: powers have a sign and two digits.
+fn write_number(value: f64, out: &mut Vec<u8>) {
     let size = value.abs();
     // Writing to memory does not fail.
     let _ = if size != 0.0 && !(1e-6..1e21).contains(&size) {
         let text = format!("{value:e}");
-        match text.split_once('e') {
-            Some((digits, power)) if !power.starts_with('-') => write!(out, "{digits}e+{power}"),
-            _ => write!(out, "{text}"),
-        }
+        let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
+        let (sign, power) = power.strip_prefix('-').map_or(('+', power), |power| ('-', power));
+        write!(out, "{digits}e{sign}{power:0>2}")
     } else {
         write!(out, "{value}")
     };

@@ -27,11 +27,9 @@ pub struct DropStage {
     #[arg(default = "")]
     expression: String,
     /// Age that the time of the entry must exceed.
-    #[arg(optional)]
-    older_than: SignedDuration,
+    older_than: Option<SignedDuration>,
     /// Size that the log line must exceed, such as `8KB`.
-    #[arg(optional)]
-    longer_than: Base2Bytes,
+    longer_than: Option<Base2Bytes>,
 }
 
 impl DropStage {
@@ -43,7 +41,8 @@ impl DropStage {
 impl Build for DropStage {
     fn build(&self, cx: &mut Compile<'_>) -> Result<Box<dyn Stage>, StageError> {
         let (source, value, expression) = (&self.source, &self.value, &self.expression);
-        let (longer_than, older_than_ns) = (self.longer_than.0, self.older_than.nanoseconds);
+        let longer_than = self.longer_than.map_or(0, |size| size.0);
+        let older_than_ns = self.older_than.map_or(0, |age| age.nanoseconds);
         if source.is_empty() && expression.is_empty() && older_than_ns == 0 && longer_than == 0 {
             return Err(StageError::of(
                 &["source", "expression", "older_than", "longer_than"],

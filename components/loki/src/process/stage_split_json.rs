@@ -389,10 +389,12 @@ mod tests {
         #[test]
         fn what_is_json_is_what_another_parser_takes(inner in json()) {
             let text = format!("[{inner}]");
-            let expected = serde_json::from_str::<Vec<Json>>(&text).ok();
+            // Numbers of any size are JSON, though the values below do not hold them.
+            let is_json = serde_json::from_str::<Vec<serde::de::IgnoredAny>>(&text).is_ok();
             let found = split(&text);
-            prop_assert_eq!(found.is_some(), expected.is_some(), "{}", text);
-            for (element, expected) in found.into_iter().flatten().zip(expected.into_iter().flatten()) {
+            prop_assert_eq!(found.is_some(), is_json, "{}", text);
+            let expected = serde_json::from_str::<Vec<Json>>(&text).unwrap_or_default();
+            for (element, expected) in found.into_iter().flatten().zip(expected) {
                 prop_assert_eq!(element.trim(), element);
                 prop_assert_eq!(serde_json::from_str::<Json>(element).unwrap(), expected);
             }

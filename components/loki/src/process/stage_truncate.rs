@@ -27,8 +27,7 @@ pub(super) struct TruncateRule {
     /// The most bytes that are left, such as `8KB`. The suffix is a part of them.
     limit: Base2Bytes,
     /// Names of what to cut; all, if there are none.
-    #[arg(optional)]
-    sources: Vec<String>,
+    sources: Option<Vec<String>>,
     /// The kind of what to cut: `line`, `label`, `structured_metadata` or `extracted`.
     #[arg(default = "line")]
     source_type: SourceType,
@@ -38,11 +37,15 @@ pub(super) struct TruncateRule {
 }
 
 impl TruncateRule {
+    fn sources(&self) -> &[String] {
+        self.sources.as_deref().unwrap_or_default()
+    }
+
     fn check(&self) -> Result<(), CheckErrors> {
         if self.limit.0 <= 0 {
             return Err(CheckErrors::of(&["limit"], "limit must be greater than zero"));
         }
-        if self.source_type == SourceType::Line && !self.sources.is_empty() {
+        if self.source_type == SourceType::Line && !self.sources().is_empty() {
             let text = "sources cannot be set when source_type is 'line'";
             return Err(CheckErrors::of(&["sources", "source_type"], text));
         }
@@ -103,7 +106,8 @@ impl Build for TruncateStage {
             "A count of all log lines, labels, extracted values, or structured_metadata truncated as a result of a pipeline stage",
             &["field"],
         );
-        let all_extracted = |rule: &TruncateRule| rule.source_type == SourceType::Extracted && rule.sources.is_empty();
+        let all_extracted =
+            |rule: &TruncateRule| rule.source_type == SourceType::Extracted && rule.sources().is_empty();
         if self.rules.iter().any(all_extracted) {
             cx.need_all_values();
         }
@@ -114,7 +118,7 @@ impl Build for TruncateStage {
                 kept: usize::try_from(rule.limit.0).unwrap_or(usize::MAX).saturating_sub(rule.suffix.len()),
                 suffix: rule.suffix.clone().into_bytes(),
                 kind: rule.source_type,
-                sources: rule.sources.iter().map(|name| (name.clone(), cx.text(name), cx.slot(name))).collect(),
+                sources: rule.sources().iter().map(|name| (name.clone(), cx.text(name), cx.slot(name))).collect(),
             })
             .collect();
         Ok(Box::new(Truncate { rules, truncated: cx.slot("truncated"), counts }))

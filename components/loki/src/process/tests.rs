@@ -12,12 +12,17 @@ use corten_signal::{ConsumeError, Fanout};
 use corten_testkit::{LogsSink, Unit, awaited_logs, host, logs};
 use proptest::prelude::*;
 
-use super::testing::program;
+use super::testing::{program, recorded};
 use super::*;
 
 const LIMIT: &str = "stage.limit {\n rate = 0.001\n burst = 1\n}";
 const DROP: &str = "stage.drop { expression = \"no\" }";
 const MULTILINE: &str = "stage.multiline { firstline = \"^S\" }";
+
+#[test]
+fn stages_work_together_as_in_the_reference() {
+    assert!(recorded("edges") >= 11);
+}
 
 /// A source that only wants to know of the end.
 struct End(Arc<parking_lot::Mutex<Option<Settled>>>);
@@ -324,4 +329,23 @@ proptest! {
             Ok(())
         })?;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_thousand_names_cost_no_more_than_their_number() {
+    let stages = "stage.json { regex = \".\" }\nstage.template {\n source = \"t\"\n template = \"{{ .k99999 }}\"\n}\nstage.output { source = \"t\" }";
+    let members: Vec<String> = (0..100_000).map(|at| format!("\"k{at}\":{at}")).collect();
+    let line = format!("{{{}}}", members.join(","));
+    let sink = LogsSink::default();
+    let program = program(stages, &Registry::new()).unwrap();
+    let started = std::time::Instant::now();
+    program.consume(logs(&[("app", "web")], &[&line]), &Fanout::new([sink.receiver()])).await.unwrap();
+    assert_eq!(sink.texts(), ["99999"]);
+    // Were every name compared with every other, it would take minutes.
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[test]
+fn pipelines_of_several_stages_do_what_the_reference_does() {
+    assert!(recorded("pipelines") > 300);
 }

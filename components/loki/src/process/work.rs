@@ -1,17 +1,23 @@
 //! The entry that is with a stage.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use corten_signal::LabelsBuilder;
 use corten_signal::acks::Acks;
 use corten_signal::logs::{Entries, EntriesBuilder, Entry, Sharing, Stream, StreamCache};
 use corten_signal::regex::{Groups, Lossy};
+use hashbrown::HashTable;
 
 use super::extracted::{CONSTANTS, LABELS, LINE, METADATA, Names, SCRATCH, Slot, Text, Value};
 use super::json::Token;
 
 /// How much room for texts is kept from entry to entry, in bytes.
 const KEPT_BYTES_MAX: usize = 1 << 20;
+
+/// Beyond so many names without a slot they are looked up by their hashes.
+const LINEAR_NAMES_MAX: usize = 16;
 
 /// What a slot holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,6 +61,9 @@ pub(crate) struct Work {
     cells: Vec<Cell>,
     /// Values of names without a slot, where a pipeline wants them.
     extra: Vec<(Text, Value)>,
+    /// The places of many such values, by the hashes of their names.
+    extra_index: HashTable<u32>,
+    hasher: RandomState,
     found: Vec<(Key, Value)>,
     /// The label set that the entry came with: the beginning of the extracted map.
     labels: Stream,
@@ -109,7 +118,7 @@ impl Tools<'_> {
     pub(crate) fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Text {
         let start = self.out.len();
         write(self.out);
-        Text::new(SCRATCH, self.base + start, self.out.len() - start)
+        written(self.out, self.base, start)
     }
 
     /// Remembers a value for a slot, until [`Work::keep_found`] or [`Work::forget_found`]. Of two for one slot the later
@@ -147,6 +156,8 @@ impl Work {
             scratch: Vec::new(),
             fresh: Vec::new(),
             extra: Vec::new(),
+            extra_index: HashTable::new(),
+            hasher: RandomState::new(),
             found: Vec::new(),
             labels: empty,
             labels_text: Vec::new(),
@@ -184,7 +195,7 @@ impl Work {
     pub(crate) fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Text {
         let start = self.scratch.len();
         write(&mut self.scratch);
-        Text::new(SCRATCH, start, self.scratch.len() - start)
+        written(&mut self.scratch, 0, start)
     }
 
     /// Reads a text, and makes others of it meanwhile.
@@ -247,7 +258,7 @@ impl Work {
     /// Sets a label; empty values count. Does nothing and says so if the name or the value is not UTF-8, or if the name is
     /// empty.
     pub(crate) fn set_label(&mut self, name: Text, value: Text) -> bool {
-        let valid = |text: Text| text.place == CONSTANTS || text.place == LABELS || self.str(text).is_some();
+        let valid = |text: Text| self.str(text).is_some();
         if name.is_empty() || !valid(name) || !valid(value) {
             return false;
         }
@@ -348,12 +359,13 @@ impl Work {
     pub(crate) fn set_value_named(&mut self, name: Text, value: Value) {
         match self.names.find(self.bytes(name)) {
             Some(slot) => self.set_value(slot, value),
-            None if self.names.keeps_all() => {
-                match self.extra.iter().position(|(known, _)| self.bytes(*known) == self.bytes(name)) {
-                    Some(at) => self.extra[at].1 = value,
-                    None => self.extra.push((name, value)),
+            None if self.names.keeps_all() => match self.find_extra(self.bytes(name)) {
+                Some(at) => self.extra[at].1 = value,
+                None => {
+                    self.extra.push((name, value));
+                    self.index_extra();
                 }
-            }
+            },
             None => {}
         }
     }
@@ -363,7 +375,7 @@ impl Work {
         match self.names.find(name) {
             Some(slot) => self.value(slot),
             None => {
-                let extra = self.extra.iter().find(|(known, _)| self.bytes(*known) == name).map(|(_, value)| *value);
+                let extra = self.find_extra(name).map(|at| self.extra[at].1);
                 let label = || self.labels_besides.iter().find(|(known, _)| self.bytes(*known) == name);
                 extra.or_else(|| label().map(|(_, value)| Value::Text(*value))).unwrap_or_default()
             }
@@ -372,10 +384,7 @@ impl Work {
 
     /// Whether the map has a name, as far as such names are kept; it may be without a value.
     pub(crate) fn has_named(&self, name: &[u8]) -> bool {
-        if self.names.find(name).is_some() || self.extra.iter().any(|(known, _)| self.bytes(*known) == name) {
-            return self.value_named(name).is_present();
-        }
-        std::str::from_utf8(name).is_ok_and(|name| self.labels.labels().get(name).is_some())
+        self.value_named(name).is_present()
     }
 
     /// Calls the function with every name of the map and its value, in no order. All are there only in pipelines where
@@ -392,10 +401,32 @@ impl Work {
         }
         for (name, value) in &self.labels_besides {
             let name = self.bytes(*name);
-            if !self.extra.iter().any(|(known, _)| self.bytes(*known) == name) {
+            if self.find_extra(name).is_none() {
                 call(name, Shown::Text(self.bytes(*value)));
             }
         }
+    }
+
+    fn find_extra(&self, name: &[u8]) -> Option<usize> {
+        let is_it = |at: usize| self.bytes(self.extra[at].0) == name;
+        if self.extra.len() <= LINEAR_NAMES_MAX {
+            return (0..self.extra.len()).find(|at| is_it(*at));
+        }
+        let found = self.extra_index.find(self.hasher.hash_one(name), |at| is_it(*at as usize));
+        found.map(|at| *at as usize)
+    }
+
+    /// Puts what is not there yet into the index of extra names, once there are many.
+    fn index_extra(&mut self) {
+        if self.extra.len() <= LINEAR_NAMES_MAX {
+            return;
+        }
+        let mut index = std::mem::take(&mut self.extra_index);
+        let hash = |at: &u32| self.hasher.hash_one(self.bytes(self.extra[*at as usize].0));
+        for at in index.len() as u32..self.extra.len() as u32 {
+            index.insert_unique(hash(&at), at, hash);
+        }
+        self.extra_index = index;
     }
 
     fn shown(&self, value: Value) -> Shown<'_> {
@@ -552,6 +583,7 @@ impl Work {
         self.metadata = held.metadata;
         self.cells = held.cells;
         self.extra = held.extra;
+        self.index_extra();
         // What the labels gave to slots is among the values.
         self.begin_stream(&held.labels);
         self.labels_by_slot.fill(None);
@@ -609,6 +641,7 @@ impl Work {
         self.edits.clear();
         self.metadata.clear();
         self.extra.clear();
+        self.extra_index.clear();
         self.found.clear();
         self.own_acks = None;
         self.cells.fill(Cell::Untouched);
@@ -666,6 +699,18 @@ impl Work {
         self.entry = None;
         (std::mem::take(&mut self.batch_acks), std::mem::take(&mut self.refused))
     }
+}
+
+/// How much may be written for an entry, in bytes. Beyond that texts are empty.
+const SCRATCH_BYTES_MAX: usize = 1 << 30;
+
+/// What was written from a place on, in a buffer that stands behind `base` bytes.
+fn written(out: &mut Vec<u8>, base: usize, start: usize) -> Text {
+    if base + out.len() > SCRATCH_BYTES_MAX {
+        out.truncate(start);
+        return Text::EMPTY;
+    }
+    Text::new(SCRATCH, base + start, out.len() - start)
 }
 
 fn span_of_metadata(source: &Entries, entry: &Entry, place: u32) -> Option<corten_signal::logs::Span> {

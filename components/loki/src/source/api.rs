@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use corten_component::listen::ListenSettings;
+use corten_component::listen::{self, Exchange, ListenSettings, Report, RequestMetricNames};
 use corten_component::metrics::Counter;
 use corten_component::size::ByteSize;
 use corten_component::{Component, Context, Error, Task, request_metric_names};
@@ -21,6 +21,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 
+use super::grpc::{self, GrpcArguments, GrpcServer};
 use super::http::{Answer, Door, TENANT_HEADER, inflate, media_type, now_ns, tenant, text};
 use super::{OnDrop, SourceLabels};
 
@@ -55,12 +56,20 @@ pub struct ApiArguments {
     /// Where and how to listen.
     #[block]
     http: Option<ReceiverHttp>,
+    /// Where and how to listen for gRPC, over which nothing is received.
+    #[block]
+    grpc: Option<GrpcArguments>,
 }
+
+/// What the metrics of the server are called.
+const NAMES: RequestMetricNames = request_metric_names!("loki_source_api");
 
 /// The component.
 pub struct Api {
     shared: Arc<Shared>,
     server: Task,
+    report: Report,
+    grpc: Option<GrpcServer>,
 }
 
 /// What is to be put in place.
@@ -69,6 +78,7 @@ pub struct Prepared {
     labels: SourceLabels,
     raw: Stream,
     listen: ListenSettings,
+    grpc: Option<ListenSettings>,
 }
 
 impl Component for Api {
@@ -88,11 +98,13 @@ impl Component for Api {
         let before = current.map(|current| current.shared.door.listening.settings());
         let http = arguments.http.clone().unwrap_or_default();
         let listen = ListenSettings::prepare(http, arguments.graceful_shutdown_timeout, before.as_deref()).await?;
-        Ok((Prepared { arguments, labels, raw, listen }, ()))
+        let before = current.and_then(|current| current.grpc.as_ref());
+        let grpc = grpc::prepare(arguments.grpc.as_ref(), arguments.graceful_shutdown_timeout, before).await?;
+        Ok((Prepared { arguments, labels, raw, listen, grpc }, ()))
     }
 
     fn commit(current: Option<Self>, prepared: Prepared, cx: &Context<Self>) -> Self {
-        let Prepared { arguments, labels, raw, listen } = prepared;
+        let Prepared { arguments, labels, raw, listen, grpc } = prepared;
         let bytes_max = match arguments.max_send_message_size.bytes() {
             0 => MESSAGE_BYTES_DEFAULT,
             bytes => usize::try_from(bytes).unwrap_or(usize::MAX),
@@ -107,37 +119,40 @@ impl Component for Api {
                 bytes_max,
             }),
         });
-        if let Some(current) = current {
+        if let Some(mut current) = current {
             *current.shared.settings.lock() = settings;
             current.shared.door.listening.set(listen);
+            current.grpc = GrpcServer::commit(current.grpc.take(), grpc, NAMES, &current.report, cx);
             return current;
         }
-        let door = Door::new(
-            listen,
-            cx.metrics(),
-            request_metric_names!("loki_source_api"),
-            cx.logger().clone(),
-            "listening for pushed log entries",
-        );
+        let door = Door::new(listen, cx.metrics(), NAMES, cx.logger().clone(), "listening for pushed log entries");
         let written = cx.metrics().counter("loki_source_api_entries_written", "Total number of entries written.");
         let shared = Arc::new(Shared { settings: Mutex::new(settings), door, written });
-        let (serving, context) = (Arc::clone(&shared), cx.clone());
+        let [report, of_grpc] = listen::reports(cx);
+        let grpc = GrpcServer::commit(None, grpc, NAMES, &of_grpc, cx);
+        let serving = Arc::clone(&shared);
         let server = cx.spawn("server", move |stop| {
             let shared = Arc::clone(&serving);
             let handler = move |request| {
                 let shared = Arc::clone(&shared);
                 async move { shared.handle(request).await }
             };
-            Arc::clone(&serving.door.listening).run(Arc::new(handler), context.clone(), stop)
+            Arc::clone(&serving.door.listening).run(Arc::new(handler), Arc::clone(&report), stop)
         });
-        Api { shared, server }
+        Api { shared, server, report: of_grpc, grpc }
     }
 
     async fn drain(self, _: &Context<Self>) {
         // Requests under way are answered, within a limit; whoever connects is refused.
         self.server.stop().await;
+        if let Some(grpc) = self.grpc {
+            grpc.drain().await;
+        }
     }
 }
+
+/// How many entries a request may have: far more than there is room for in one of the usual size, unless it is all heads.
+const REQUEST_ENTRIES_MAX: usize = 8 << 20;
 
 /// The limit where it is written as 0.
 const MESSAGE_BYTES_DEFAULT: usize = 100 << 20;
@@ -200,7 +215,7 @@ impl Shared {
     }
 
     /// Takes what a request brings.
-    async fn take(&self, route: Route, exchange: &mut corten_component::listen::Exchange) -> Result<Answer, Answer> {
+    async fn take(&self, route: Route, exchange: &mut Exchange) -> Result<Answer, Answer> {
         let settings = Arc::clone(&*self.settings.lock());
         let reading = Arc::clone(&settings.reading);
         let push = match route {
@@ -210,7 +225,7 @@ impl Shared {
         let body = self.door.body(exchange, reading.bytes_max).await?;
         let read = self.door.read(body.len(), move || match push {
             Some(push) => reading.push(body, &push),
-            None => Ok(reading.raw(body)),
+            None => reading.raw(body),
         });
         let Read { batches, bad } = read.await?;
         self.door.hold(&mut exchange.body.held, &batches)?;
@@ -267,13 +282,25 @@ struct Collect<'a> {
     shared: Option<BufferId>,
     batches: Vec<Entries>,
     now_ns: i64,
+    /// How many more entries there may be, and whether there were too many.
+    left: usize,
+    is_over: bool,
 }
 
 impl<'a> Collect<'a> {
     fn new(reading: &'a Reading, body: Bytes) -> Self {
         let mut builder = EntriesBuilder::new();
         let shared = builder.share(&body);
-        Collect { reading, body, builder, shared, batches: Vec::new(), now_ns: now_ns() }
+        Collect {
+            reading,
+            body,
+            builder,
+            shared,
+            batches: Vec::new(),
+            now_ns: now_ns(),
+            left: REQUEST_ENTRIES_MAX,
+            is_over: false,
+        }
     }
 
     /// The place of a text, which lies in the body mostly.
@@ -294,6 +321,11 @@ impl<'a> Collect<'a> {
         line: &[u8],
         metadata: impl Iterator<Item = (&'t [u8], &'t [u8])>,
     ) {
+        if self.left == 0 {
+            self.is_over = true;
+            return;
+        }
+        self.left -= 1;
         if self.builder.is_full() {
             self.finish_batch();
         }
@@ -312,17 +344,21 @@ impl<'a> Collect<'a> {
         self.shared = self.builder.share(&self.body);
     }
 
-    fn finish(mut self, bad: Option<String>) -> Read {
+    fn finish(mut self, bad: Option<String>) -> Result<Read, Answer> {
+        if self.is_over {
+            let text = format!("request has more than {REQUEST_ENTRIES_MAX} entries");
+            return Err(Answer::new(StatusCode::PAYLOAD_TOO_LARGE, text));
+        }
         if !self.builder.is_empty() {
             self.finish_batch();
         }
-        Read { batches: self.batches, bad }
+        Ok(Read { batches: self.batches, bad })
     }
 }
 
 impl Reading {
     /// Lines of plain text.
-    fn raw(&self, body: Bytes) -> Read {
+    fn raw(&self, body: Bytes) -> Result<Read, Answer> {
         let mut collect = Collect::new(self, body.clone());
         for line in body.split(|b| *b == b'\n') {
             let end = line.iter().rposition(|b| *b != b'\r').map_or(0, |at| at + 1);
@@ -374,7 +410,7 @@ impl Reading {
                 }
             }
         }
-        Ok(collect.finish(bad))
+        collect.finish(bad)
     }
 
     fn json(&self, body: Bytes, push: &Push) -> Result<Read, Answer> {
@@ -384,7 +420,7 @@ impl Reading {
         let (mut bad, mut labels) = (None, LabelsBuilder::new());
         for stream in &streams {
             labels.clear();
-            let parsed = match &stream.labels {
+            let parsed = match stream.labels(&body).map_err(refuse)? {
                 None => Err("a stream has no labels".to_owned()),
                 Some(found) => found.iter().try_for_each(|(name, value)| {
                     if !NameScheme::Legacy.is_valid(name) {
@@ -411,7 +447,7 @@ impl Reading {
             });
             outcome.map_err(refuse)?;
         }
-        Ok(collect.finish(bad))
+        collect.finish(bad)
     }
 
     /// The stream of entries that come with some labels; nothing where they are dropped.

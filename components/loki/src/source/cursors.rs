@@ -113,7 +113,7 @@ impl Cursors {
     }
 
     /// Takes what is to be saved, to save it elsewhere.
-    pub(super) fn to_save(&mut self) -> Save {
+    pub(super) fn take_changes(&mut self) -> Save {
         self.changed = false;
         let mut text = String::new();
         for (key, cursor) in &self.map {
@@ -213,7 +213,7 @@ mod tests {
         cursors.set("gone", "1".to_owned());
         cursors.remove("gone");
         assert!(cursors.changed());
-        cursors.to_save().write().unwrap();
+        cursors.take_changes().write().unwrap();
         assert!(!cursors.changed());
         let read = Cursors::load(dir.path()).unwrap();
         assert_eq!((read.map, read.damaged), (cursors.map.clone(), 0));
@@ -266,7 +266,7 @@ mod tests {
             let mut cursors = Cursors::default();
             cursors.set(&key, cursor.clone());
             let mut read = Cursors::default();
-            read.parse(cursors.to_save().text.as_bytes());
+            read.parse(cursors.take_changes().text.as_bytes());
             prop_assert_eq!((read.get(&key), read.damaged), (Some(&*cursor), 0));
         }
     }

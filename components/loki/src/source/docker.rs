@@ -314,7 +314,7 @@ impl Shared {
             if !cursors.changed() {
                 return;
             }
-            cursors.to_save()
+            cursors.take_changes()
         };
         let saved = tokio::task::spawn_blocking(move || save.write()).await;
         if let Err(error) = saved.map_err(|error| error.to_string()).and_then(|saved| saved) {

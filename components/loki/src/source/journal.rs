@@ -280,7 +280,7 @@ impl Shared {
             if !cursors.changed() {
                 return;
             }
-            cursors.to_save()
+            cursors.take_changes()
         };
         let saved = tokio::task::spawn_blocking(move || save.write()).await;
         if let Err(error) = saved.map_err(|error| error.to_string()).and_then(|saved| saved) {
@@ -411,7 +411,7 @@ impl Reading {
         for _ in 0..READ_ENTRIES_MAX {
             let Some(entry) = self.journal.next_entry() else { break };
             cursor = Some(entry.cursor);
-            match making.make(&entry.fields, &mut labels, &mut line) {
+            match making.make(entry.fields, &mut labels, &mut line) {
                 Ok(stream) => {
                     let part = self.builder.stream(&stream);
                     let span = self.builder.own(&line);

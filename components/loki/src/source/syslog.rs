@@ -6,6 +6,7 @@ mod names;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use corten_component::listen::Complaints;
@@ -229,8 +230,10 @@ struct Shared {
     settings: Mutex<Arc<Settings>>,
     metrics: Metrics,
     complaints: Complaints,
+    /// How many listeners there have been.
+    started: AtomicU64,
     /// The listeners that cannot listen, and why.
-    troubles: Mutex<BTreeMap<String, String>>,
+    troubles: Mutex<BTreeMap<(String, u64), String>>,
     report: Box<dyn Fn(Option<Health>) + Send + Sync>,
 }
 
@@ -264,15 +267,15 @@ impl Shared {
         Arc::clone(&self.settings.lock())
     }
 
-    /// Notes why a listener cannot listen, or that it can.
-    fn trouble(&self, listener: &str, error: Option<String>) {
+    /// Notes why a listener cannot listen, or that it can. The number tells it from the one that it takes over from.
+    fn trouble(&self, listener: &(String, u64), error: Option<String>) {
         let mut troubles = self.troubles.lock();
         match error {
-            Some(error) => troubles.insert(listener.to_owned(), error),
+            Some(error) => troubles.insert(listener.clone(), error),
             None => troubles.remove(listener),
         };
         let first = troubles.iter().next();
-        let health = first.map(|(listener, error)| {
+        let health = first.map(|((listener, _), error)| {
             Health::now(HealthState::Unhealthy, format!("cannot listen on {listener}: {error}"))
         });
         (self.report)(health);
@@ -308,6 +311,7 @@ impl Component for Syslog {
                     settings: Mutex::new(settings),
                     metrics: Metrics::new(cx.metrics()),
                     complaints: Complaints::new(cx.logger().clone()),
+                    started: AtomicU64::new(0),
                     troubles: Mutex::default(),
                     report: Box::new(move |health| context.report_health(health)),
                 };

@@ -23,9 +23,8 @@ pub struct Config {
     #[arg(optional)]
     pub(super) external_labels: BTreeMap<String, String>,
     /// The most streams in a record, which holds what comes within a tenth of a second, or `batch_size`. Entries of further
-    /// streams are dropped. 0 is no limit.
-    #[arg(optional)]
-    pub(super) max_streams: i64,
+    /// streams are dropped. 0, as without it, is no limit.
+    pub(super) max_streams: Option<i64>,
     /// Where to send entries.
     #[block(name = "endpoint")]
     pub(super) endpoints: Vec<Endpoint>,

@@ -277,7 +277,9 @@ impl SharedMetrics {
     pub(super) fn set_endpoints(&self, endpoints: Vec<Arc<EndpointInfo>>, queue: Option<Queue>) {
         let before = std::mem::replace(&mut *self.endpoints.lock(), endpoints.clone());
         *self.queue.lock() = queue;
-        for tenant in self.tenants.lock().clone() {
+        // Not locked while this goes on: what is shown of a tenant depends on them, too.
+        let tenants = self.tenants.lock().clone();
+        for tenant in tenants {
             for endpoint in &endpoints {
                 self.begin(&endpoint.host, self.shown(&tenant, &endpoint.tenant_id));
             }

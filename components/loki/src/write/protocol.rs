@@ -159,7 +159,7 @@ impl Protocol for PushProtocol {
                 let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
                 for record in records {
                     let seconds = (now_ms - record.created_ms).max(0) as f64 / 1e3;
-                    (0..record.counts.samples).for_each(|_| metrics.latency.observe(seconds));
+                    metrics.latency.observe_many(seconds, u64::from(record.counts.samples));
                 }
                 if let Some(lost) = lost {
                     self.metrics.dropped_of(&own.host, tenant, &own.tenant_id, lost.reason, &lost.totals);
@@ -220,6 +220,8 @@ const WHOLE: &[&str] = &[
     "larger than max",
     "larger than the max",
     "too large",
+    // The labels of one stream cannot be read: nothing of the request is taken, also of the other streams.
+    "couldn't parse labels",
     "couldn't parse push request",
     "cannot parse",
     "can't parse",
@@ -247,8 +249,11 @@ const ENTRIES: &[&str] = &[
     "has duplicate label name",
     "error parsing labels",
     "structured metadata",
-    "stream rate limit exceeded",
+    "missing required labels",
 ];
+
+/// What a peer says of structured metadata that it cannot name. It takes nothing of the request, however often it is sent.
+const UNNAMED: &[&str] = &["label name is empty", "normalization for label name"];
 
 fn meaning(status: StatusCode, text: &str) -> Meaning {
     let lower = text.to_ascii_lowercase();
@@ -256,7 +261,7 @@ fn meaning(status: StatusCode, text: &str) -> Meaning {
     match status {
         StatusCode::PAYLOAD_TOO_LARGE => Meaning::TooLarge,
         StatusCode::TOO_MANY_REQUESTS => Meaning::RateLimited,
-        StatusCode::INTERNAL_SERVER_ERROR if says(&["larger than max"]) => Meaning::TooLarge,
+        StatusCode::INTERNAL_SERVER_ERROR if says(&["larger than max"]) || says(UNNAMED) => Meaning::TooLarge,
         _ if status.is_server_error() => Meaning::Failed,
         StatusCode::BAD_REQUEST if says(ENTRIES) => Meaning::TakenButFor(ignored(&lower)),
         StatusCode::BAD_REQUEST if says(WHOLE) => Meaning::TooLarge,
@@ -275,7 +280,21 @@ fn ignored(lower: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn whatever_an_answer_says_it_means_something(status in 100u16..600, text in "(total ignored: [0-9]{0,30}|[ -~é]{0,20}){0,6}") {
+            let status = StatusCode::from_u16(status).unwrap();
+            match meaning(status, &text) {
+                Meaning::TakenButFor(entries) => assert!(entries > 0 && status == StatusCode::BAD_REQUEST),
+                Meaning::Failed => assert!(status.is_server_error()),
+                _ => {}
+            }
+        }
+    }
 
     #[test]
     fn an_answer_that_names_entries_is_not_about_the_request() {
@@ -293,6 +312,15 @@ mod tests {
             (400, "couldn't parse push request: proto: illegal wireType 7", Meaning::TooLarge),
             (400, "received message larger than max (9 vs 4)", Meaning::TooLarge),
             (400, "snappy: corrupt input", Meaning::TooLarge),
+            (400, "couldn't parse labels: 1:4: parse error: unexpected IDENTIFIER", Meaning::TooLarge),
+            (500, "label name is empty", Meaning::TooLarge),
+            (500, "normalization for label name \"é\" resulted in invalid name \"_\"", Meaning::TooLarge),
+            (
+                400,
+                "1 errors like: max entry size '9' bytes exceeded for stream '{}'; 2 errors like: entry for stream '{}' \
+                 has timestamp too new: x",
+                Meaning::TakenButFor(1),
+            ),
             (
                 400,
                 "entry with timestamp 2020-01-01 00:00:00 +0000 UTC ignored, reason: 'entry too far behind',\nuser \

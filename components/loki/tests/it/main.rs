@@ -1,4 +1,6 @@
 //! Tests of whole pipelines of the family.
 
+mod api;
 mod process;
+mod syslog;
 mod write;

@@ -671,6 +671,33 @@ async fn endpoints_come_and_go_and_each_gets_what_came_while_it_was_there() {
 }
 
 #[tokio::test]
+async fn other_numbers_of_shards_keep_the_order_of_what_waits() {
+    let (world, loki) = (host(ID), Loki::start().await);
+    let body = |url: &str, shards: usize| {
+        endpoint(url, &format!("name = \"n\"\nbatch_size = \"1KiB\"\nqueue_config {{\nmin_shards = {shards}\n}}"))
+    };
+    let mut unit = start(&world, &body("http://127.0.0.1:9/push", 4)).await;
+    let to = receiver(&world);
+    let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for round in 0..6 {
+        for number in 0..60 {
+            let (stream, tenant) = (format!("s{}", number % 7), format!("t{}", number % 3));
+            let line = format!("{round} {number:050}");
+            push(&to, &[("a", &stream), ("t", &tenant), ("__tenant_id__", &tenant)], &[&line]).await;
+            expected.entry(format!("{{a={stream:?}, t={tenant:?}}}")).or_default().push(line);
+        }
+        let url = if round == 5 { loki.url() } else { "http://127.0.0.1:9/push".to_owned() };
+        unit.update(&body(&url, [2, 1, 4, 8, 3, 6][round])).await.unwrap();
+    }
+    loki.wait_for_count(360).await;
+    let mut arrived: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for entry in loki.taken() {
+        arrived.entry(entry.stream).or_default().push(entry.line);
+    }
+    assert_eq!(arrived, expected);
+}
+
+#[tokio::test]
 async fn an_endpoint_that_keeps_its_name_keeps_what_waits_for_it() {
     let (world, loki) = (host(ID), Loki::start().await);
     let down = "http://127.0.0.1:9/push";

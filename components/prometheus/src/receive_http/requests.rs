@@ -119,7 +119,12 @@ pub(super) struct Settings {
 impl Settings {
     /// Where and how to listen.
     pub(super) fn listen(&self) -> ListenSettings {
-        ListenSettings { http: self.http.clone(), tls: self.tls.clone(), drain_wait_max: self.drain_wait_max }
+        ListenSettings {
+            http: self.http.clone(),
+            tls: self.tls.clone(),
+            drain_wait_max: self.drain_wait_max,
+            more: Default::default(),
+        }
     }
 }
 

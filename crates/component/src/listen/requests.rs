@@ -87,17 +87,18 @@ pub struct RequestMetrics {
 impl RequestMetrics {
     /// The metrics of these names.
     pub fn new(registry: &Registry, names: RequestMetricNames) -> Self {
+        Self::of_protocol(registry, names, "http")
+    }
+
+    /// The metrics of a listener for another protocol than `http`.
+    pub fn of_protocol(registry: &Registry, names: RequestMetricNames, protocol: &str) -> Self {
+        let help = "Current number of accepted TCP connections.";
+        let connections = registry.gauges(names.connections, help, &["protocol"]);
+        let help = "The max number of TCP connections that can be accepted (0 means no limit).";
+        let limits = registry.gauges(names.connections_limit, help, &["protocol"]);
         RequestMetrics {
-            connections: registry
-                .gauges(names.connections, "Current number of accepted TCP connections.", &["protocol"])
-                .with(&["http"]),
-            connections_limit: registry
-                .gauges(
-                    names.connections_limit,
-                    "The max number of TCP connections that can be accepted (0 means no limit).",
-                    &["protocol"],
-                )
-                .with(&["http"]),
+            connections: connections.with(&[protocol]),
+            connections_limit: limits.with(&[protocol]),
             duration: registry.histograms(
                 names.duration,
                 "Time (in seconds) spent serving HTTP requests.",

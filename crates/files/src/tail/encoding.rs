@@ -28,11 +28,8 @@ enum Kind {
 }
 
 /// The marks of the order of bytes, which count more than what the user says.
-const MARKS: [(&[u8], Kind); 3] = [
-    (b"\xef\xbb\xbf", Kind::Raw),
-    (b"\xfe\xff", Kind::Utf16 { big: true }),
-    (b"\xff\xfe", Kind::Utf16 { big: false }),
-];
+const MARKS: [(&[u8], Kind); 3] =
+    [(b"\xef\xbb\xbf", Kind::Raw), (b"\xfe\xff", Kind::Utf16 { big: true }), (b"\xff\xfe", Kind::Utf16 { big: false })];
 /// The longest of them, in bytes.
 pub(crate) const MARK_BYTES_MAX: usize = 3;
 
@@ -103,7 +100,8 @@ impl Encoding {
             Kind::Page(page) => line.iter().for_each(|byte| put(out, page.character(*byte))),
             Kind::Utf16 { big } => {
                 let units = line.as_chunks::<2>();
-                let number = |bytes: &[u8; 2]| if big { u16::from_be_bytes(*bytes) } else { u16::from_le_bytes(*bytes) };
+                let number =
+                    |bytes: &[u8; 2]| if big { u16::from_be_bytes(*bytes) } else { u16::from_le_bytes(*bytes) };
                 char::decode_utf16(units.0.iter().map(number)).for_each(|c| put(out, c.unwrap_or(BAD)));
                 if !units.1.is_empty() {
                     put(out, BAD);
@@ -111,7 +109,8 @@ impl Encoding {
             }
             Kind::Utf32 { big } => {
                 let units = line.as_chunks::<4>();
-                let number = |bytes: &[u8; 4]| if big { u32::from_be_bytes(*bytes) } else { u32::from_le_bytes(*bytes) };
+                let number =
+                    |bytes: &[u8; 4]| if big { u32::from_be_bytes(*bytes) } else { u32::from_le_bytes(*bytes) };
                 units.0.iter().for_each(|unit| put(out, char::from_u32(number(unit)).unwrap_or(BAD)));
                 if !units.1.is_empty() {
                     put(out, BAD);

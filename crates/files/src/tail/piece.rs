@@ -318,7 +318,9 @@ impl Piece {
             world.buffers.give_back(buffer);
             decoded
         };
-        Chunk { piece: self.number, text, lines, end, bytes }
+        // Old files have others after them.
+        let more = self.seen < self.facts.size || self.life != Life::Live;
+        Chunk { piece: self.number, text, lines, end, bytes, more }
     }
 }
 

@@ -10,6 +10,8 @@ use crate::identity::{FileFacts, FileId};
 const FILES_MAX: usize = 100_000;
 /// The longest stamp that a rotation adds to a name.
 const STAMP_BYTES_MAX: usize = 40;
+/// How many digits a date has at least.
+const DATE_DIGITS_MIN: usize = 6;
 
 /// A file beside another.
 #[derive(Clone, Debug)]
@@ -32,9 +34,16 @@ pub(crate) fn bases(name: &str) -> Vec<String> {
     if let Some((stem, extension)) = name.rsplit_once('.')
         && !is_stamp(extension)
     {
-        found.extend(without_stamp(stem).map(|stem| format!("{stem}.{extension}")));
+        // A number after a dash may as well be that of another program's file.
+        let is_meant =
+            |base: &&str| stem[base.len()..].starts_with('.') || digits(&stem[base.len()..]) >= DATE_DIGITS_MIN;
+        found.extend(without_stamp(stem).filter(is_meant).map(|stem| format!("{stem}.{extension}")));
     }
     found
+}
+
+fn digits(text: &str) -> usize {
+    text.bytes().filter(u8::is_ascii_digit).count()
 }
 
 fn without_stamp(name: &str) -> impl Iterator<Item = &str> {
@@ -91,6 +100,7 @@ mod tests {
             ("app-20240229.log", "app.log", true),
             ("app-2024-02-29.3.log", "app.log", true),
             ("app.1.log", "app.log", true),
+            ("app-1.log", "app.log", false),
             ("app.log.old", "app.log", true),
             ("app.log~1", "app.log", true),
             ("app.log.err", "app.log", false),

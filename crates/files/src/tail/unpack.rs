@@ -301,7 +301,7 @@ impl Unpack {
             super::piece::decode(&whole, &lines, self.encoding)
         };
         let end = Mark { offset: self.read, window: Digest::default() };
-        Ok(Step::Chunk(Chunk { piece: self.piece, text, lines, end, bytes: next as u64 }))
+        Ok(Step::Chunk(Chunk { piece: self.piece, text, lines, end, bytes: next as u64, more: true }))
     }
 
     /// As [`Tail::settle`](super::Tail::settle).

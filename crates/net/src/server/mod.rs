@@ -146,6 +146,10 @@ pub struct ServerLimits {
     pub http2_streams_max: u32,
     /// How long requests under way may go on after the server was told to stop.
     pub drain_ms_max: u64,
+    /// How old a connection may grow until it takes no further requests.
+    pub age_ms_max: Option<u64>,
+    /// How long requests under way may go on on a connection that is too old.
+    pub age_grace_ms_max: Option<u64>,
 }
 
 impl Default for ServerLimits {
@@ -159,6 +163,8 @@ impl Default for ServerLimits {
             head_bytes_max: 64 << 10,
             http2_streams_max: 250,
             drain_ms_max: 10_000,
+            age_ms_max: None,
+            age_grace_ms_max: None,
         }
     }
 }
@@ -338,7 +344,15 @@ impl Server {
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let watched = info.peer != Peer::Internal;
         let mut closing = false;
+        let mut aging = false;
+        let mut ages = limits.age_ms_max.map(|ms| Box::pin(tokio::time::sleep(Duration::from_millis(ms))));
         loop {
+            let old = async {
+                match &mut ages {
+                    Some(ages) => ages.await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 // A connection that breaks is the client's business and nothing to report.
                 _ = connection.as_mut() => return,
@@ -347,6 +361,15 @@ impl Server {
                         return;
                     }
                     connection.as_mut().graceful_shutdown();
+                }
+                () = old => {
+                    if aging {
+                        return;
+                    }
+                    aging = true;
+                    connection.as_mut().graceful_shutdown();
+                    let grace = limits.age_grace_ms_max;
+                    ages = grace.map(|ms| Box::pin(tokio::time::sleep(Duration::from_millis(ms))));
                 }
                 _ = looks.tick(), if watched => match activity.verdict(limits) {
                     Verdict::Fine => {}

@@ -199,6 +199,8 @@ mod tests {
         head_bytes_max: 8_192,
         http2_streams_max: 1,
         drain_ms_max: 1,
+        age_ms_max: None,
+        age_grace_ms_max: None,
     };
 
     #[tokio::test(start_paused = true)]

@@ -108,7 +108,11 @@ fn what_is_in_memory_when_the_queue_ends_is_lost_and_nobody_is_told() {
             let reader = queue.reader("r", eager());
             let holds = append(&queue, 0..3).await;
             let taken = reader.next().await.unwrap();
-            if is_killed { queue.abandon() } else { queue.close().await }
+            if is_killed {
+                queue.abandon()
+            } else {
+                queue.close().await
+            }
             reader.settle(taken, Outcome::Delivered);
             assert!(reader.next().await.is_none());
             drop(reader);

@@ -29,8 +29,10 @@ const HTTP: &str = "http {\n listen_address = \"127.0.0.1\"\n listen_port = 0\n 
 const JSON: (&str, &str) = ("content-type", "application/json");
 const PROTO: (&str, &str) = ("content-type", "application/x-protobuf");
 
-/// Labels as they are pushed, and times, lines and metadata.
-type Pushed<'a> = (&'a str, &'a [(i64, &'a str, &'a [(&'a str, &'a str)])]);
+/// Times, lines and metadata.
+type Lines<'a> = &'a [(i64, &'a str, &'a [(&'a str, &'a str)])];
+/// Labels as they are pushed, and their lines.
+type Pushed<'a> = (&'a str, Lines<'a>);
 
 fn raw(streams: &[Pushed<'_>]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -203,7 +205,7 @@ async fn each_path_has_the_status_of_the_reference() {
 async fn a_bad_stream_is_told_of_after_the_good_ones_were_taken() {
     let sink = Sink::new();
     let running = Running::into_sink("", &sink).await;
-    let one: &[(i64, &str, &[(&str, &str)])] = &[(1, "x", &[])];
+    let one: Lines<'_> = &[(1, "x", &[])];
     let answer = running.post(&[("{a=\"1\"}", one), ("{bad", one), ("{a=\"2\"}", one)]).await;
     assert_eq!(answer.status, 400);
     assert!(answer.text.contains("parse error"), "{answer:?}");
@@ -241,7 +243,7 @@ async fn labels_rules_and_tenants_apply_to_pushes_and_not_to_raw_lines() {
     let names = [("sink", sink.value()), ("rules", rules.to_value())];
     let body = "labels = { source = \"api\", __level = \"\" }\nrelabel_rules = rules";
     let running = Running::start(&format!("forward_to = [sink]\n{HTTP}\n{body}"), &names).await;
-    let one: &[(i64, &str, &[(&str, &str)])] = &[(1, "x", &[])];
+    let one: Lines<'_> = &[(1, "x", &[])];
     let tenant = |tenant: &'static str| [PROTO, ("x-scope-orgid", tenant)];
     let streams: &[Pushed<'_>] =
         &[("{source=\"mine\", __x=\"y\"}", one), ("{level=\"debug\"}", one), ("{__tenant_id__=\"forged\"}", one)];
@@ -315,7 +317,7 @@ async fn nothing_larger_than_the_limit_is_taken() {
     let sink = Sink::new();
     let running = Running::into_sink("max_send_message_size = \"1KiB\"", &sink).await;
     let long = "x".repeat(2000);
-    let line: &[(i64, &str, &[(&str, &str)])] = &[(1, &long, &[])];
+    let line: Lines<'_> = &[(1, &long, &[])];
     // Compressed it is short.
     let answer = running.post(&[("{a=\"b\"}", line)]).await;
     assert_eq!(answer.status, 400);
@@ -392,6 +394,36 @@ async fn what_is_under_way_at_the_end_is_answered() {
     assert_eq!(request.await.unwrap(), 204);
 }
 
+#[tokio::test]
+async fn calls_of_grpc_are_answered_and_old_connections_closed_as_long_as_the_block_is_there() {
+    const GRPC: &str = "grpc {\n listen_address = \"127.0.0.1\"\n max_connection_age = \"200ms\"\n }";
+    let sink = Sink::new();
+    let mut running = Running::into_sink(GRPC, &sink).await;
+    let at = address(&running.unit.world, "listening for gRPC").await;
+    let url = format!("http://{at}/logproto.Pusher/Push");
+    let answer = send(&running.client, Method::POST, &url, &[("content-type", "application/grpc")], "").await;
+    assert_eq!((answer.status, &answer.headers["grpc-status"]), (200, &"12".parse().unwrap()));
+    assert_eq!(answer.headers["grpc-message"], "unknown service logproto.Pusher");
+    let mut idle = TcpStream::connect(at).await.unwrap();
+    assert_eq!(idle.read(&mut [0; 10]).await.unwrap(), 0);
+    let metrics = running.unit.world.metrics();
+    assert_eq!(metrics.get("loki_source_api_tcp_connections_limit", &[("protocol", "grpc")]), Some(0.0));
+    running.unit.update(&format!("forward_to = [sink]\n{HTTP}")).await.unwrap();
+    until("nobody can connect", || std::net::TcpStream::connect(at).is_err()).await;
+
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port();
+    let taken = GRPC.replace("max_connection", &format!("listen_port = {port}\n max_connection"));
+    running.unit.update(&format!("forward_to = [sink]\n{HTTP}\n{taken}")).await.unwrap();
+    let health = || running.unit.world.health_text();
+    until("it cannot listen", || health().starts_with(&format!("unhealthy: cannot listen on 127.0.0.1:{port}: ")))
+        .await;
+    // Pushes are taken nevertheless.
+    assert_eq!(running.post(&[("{a=\"b\"}", &[(1, "x", &[])])]).await.status, 204);
+    drop(other);
+    until("it is well", || health() == "healthy: component evaluated").await;
+}
+
 fn reading() -> Reading {
     Reading {
         labels: SourceLabels::new(&RelabelRules::default(), OnDrop::DropEntry, false).unwrap(),
@@ -405,11 +437,13 @@ fn reading() -> Reading {
 #[test]
 fn a_large_request_becomes_several_batches() {
     let lines = corten_signal::logs::ENTRIES_MAX + 1;
-    let read = reading().raw(Bytes::from("x\n".repeat(lines)));
+    let read = reading().raw(Bytes::from("x\n".repeat(lines))).unwrap();
     assert_eq!(read.batches.iter().map(Entries::len).collect::<Vec<_>>(), [lines - 1, 1]);
     let last = &read.batches[1];
     let (_, entries) = last.parts().next().unwrap();
     assert_eq!(last.line(&entries[0]), b"x");
+    let refused = reading().raw(Bytes::from("x\n".repeat(REQUEST_ENTRIES_MAX + 1))).unwrap_err();
+    assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
 }
 
 proptest! {
@@ -423,6 +457,6 @@ proptest! {
         if let Err(answer) = reading().push(body.clone().into(), &push) {
             prop_assert_eq!(answer.status, 400);
         }
-        reading().raw(body.into());
+        reading().raw(body.into()).unwrap();
     }
 }

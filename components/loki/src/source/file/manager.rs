@@ -18,7 +18,7 @@ use corten_os::wake::Wake;
 use corten_signal::{Acks, ConsumeError, EntriesBuilder, Fanout, Logs, LogsBatch, Stream};
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::FileSource;
@@ -28,7 +28,12 @@ use super::reader::{Reader, Unpacked};
 use super::targets::{Finder, Wanted, WantedFiles};
 
 /// How many files are looked at in one sweep.
-const SWEEP_FILES_MAX: usize = 1024;
+const SWEEP_FILES_MAX: usize = 256;
+/// How long a sweep is waited for before another one begins. A file system that does not answer keeps the files of its
+/// sweep, and no others.
+const SWEEP_WAIT: Duration = Duration::from_secs(1);
+/// How many sweeps there are at most that do not end.
+const SWEEPS_MAX: usize = 16;
 /// How much is read in one sweep, in bytes.
 const SWEEP_BYTES_MAX: u64 = 4 << 20;
 /// How often positions are written.
@@ -38,6 +43,8 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// How long what is on its way may take to be safe when the component ends.
 const SETTLE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Into how many parts the time between two looks at a file is divided, in each of which files are looked at together.
+const TOGETHER: u64 = 4;
 /// How often it is looked whether a file is free that is being read under an earlier name.
 const WAITS: Duration = Duration::from_millis(500);
 /// How often it is looked whether a file is there that was not, at most.
@@ -161,6 +168,8 @@ struct FileState {
     leaving: Option<Leaving>,
     /// Something is to be saved.
     unsaved: bool,
+    /// There was a file, or it was told that there is none.
+    was_there: bool,
     error: Option<String>,
     retry: Duration,
     /// What could not be handed on is tried again then.
@@ -182,6 +191,8 @@ struct Leaving {
 /// The end of handing on a batch.
 struct Forwarded {
     slot: usize,
+    /// Whether there was more to read.
+    more: bool,
     serial: u64,
     outcome: Result<(), ConsumeError>,
 }
@@ -206,6 +217,8 @@ struct Manager {
     names: Arc<HashSet<Arc<str>>>,
     heap: BinaryHeap<Reverse<(Instant, usize)>>,
     forwards: JoinSet<Forwarded>,
+    /// Sweeps that took long.
+    sweeps: JoinSet<Vec<Swept>>,
     touched: Vec<u32>,
     waiting: Vec<usize>,
     /// What is wrong with patterns.
@@ -220,6 +233,7 @@ struct Manager {
     save_soon: bool,
     health_changed: bool,
     wake: Arc<Wake>,
+    began: Instant,
 }
 
 /// Reads files until it is stopped.
@@ -229,6 +243,8 @@ pub(super) async fn run(
     mut stop: Stop,
 ) -> Result<(), String> {
     let first = Arc::clone(&settings.borrow_and_update());
+    // Of an earlier run that failed.
+    shared.positions.lock().let_all_go();
     let mut manager = Manager::new(shared, first);
     let outcome = manager.work(&mut settings, &mut stop).await;
     manager.finish().await;
@@ -247,6 +263,7 @@ impl Manager {
             names: Arc::default(),
             heap: BinaryHeap::new(),
             forwards: JoinSet::new(),
+            sweeps: JoinSet::new(),
             touched: Vec::new(),
             waiting: Vec::new(),
             pattern_problem: None,
@@ -257,17 +274,22 @@ impl Manager {
             save_soon: false,
             health_changed: true,
             wake: Arc::default(),
+            began: Instant::now(),
         }
     }
 
     async fn work(&mut self, settings: &mut watch::Receiver<Arc<Settings>>, stop: &mut Stop) -> Result<(), String> {
-        let mut find_at = Some(Instant::now());
+        let mut finding = self.find();
+        let mut find_at = self.settings.sync_period.map(|period| Instant::now() + period);
         let mut save_at = Instant::now() + SAVE_EVERY;
         let (ledger, wake) = (Arc::clone(&self.shared.ledger), Arc::clone(&self.wake));
         loop {
             let due = self.heap.peek().map(|Reverse((due, _))| *due);
             let far = Instant::now() + Duration::from_secs(3600);
-            let wake_at = [due, find_at, Some(save_at)].into_iter().flatten().min().unwrap_or(far);
+            // The next search waits for the one before.
+            let find_next = find_at.filter(|_| finding.is_none());
+            let due = due.filter(|_| self.sweeps.len() < SWEEPS_MAX);
+            let wake_at = [due, find_next, Some(save_at)].into_iter().flatten().min().unwrap_or(far);
             tokio::select! {
                 biased;
                 () = stop.wait() => return Ok(()),
@@ -277,11 +299,18 @@ impl Manager {
                     }
                     let next = Arc::clone(&settings.borrow_and_update());
                     self.change(next);
-                    find_at = Some(Instant::now());
+                    // What is being looked for is what was wanted before.
+                    finding = self.find();
+                    find_at = self.settings.sync_period.map(|period| Instant::now() + period);
                 }
                 Some(done) = self.forwards.join_next() => self.forwarded(done),
+                Some(done) = self.sweeps.join_next() => self.all_swept(done)?,
                 () = ledger.changed() => {}
                 slots = wake.woken() => self.woken(&slots),
+                found = found(&mut finding) => {
+                    finding = None;
+                    self.found(found?);
+                }
                 () = tokio::time::sleep_until(wake_at) => {}
             }
             while let Some(done) = self.forwards.try_join_next() {
@@ -292,8 +321,8 @@ impl Manager {
             }
             self.look_at_ledger();
             let now = Instant::now();
-            if find_at.is_some_and(|at| at <= now) {
-                self.find().await?;
+            if finding.is_none() && find_at.is_some_and(|at| at <= now) {
+                finding = self.find();
                 find_at = self.settings.sync_period.map(|period| now + period);
             }
             if save_at <= now {
@@ -344,18 +373,23 @@ impl Manager {
         }
     }
 
-    /// Looks for the files that are to be read.
-    async fn find(&mut self) -> Result<(), String> {
+    /// Looks for the files that are to be read: on a thread that may block, unless paths stand for themselves.
+    fn find(&mut self) -> Option<JoinHandle<Found>> {
         let (finder, logger) = (Arc::clone(&self.settings.finder), self.shared.logger.clone());
-        let finding = tokio::task::spawn_blocking(move || finder.find(SystemTime::now(), &logger));
-        let (mut wanted, problem) = finding.await.map_err(|error| error.to_string())?;
+        if self.settings.sync_period.is_none() {
+            self.found(finder.find(SystemTime::now(), &logger));
+            return None;
+        }
+        Some(tokio::task::spawn_blocking(move || finder.find(SystemTime::now(), &logger)))
+    }
+
+    fn found(&mut self, (mut wanted, problem): Found) {
         self.health_changed = true;
         self.pattern_problem = self.settings.unknown_encoding.clone().or(problem);
         if self.settings.unknown_encoding.is_some() {
             wanted.clear();
         }
         self.reconcile(wanted);
-        Ok(())
     }
 
     /// Reads these files, and no others.
@@ -413,6 +447,7 @@ impl Manager {
             forwarding: false,
             leaving: None,
             unsaved: true,
+            was_there: false,
             error: None,
             retry: RETRY_MIN,
             refused_until: None,
@@ -479,6 +514,18 @@ impl Manager {
         self.heap.push(Reverse((at, slot)));
     }
 
+    /// Has a file looked at after a while. Those that are due at about the same time are looked at together.
+    fn plan_after(&mut self, slot: usize, wait: Duration) {
+        let now = Instant::now();
+        let mut at = now + wait;
+        let grid_ms = self.settings.poll_min.min(wait).as_millis() as u64 / TOGETHER;
+        if grid_ms > 0 {
+            let past_ms = (at - self.began).as_millis() as u64 % grid_ms;
+            at += Duration::from_millis(grid_ms - past_ms);
+        }
+        self.plan(slot, at);
+    }
+
     /// Takes notice of what became of batches.
     fn look_at_ledger(&mut self) {
         let mut touched = std::mem::take(&mut self.touched);
@@ -503,8 +550,8 @@ impl Manager {
         if file.forwarding {
             return false;
         }
+        let Some(tail) = &mut file.tail else { return false };
         let news = self.shared.ledger.news(file.lane);
-        let Some(tail) = &mut file.tail else { return news.empty };
         file.unsaved |= !news.safe.is_empty();
         for (piece, mark) in news.safe {
             tail.settle(piece, mark);
@@ -520,6 +567,9 @@ impl Manager {
 
     /// Reads the files that are due.
     async fn sweep(&mut self) -> Result<(), String> {
+        if self.sweeps.len() >= SWEEPS_MAX {
+            return Ok(());
+        }
         let now = Instant::now();
         let mut due = Vec::new();
         while due.len() < SWEEP_FILES_MAX
@@ -552,9 +602,19 @@ impl Manager {
         }
         let (shared, options, names) =
             (Arc::clone(&self.shared), Arc::clone(&self.settings.options), Arc::clone(&self.names));
-        let reading = tokio::task::spawn_blocking(move || read(&shared, &options, &names, due));
-        for swept in reading.await.map_err(|error| format!("reading failed: {error}"))? {
+        self.sweeps.spawn_blocking(move || read(&shared, &options, &names, due));
+        if let Ok(Some(done)) = tokio::time::timeout(SWEEP_WAIT, self.sweeps.join_next()).await {
+            self.all_swept(done)?;
+        }
+        Ok(())
+    }
+
+    fn all_swept(&mut self, done: Result<Vec<Swept>, JoinError>) -> Result<(), String> {
+        for swept in done.map_err(|error| format!("reading failed: {error}"))? {
+            let slot = swept.slot;
             self.swept(swept);
+            self.hear(slot);
+            self.close_if_done(slot);
         }
         Ok(())
     }
@@ -576,6 +636,7 @@ impl Manager {
             file.unsaved = true;
         }
         let lingers = tail.lingers();
+        file.was_there |= is_open;
         file.tail = Some(tail);
         let step = match step {
             None => return self.plan(slot, now),
@@ -595,18 +656,20 @@ impl Manager {
             Step::Quiet if lingers => poll_min,
             Step::Quiet => {
                 file.quiet = file.quiet.saturating_add(1);
-                if file.quiet >= QUIET_MIN {
-                    if !file.watched && self.wake.watch(Path::new(&*file.name), slot as u64) {
-                        file.watched = true;
-                        // What happened just before is not told.
-                        return self.plan(slot, now);
-                    }
+                let is_quiet = file.quiet >= QUIET_MIN && !file.watched;
+                if is_quiet && self.wake.watch(Path::new(&*file.name), slot as u64) {
+                    file.watched = true;
+                    // What happened just before is not told.
+                    return self.plan(slot, now);
                 }
                 let wait = if file.watched { self.settings.poll_max.max(WATCHED_WAIT) } else { file.wait };
                 file.wait = (file.wait * 2).min(self.settings.poll_max);
                 wait
             }
             Step::Missing => {
+                if !std::mem::replace(&mut file.was_there, true) {
+                    self.shared.logger.warn("file does not exist, waiting for it", &[("path", (&*file.name).into())]);
+                }
                 let wait = file.wait;
                 file.wait = if lingers { poll_min } else { (wait * 2).min(self.settings.poll_max.max(MISSING_MAX)) };
                 wait
@@ -614,7 +677,7 @@ impl Manager {
             Step::Waits => WAITS,
             Step::Skipped(why) => return self.failed(slot, why),
         };
-        self.plan(slot, now + wait);
+        self.plan_after(slot, wait);
     }
 
     /// A file cannot be read. It is tried again.
@@ -642,8 +705,9 @@ impl Manager {
         let streams = Arc::clone(&file.streams);
         self.forwards.spawn(async move {
             let batch = shared.batch(&chunk, &streams, acks);
+            let more = chunk.more;
             drop(chunk);
-            Forwarded { slot, serial, outcome: settings.forward.consume(batch).await }
+            Forwarded { slot, more, serial, outcome: settings.forward.consume(batch).await }
         });
     }
 
@@ -687,7 +751,8 @@ impl Manager {
             }
         }
         self.hear(done.slot);
-        self.plan(done.slot, Instant::now());
+        let wait = if done.more { Duration::ZERO } else { self.settings.poll_min };
+        self.plan_after(done.slot, wait);
         self.close_if_done(done.slot);
     }
 
@@ -741,6 +806,9 @@ impl Manager {
     async fn finish(mut self) {
         let end = Instant::now() + SETTLE_WAIT_MAX;
         for slot in 0..self.files.len() {
+            if let Some(leaving) = self.files[slot].as_mut().and_then(|file| file.leaving.as_mut()) {
+                leaving.then = None;
+            }
             self.leave(slot, false);
         }
         let ledger = Arc::clone(&self.shared.ledger);
@@ -748,6 +816,7 @@ impl Manager {
             tokio::select! {
                 biased;
                 Some(done) = self.forwards.join_next() => self.forwarded(done),
+                Some(done) = self.sweeps.join_next() => if self.all_swept(done).is_err() { break },
                 () = ledger.changed() => {}
                 () = tokio::time::sleep_until(end) => break,
             }
@@ -758,6 +827,17 @@ impl Manager {
             self.close(slot);
         }
         self.save().await;
+    }
+}
+
+/// The files that are to be read, and what is wrong with the patterns.
+type Found = (WantedFiles, Option<String>);
+
+/// Waits for what is being looked for, if anything is.
+async fn found(finding: &mut Option<JoinHandle<Found>>) -> Result<Found, String> {
+    match finding {
+        Some(finding) => finding.await.map_err(|error| format!("looking for files failed: {error}")),
+        None => std::future::pending().await,
     }
 }
 

@@ -192,8 +192,10 @@ mod tests {
         std::fs::create_dir(path("d.log")).unwrap();
         let old = std::fs::File::create(path("old.log")).unwrap();
         old.set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
-        let targets =
-            vec![target(&[("__path__", &path("*.log")), ("__path_exclude__", &path("b.*"))]), target(&[("__path__", "[")])];
+        let targets = vec![
+            target(&[("__path__", &path("*.log")), ("__path_exclude__", &path("b.*"))]),
+            target(&[("__path__", "[")]),
+        ];
         let finder = Finder::of_patterns(targets, Duration::from_secs(3600));
         let (files, problem) = finder.find(SystemTime::now(), &Logger::new(LogSink::memory().0));
         assert_eq!(problem.as_deref(), Some("error getting paths of \"[\": syntax error in pattern"));

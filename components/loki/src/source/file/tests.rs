@@ -49,8 +49,7 @@ async fn lines_come_with_the_labels_of_their_target_and_the_name_of_their_file()
     let (world, sink) = (world(), Sink::new());
     append(&world, "a", "1\n2\r\n\nhalf");
     let mut unit = start(&world, &sink, &reads(&world, &["a"], "job = \"j\", __meta_x = \"y\"", "")).await;
-    let expected =
-        [r#"{filename="a", job="j"} 1"#, r#"{filename="a", job="j"} 2"#, r#"{filename="a", job="j"} "#];
+    let expected = [r#"{filename="a", job="j"} 1"#, r#"{filename="a", job="j"} 2"#, r#"{filename="a", job="j"} "#];
     until_shown(&world, &sink, &expected).await;
     append(&world, "a", " a line\n");
     until("the rest came", || sink.shown().len() == 4).await;
@@ -82,7 +81,8 @@ async fn after_a_stop_reading_goes_on_where_it_was() {
     let mut unit = start(&world, &sink, &body).await;
     until("all is read", || sink.shown().len() >= 50_000).await;
     assert_eq!(sink.shown().len(), 50_000, "{before} before the stop");
-    let numbers: Vec<usize> = sink.shown().iter().map(|line| line.split(' ').nth(2).unwrap().parse().unwrap()).collect();
+    let numbers: Vec<usize> =
+        sink.shown().iter().map(|line| line.split(' ').nth(2).unwrap().parse().unwrap()).collect();
     assert!(numbers.iter().copied().eq(0..50_000));
     unit.drain().await;
 }
@@ -280,8 +280,9 @@ async fn compressed_files_are_read_once() {
 #[tokio::test]
 async fn a_file_that_nothing_happens_to_is_still_read_when_something_does() {
     let (world, sink) = (world(), Sink::new());
-    append(&world, "a", "1\n");
     let mut unit = start(&world, &sink, &reads(&world, &["a"], "", "")).await;
+    until("it is missed", || world.logs().contains("msg=\"file does not exist, waiting for it\"")).await;
+    append(&world, "a", "1\n");
     until_shown(&world, &sink, &[r#"{filename="a"} 1"#]).await;
     for n in 2..6 {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -291,5 +292,20 @@ async fn a_file_that_nothing_happens_to_is_still_read_when_something_does() {
         append(&world, "a", format!("{n}\n"));
         until("it came", || sink.shown().len() == n).await;
     }
+    unit.drain().await;
+}
+
+#[tokio::test]
+async fn a_line_of_ten_megabytes_and_any_bytes_are_lines_like_others() {
+    let (world, sink) = (world(), Sink::new());
+    // Of several bytes a character, and of none.
+    let long = "\u{e4}\0".repeat(4 << 20);
+    append(&world, "a", &long);
+    let mut unit = start(&world, &sink, &reads(&world, &["a"], "", "")).await;
+    append(&world, "a", b"\n\0\n\xff\xfe\n");
+    until("all came", || sink.shown().len() == 3).await;
+    let lines = shown(&world, &sink);
+    assert!(lines[0] == format!("{{filename=\"a\"}} {long}"));
+    assert_eq!(lines[1..], ["{filename=\"a\"} \0", "{filename=\"a\"} \u{fffd}\u{fffd}"]);
     unit.drain().await;
 }

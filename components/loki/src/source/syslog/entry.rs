@@ -279,6 +279,7 @@ mod tests {
             settings: Mutex::new(Arc::new(settings)),
             metrics: Metrics::new(&Registry::new()),
             complaints: Complaints::new(Logger::new(LogSink::memory().0)),
+            started: Default::default(),
             troubles: Mutex::default(),
             report: Box::new(|_| {}),
         })

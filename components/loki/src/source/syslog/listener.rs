@@ -1,21 +1,20 @@
 //! Listeners: TCP, with or without TLS, and UDP.
 
-use std::future::pending;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use corten_component::{Logger, Stop};
 use corten_net::{Backoff, ServerTls, TlsAcceptor};
-use corten_wire::syslog::frame::Framer;
-use socket2::SockRef;
+use corten_wire::syslog::frame::{FrameError, Framer};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::net::{TcpListener, TcpStream, UdpSocket, lookup_host};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::super::bind::{self, BindError};
 use super::entry::{Intake, Reading, Sender};
 use super::names::Names;
 use super::{ListenerArguments, Shared};
@@ -39,11 +38,12 @@ const CONNECTIONS_MAX: usize = 4_096;
 const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
 
+/// How much all connections of a listener may keep because it is no whole message yet, in bytes. Whoever exceeds it with a
+/// long message is closed.
+const PENDING_BYTES_MAX: usize = 256 << 20;
+
 /// How long a TLS handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-
-/// How much the system keeps of packets that were not read yet, in bytes.
-const UDP_BUFFER_BYTES: usize = 1 << 20;
 
 /// How many packets become one batch at most.
 const PACKETS_MAX: usize = 1_000;
@@ -54,6 +54,30 @@ struct Listener {
     reading: Arc<Reading>,
     names: Names,
     idle_max: Duration,
+    /// What all connections keep because it is no whole message yet, in bytes.
+    pending_bytes: AtomicUsize,
+}
+
+/// What one connection keeps because it is no whole message yet.
+struct Pending<'a> {
+    all: &'a AtomicUsize,
+    own: usize,
+}
+
+impl Pending<'_> {
+    /// Notes how much it is; whether all connections together keep no more than they may. One that keeps little may always.
+    fn set(&mut self, bytes: usize) -> bool {
+        let before = self.all.fetch_add(bytes, Ordering::Relaxed) - self.own;
+        self.all.fetch_sub(self.own, Ordering::Relaxed);
+        self.own = bytes;
+        bytes <= READ_BYTES_MAX || before + bytes <= PENDING_BYTES_MAX
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.own, Ordering::Relaxed);
+    }
 }
 
 /// Listens until it is to stop.
@@ -63,7 +87,8 @@ pub(super) async fn run(
     logger: Logger,
     mut stop: Stop,
 ) -> Result<(), String> {
-    let name = format!("{} {}", arguments.protocol, arguments.address);
+    let number = shared.started.fetch_add(1, Ordering::Relaxed);
+    let name = (format!("{} {}", arguments.protocol, arguments.address), number);
     let cache_size = usize::try_from(arguments.udp_host_cache_size).ok().filter(|size| *size > 0).unwrap_or(128);
     let idle_max = if arguments.idle_timeout.is_zero() { Duration::from_secs(120) } else { arguments.idle_timeout };
     let listener = Arc::new(Listener {
@@ -71,6 +96,7 @@ pub(super) async fn run(
         reading: Arc::new(Reading::new(&arguments)),
         names: Names::system(cache_size),
         idle_max,
+        pending_bytes: AtomicUsize::new(0),
     });
     let mut waits = Backoff::new(BIND_WAIT_MIN, BIND_WAIT_MAX);
     let mut attempts = 0;
@@ -113,49 +139,21 @@ pub(super) async fn run(
     Ok(())
 }
 
-struct OpenError {
-    text: String,
-    is_in_use: bool,
-}
-
-impl From<io::Error> for OpenError {
-    fn from(error: io::Error) -> Self {
-        OpenError { text: error.to_string(), is_in_use: error.kind() == io::ErrorKind::AddrInUse }
-    }
-}
-
-impl From<String> for OpenError {
-    fn from(text: String) -> Self {
-        OpenError { text, is_in_use: false }
-    }
-}
-
 enum Socket {
     Tcp(TcpListener, Option<Arc<TlsAcceptor>>),
     Udp(UdpSocket),
 }
 
 impl Socket {
-    async fn open(arguments: &ListenerArguments) -> Result<Self, OpenError> {
-        let addresses = addresses(&arguments.address).await?;
+    async fn open(arguments: &ListenerArguments) -> Result<Self, BindError> {
         if arguments.protocol == "udp" {
-            let socket = match UdpSocket::bind(&addresses[..]).await {
-                Err(error) => UdpSocket::bind(&ipv4_instead(&addresses)[..]).await.map_err(|_| error)?,
-                Ok(socket) => socket,
-            };
-            // What the system does not give is its own to limit.
-            let _ = SockRef::from(&socket).set_recv_buffer_size(UDP_BUFFER_BYTES);
-            return Ok(Socket::Udp(socket));
+            return Ok(Socket::Udp(bind::udp(&arguments.address).await?));
         }
         let tls = match tls(arguments)? {
             None => None,
             Some(tls) => Some(Arc::new(TlsAcceptor::new(tls).await.map_err(|error| error.to_string())?)),
         };
-        let socket = match TcpListener::bind(&addresses[..]).await {
-            Err(error) => TcpListener::bind(&ipv4_instead(&addresses)[..]).await.map_err(|_| error)?,
-            Ok(socket) => socket,
-        };
-        Ok(Socket::Tcp(socket, tls))
+        Ok(Socket::Tcp(bind::tcp(&arguments.address).await?, tls))
     }
 
     fn address(&self) -> (String, bool) {
@@ -166,25 +164,6 @@ impl Socket {
         let address = address.map_or_else(|error| error.to_string(), |address| address.to_string());
         (address, matches!(self, Socket::Tcp(_, Some(_))))
     }
-}
-
-/// The addresses that `host:port` means; all where there is no host.
-async fn addresses(text: &str) -> Result<Vec<SocketAddr>, String> {
-    let (host, port) = text.rsplit_once(':').ok_or_else(|| format!("address {text}: missing port in address"))?;
-    let port: u16 =
-        if port.is_empty() { 0 } else { port.parse().map_err(|_| format!("address {text}: invalid port"))? };
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    if host.is_empty() {
-        return Ok(vec![SocketAddr::from(([0u16; 8], port))]);
-    }
-    let found = lookup_host((host, port)).await.map_err(|error| format!("address {text}: {error}"))?;
-    Ok(found.collect())
-}
-
-/// All addresses are those of IPv4 where there is no IPv6.
-fn ipv4_instead(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
-    let all = |address: &&SocketAddr| address.is_ipv6() && address.ip().is_unspecified();
-    addresses.iter().filter(all).map(|address| SocketAddr::from(([0, 0, 0, 0], address.port()))).collect()
 }
 
 /// TLS of a listener, where it has any.
@@ -281,6 +260,7 @@ impl Listener {
         let mut intake = Intake::new(Arc::clone(&self.shared), Arc::clone(&self.reading));
         let mut framer = self.reading.framer();
         let mut buffer = vec![0; READ_BYTES_MIN];
+        let mut pending = Pending { all: &self.pending_bytes, own: 0 };
         let mut last = Instant::now();
         let mut is_cut = false;
         loop {
@@ -289,7 +269,7 @@ impl Listener {
                 if framer.pending_bytes() > 0 && last.elapsed() < QUIET {
                     sleep_until(last + QUIET).await;
                 } else {
-                    pending::<()>().await;
+                    std::future::pending::<()>().await;
                 }
             };
             let read = tokio::select! {
@@ -320,7 +300,14 @@ impl Listener {
                     break;
                 }
             }
+            let waits = Instant::now();
             intake.hand_on(&mut stop).await;
+            // While receivers take nothing, nobody is idle.
+            last += waits.elapsed();
+            if !pending.set(framer.pending_bytes()) {
+                let len_max = PENDING_BYTES_MAX;
+                return intake.broken(FrameError::TooLong { len: framer.pending_bytes() as u64, len_max });
+            }
         }
         let (frames, error) = framer.finish();
         for frame in &frames {
