@@ -319,7 +319,7 @@ mod tests {
     use corten_testkit::{Unit, host};
     use proptest::prelude::*;
 
-    use super::super::testing::{Answered, Sink, Then, address, client, send};
+    use super::super::testing::{Answered, Case, Sink, Then, address, client, recorded, send};
     use super::*;
 
     const HEROKU: Definition = Definition::of::<Heroku>();
@@ -368,6 +368,35 @@ mod tests {
     #[test]
     fn the_table_of_the_arguments_is_in_order() {
         assert_eq!(HerokuArguments::SCHEMA.defects(), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn requests_are_taken_as_the_reference_takes_them() {
+        let (cases, left_out) = recorded(include_str!("../../tests/data/sources/heroku.json"));
+        assert_eq!((cases.len(), left_out), (47, 0));
+        let client = client().await;
+        let mut differences = Vec::new();
+        for case in cases {
+            let sink = Sink::new();
+            let names = [("sink", sink.value()), ("rules", Case::rules().to_value())];
+            let unit =
+                Unit::start_with(host("loki.source.heroku.a"), &HEROKU, &case.arguments(), &names).await.unwrap();
+            let at = address(&unit.world, "listening for Heroku drains").await;
+            let query = case.json()["query"].as_str().unwrap_or_default();
+            let headers = case.headers();
+            let headers: Vec<_> = headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+            let url = format!("http://{at}{}{query}", DRAIN.0);
+            let answer = send(&client, Method::POST, &url, &headers, case.body()).await;
+            differences.extend(case.difference(Some(answer.status), sink.entries()));
+            for (name, labels, value) in case.metrics() {
+                let labels: Vec<_> = labels.iter().map(|(name, value)| (&**name, &**value)).collect();
+                let is = unit.world.metrics().get(&name, &labels);
+                if is != Some(value) {
+                    differences.push(format!("{}\n  is     {name}{labels:?} {is:?}", case.json()));
+                }
+            }
+        }
+        assert!(differences.is_empty(), "{}", differences.join("\n"));
     }
 
     #[tokio::test]

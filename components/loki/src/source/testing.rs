@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use base64::Engine as _;
 use corten_config::Value;
 use corten_config::decode::Decode as _;
 use corten_net::{Body, Client, ClientConfig, ClientOptions};
 use corten_signal::flow::BoxFuture;
-use corten_signal::{Acks, Consume, ConsumeError, Fanout, Inlet, Logs, LogsBatch, Receiver};
+use corten_signal::relabel::{Action, RelabelRules, Rule};
+use corten_signal::{Acks, Consume, ConsumeError, Entries, Fanout, Inlet, Logs, LogsBatch, Receiver, Stream};
 use corten_testkit::{World, until_some};
 use http::{HeaderMap, Method, Request};
 use parking_lot::Mutex;
@@ -111,26 +113,164 @@ impl Sink {
 
     /// What was sent, with times in nanoseconds.
     pub(super) fn entries(&self) -> Vec<(i64, String)> {
-        let mut shown = Vec::new();
-        for batch in &*self.batches.lock() {
-            for (stream, entries) in batch.entries.parts() {
-                for entry in entries {
-                    let mut text = format!("{} ", stream.canonical());
-                    text.push_str(&String::from_utf8_lossy(batch.entries.line(entry)));
-                    for (name, value) in batch.entries.metadata(entry) {
-                        let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
-                        text.push_str(&format!(" {name}={value}"));
-                    }
-                    shown.push((entry.timestamp_ns, text));
-                }
-            }
-        }
-        shown
+        self.batches.lock().iter().flat_map(|batch| shown(&batch.entries)).collect()
     }
 
     /// How often something was sent.
     pub(super) fn batches(&self) -> usize {
         self.batches.lock().len()
+    }
+}
+
+/// Entries with their times, in lines of labels, line and metadata.
+pub(super) fn shown(entries: &Entries) -> Vec<(i64, String)> {
+    let mut shown = Vec::new();
+    for (stream, list) in entries.parts() {
+        for entry in list {
+            let metadata: Vec<_> = entries.metadata(entry).collect();
+            shown.push((entry.timestamp_ns, show(stream, entries.line(entry), &metadata)));
+        }
+    }
+    shown
+}
+
+fn show(stream: &Stream, line: &[u8], metadata: &[(&[u8], &[u8])]) -> String {
+    let mut text = format!("{} {}", stream.canonical(), String::from_utf8_lossy(line));
+    for (name, value) in metadata {
+        text.push_str(&format!(" {}={}", String::from_utf8_lossy(name), String::from_utf8_lossy(value)));
+    }
+    text
+}
+
+/// What the reference answered to something that a source was sent.
+///
+/// A case with `differs` says why it is not compared: see `docs/differences.md`. Texts of errors are our own; a time that
+/// is the one of the recording stands for the time of the receipt.
+pub(super) struct Case(serde_json::Value);
+
+/// A name, labels and a value of a metric.
+type Series = (String, Vec<(String, String)>, f64);
+
+/// When the cases were recorded.
+const RECORDED_AT_NS: i64 = 1_787_313_600_000_000_000;
+
+/// The cases of a file that are to be compared, and how many are not.
+pub(super) fn recorded(file: &str) -> (Vec<Case>, usize) {
+    let mut file: serde_json::Value = serde_json::from_str(file).unwrap();
+    assert_eq!(file["now"], "2026-08-21T12:00:00Z");
+    let cases: Vec<_> = serde_json::from_value(file["cases"].take()).unwrap();
+    let all = cases.len();
+    let compared = cases.into_iter().filter(|case: &serde_json::Value| case.get("differs").is_none());
+    let compared: Vec<Case> = compared.map(Case).collect();
+    let left_out = all - compared.len();
+    (compared, left_out)
+}
+
+/// A text, or what is no text as base64.
+fn bytes(json: &serde_json::Value) -> Vec<u8> {
+    match json.as_str() {
+        Some(text) => text.into(),
+        None => base64::engine::general_purpose::STANDARD.decode(json["b64"].as_str().unwrap()).unwrap(),
+    }
+}
+
+fn lossy(json: &serde_json::Value) -> String {
+    String::from_utf8_lossy(&bytes(json)).into_owned()
+}
+
+impl Case {
+    pub(super) fn json(&self) -> &serde_json::Value {
+        &self.0
+    }
+
+    pub(super) fn uses_incoming_timestamp(&self) -> bool {
+        self.0["use_incoming_timestamp"].as_bool().unwrap()
+    }
+
+    pub(super) fn body(&self) -> Vec<u8> {
+        bytes(&self.0["body"])
+    }
+
+    fn pairs(&self, of: &str) -> Vec<(String, String)> {
+        let pairs = self.0[of].as_object().into_iter().flatten();
+        pairs.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned())).collect()
+    }
+
+    pub(super) fn headers(&self) -> Vec<(String, String)> {
+        self.pairs("headers")
+    }
+
+    /// The argument `relabel_rules` of all cases, where they apply.
+    pub(super) fn rules() -> RelabelRules {
+        let rule = Rule {
+            action: Action::LabelMap,
+            regex: "__(.+)".into(),
+            replacement: "meta_$1".to_owned(),
+            ..Rule::default()
+        };
+        RelabelRules([rule].into())
+    }
+
+    /// The arguments of a source that receives over HTTP.
+    pub(super) fn arguments(&self) -> String {
+        let mut text = format!(
+            "forward_to = [sink]\nrelabel_rules = rules\nuse_incoming_timestamp = {}\n\
+             http {{\n listen_address = \"127.0.0.1\"\n listen_port = 0\n }}\n",
+            self.uses_incoming_timestamp()
+        );
+        if let Some(labels) = self.0.get("labels") {
+            let labels: Vec<_> =
+                labels.as_object().unwrap().iter().map(|(name, value)| format!("\"{name}\" = {value}")).collect();
+            text.push_str(&format!("labels = {{ {} }}\n", labels.join(", ")));
+        }
+        text
+    }
+
+    /// Metrics of the reference by name and labels, but for what it counts only after it has answered.
+    pub(super) fn metrics(&self) -> Vec<Series> {
+        let lines = self.0["output"]["metrics"].as_str().unwrap().lines();
+        let lines = lines.filter(|line| !line.starts_with('#') && !line.contains("_entries_"));
+        lines
+            .map(|line| {
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+                let labels = labels.trim_end_matches('}').split(',').filter(|label| !label.is_empty());
+                let labels = labels.map(|label| {
+                    let (name, value) = label.split_once('=').unwrap();
+                    (name.to_owned(), value.trim_matches('"').to_owned())
+                });
+                (name.to_owned(), labels.collect(), value.parse().unwrap())
+            })
+            .collect()
+    }
+
+    /// How what came out differs from what is recorded. A source without HTTP has no status.
+    pub(super) fn difference(&self, status: Option<u16>, mut entries: Vec<(i64, String)>) -> Option<String> {
+        let output = &self.0["output"];
+        let mut expected: Vec<_> =
+            output["entries"].as_array().unwrap().iter().map(|entry| self.expected(entry)).collect();
+        // Entries of different streams have no order.
+        entries.sort_by(|a, b| a.1.cmp(&b.1));
+        expected.sort_by(|a, b| a.1.cmp(&b.1));
+        for ((is, text), (stated, expected)) in entries.iter_mut().zip(&mut expected) {
+            if text == expected && *stated == RECORDED_AT_NS && (super::http::now_ns() - *is).abs() < 60_000_000_000 {
+                *stated = *is;
+            }
+        }
+        let expected_status = output["status"].as_u64().map(|status| u16::try_from(status).unwrap());
+        let is_same = (status, &entries) == (expected_status, &expected);
+        (!is_same).then(|| format!("{}\n  is     {status:?} {entries:?}", self.0))
+    }
+
+    fn expected(&self, entry: &serde_json::Value) -> (i64, String) {
+        let labels = entry["labels"].as_object().unwrap();
+        let labels: Vec<_> = labels.iter().map(|(name, value)| (name.clone(), lossy(value))).collect();
+        let stream = Stream::of(labels.iter().map(|(name, value)| (&**name, &**value))).unwrap();
+        let metadata = entry["metadata"].as_array().into_iter().flatten();
+        let metadata: Vec<_> = metadata.map(|pair| (bytes(&pair[0]), bytes(&pair[1]))).collect();
+        let metadata: Vec<_> = metadata.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let time = if entry["now"] == true { RECORDED_AT_NS } else { entry["ns"].as_i64().unwrap_or(i64::MIN) };
+        (time, show(&stream, &bytes(&entry["line"]), &metadata))
     }
 }
 
