@@ -18,13 +18,31 @@ pub struct Peer {
     program: &'static str,
 }
 
+/// What the programs of systemd load, beyond what the smallest Debian has.
+const SYSTEMD: &[&str] = &["libip4tc2", "libkmod2", "libmicrohttpd12", "libseccomp2", "libssl3", "libsystemd-shared"];
+
 /// All peers, by name.
 pub const PEERS: &[Peer] = &[
+    Peer {
+        name: "graypy",
+        package: "python3-graypy",
+        needs: &[],
+        // A library: what uses it needs Python, which is taken from the machine.
+        program: "usr/lib/python3/dist-packages/graypy/__init__.py",
+    },
+    Peer {
+        name: "journal-remote",
+        package: "systemd-journal-remote",
+        needs: SYSTEMD,
+        program: "lib/systemd/systemd-journal-remote",
+    },
+    Peer { name: "journalctl", package: "systemd", needs: SYSTEMD, program: "bin/journalctl" },
+    Peer { name: "journald", package: "systemd", needs: SYSTEMD, program: "lib/systemd/systemd-journald" },
     Peer { name: "prometheus", package: "prometheus", needs: &[], program: "usr/bin/prometheus" },
     Peer {
         name: "rsyslog",
         package: "rsyslog",
-        needs: &["libestr0", "libfastjson4", "liblognorm5"],
+        needs: &["libestr0", "libfastjson4", "liblognorm5", "libssl3", "rsyslog-openssl"],
         program: "usr/sbin/rsyslogd",
     },
     Peer { name: "victoria-metrics", package: "victoria-metrics", needs: &[], program: "usr/bin/victoria-metrics" },
@@ -32,11 +50,14 @@ pub const PEERS: &[Peer] = &[
 ];
 
 impl Peer {
-    /// The folders in which its libraries are, when the peers are unpacked in a directory: one for each architecture.
+    /// The folders of libraries, when the peers are unpacked in a directory: no loader looks there by itself.
     pub fn libraries(&self, dir: &Path) -> Vec<PathBuf> {
-        let entries = fs::read_dir(dir.join("usr/lib")).into_iter().flatten().flatten();
-        let mut found: Vec<PathBuf> =
-            entries.map(|entry| entry.path()).filter(|path| path.join(self.name).is_dir()).collect();
+        let places = ["lib", "usr/lib"].map(|place| dir.join(place));
+        let entries = places.iter().flat_map(|place| fs::read_dir(place).into_iter().flatten().flatten());
+        // One for each architecture, as `x86_64-linux-gnu`.
+        let own = entries.filter(|entry| entry.file_name().to_string_lossy().contains("-linux-gnu"));
+        let mut found: Vec<PathBuf> = own.flat_map(|entry| [entry.path(), entry.path().join("systemd")]).collect();
+        found.retain(|path| path.is_dir());
         found.sort();
         found
     }
@@ -44,6 +65,15 @@ impl Peer {
     /// Where the program is, when the peers are unpacked in a directory.
     pub fn path(&self, dir: &Path) -> PathBuf {
         dir.join(self.program)
+    }
+
+    /// Its packages, the program's last.
+    fn packages(&self) -> impl Iterator<Item = &'static str> {
+        self.needs.iter().copied().chain([self.package])
+    }
+
+    fn is_whole(&self, dir: &Path) -> bool {
+        self.path(dir).is_file() && self.packages().all(|package| is_unpacked(package, dir))
     }
 
     /// The program.
@@ -60,6 +90,19 @@ impl Peer {
     }
 }
 
+/// Each package has a folder of its own, so that no other version is unpacked by accident.
+fn downloads(package: &str, dir: &Path) -> PathBuf {
+    dir.join("deb").join(package)
+}
+
+/// Whether a package was unpacked whole: a fetch that was cut short begins anew.
+fn is_unpacked(package: &str, dir: &Path) -> bool {
+    downloads(package, dir).join(UNPACKED).is_file()
+}
+
+/// What tells that a package was unpacked.
+const UNPACKED: &str = "unpacked";
+
 /// The peer of a name.
 pub fn named(name: &str) -> Option<&'static Peer> {
     PEERS.iter().find(|peer| peer.name == name)
@@ -74,7 +117,7 @@ pub fn fetch(dir: &Path, mut say: impl FnMut(String)) -> Result<(), String> {
     let mut missing = Vec::new();
     let mut updated = false;
     for peer in PEERS {
-        if !peer.path(dir).is_file() {
+        if !peer.is_whole(dir) {
             say(format!("fetching {} for {}", peer.package, peer.name));
             if let Err(error) = fetch_all(peer, dir, &mut updated) {
                 missing.push(format!("not run: {} cannot be had: {error}", peer.name));
@@ -86,17 +129,16 @@ pub fn fetch(dir: &Path, mut say: impl FnMut(String)) -> Result<(), String> {
     if missing.is_empty() { Ok(()) } else { Err(missing.join("\n")) }
 }
 
-/// Unpacks what the program needs, then the program: a fetch that is cut short begins anew.
+/// Unpacks the packages that are not there yet.
 fn fetch_all(peer: &Peer, dir: &Path, updated: &mut bool) -> Result<(), String> {
-    for package in peer.needs.iter().chain([&peer.package]) {
+    for package in peer.packages().filter(|package| !is_unpacked(package, dir)) {
         fetch_one(package, dir, updated)?;
     }
     if peer.path(dir).is_file() { Ok(()) } else { Err(format!("the package has no {}", peer.program)) }
 }
 
 fn fetch_one(package: &str, dir: &Path, updated: &mut bool) -> Result<(), String> {
-    // Each package has a folder of its own, so that no other version is unpacked by accident.
-    let downloads = dir.join("deb").join(package);
+    let downloads = downloads(package, dir);
     fs::create_dir_all(&downloads).map_err(|error| format!("cannot make {}: {error}", downloads.display()))?;
     let download = || run(Command::new("apt-get").args(["download", package]).current_dir(&downloads));
     if let Err(error) = download() {
@@ -115,7 +157,9 @@ fn fetch_one(package: &str, dir: &Path, updated: &mut bool) -> Result<(), String
         .collect();
     packages.sort();
     let package = packages.pop().ok_or("apt-get brought no package")?;
-    run(Command::new("dpkg").arg("-x").arg(package).arg(dir))
+    run(Command::new("dpkg").arg("-x").arg(package).arg(dir))?;
+    let mark = downloads.join(UNPACKED);
+    fs::write(&mark, "").map_err(|error| format!("cannot write {}: {error}", mark.display()))
 }
 
 fn run(command: &mut Command) -> Result<(), String> {
@@ -137,6 +181,32 @@ mod tests {
         let error = named("vmagent").unwrap().find(Path::new("/nonexistent")).unwrap_err();
         assert!(error.starts_with("not run: vmagent is not at /nonexistent/usr/bin/vmagent"), "{error}");
         assert!(named("alloy").is_none());
+    }
+
+    #[test]
+    fn a_peer_is_whole_when_all_of_its_packages_were_unpacked() {
+        let dir = std::env::temp_dir().join(format!("corten-peers-{}", std::process::id()));
+        let peer = named("rsyslog").unwrap();
+        fs::create_dir_all(dir.join("usr/sbin")).unwrap();
+        fs::create_dir_all(dir.join("usr/lib/x86_64-linux-gnu/rsyslog")).unwrap();
+        fs::write(peer.path(&dir), "").unwrap();
+        let (found, libraries) = (peer.find(&dir), peer.libraries(&dir));
+        let mut whole = vec![peer.is_whole(&dir)];
+        for package in peer.packages() {
+            fs::create_dir_all(downloads(package, &dir)).unwrap();
+            fs::write(downloads(package, &dir).join(UNPACKED), "").unwrap();
+            whole.push(peer.is_whole(&dir));
+        }
+        let wanted = dir.join("usr/lib/x86_64-linux-gnu");
+        fs::remove_dir_all(&dir).unwrap();
+        assert!(found.is_ok());
+        assert_eq!(libraries, [wanted]);
+        assert_eq!(whole, [false, false, false, false, false, false, true]);
+    }
+
+    #[test]
+    fn peers_are_listed_by_name() {
+        assert!(PEERS.is_sorted_by_key(|peer| peer.name));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `local.file_match`: the files that match patterns, as targets.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -7,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use corten_component::{Component, Context, Error, Health, HealthState, Logger, Stop, Task, Turn};
 use corten_config::{Arguments, CheckErrors, Exports};
 use corten_files::glob::FOUND_MAX;
-use corten_files::{Dialect, Pattern};
+use corten_files::{Dialect, Pattern, io_error_text};
 use corten_signal::target::{Target, TargetBuilder};
 use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
@@ -24,7 +25,8 @@ const PATH_EXCLUDE: &str = "__path_exclude__";
 /// characters, `{a,b}` for alternatives, and `\` takes the meaning of a sign away. Links are followed.
 ///
 /// Targets come in the order of `path_targets`, and for each sorted by path. A pattern that is wrong finds nothing and
-/// makes the component unhealthy.
+/// makes the component unhealthy, and so do a folder that the pattern says by name and a file that was found, if they may
+/// not be looked into.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct Config {
     /// What to look for. Each target has a pattern in its label `__path__`, may have a pattern of what to leave out in
@@ -101,15 +103,20 @@ async fn run(finder: Arc<Finder>, turn: Turn<FileMatch>, latest: Latest, mut sto
         }
         let walking = tokio::task::spawn_blocking({
             let finder = Arc::clone(&finder);
-            move || finder.find(SystemTime::now())
+            let before = latest.lock().clone();
+            move || finder.find(SystemTime::now(), &before.targets)
         });
         let (offer, problem) = tokio::select! {
             () = stop.wait() => return Ok(()),
             found = walking => found.map_err(|error| error.to_string())?,
         };
         turn.speak(|cx| {
-            cx.export(&offer);
-            *latest.lock() = offer;
+            // Whoever got the equal targets before keeps them: one copy is enough, and to write many down takes room.
+            let is_new = *latest.lock() != offer;
+            if is_new {
+                cx.export(&offer);
+                *latest.lock() = offer;
+            }
             cx.report_health(problem.map(|problem| Health::now(HealthState::Unhealthy, problem)));
         });
     }
@@ -142,15 +149,16 @@ impl Finder {
     }
 
     /// All that there is now, and the first problem that the user has to solve.
-    fn find(&self, now: SystemTime) -> (Offer, Option<String>) {
+    ///
+    /// What is as it was before, in the same place, is not kept twice.
+    fn find(&self, now: SystemTime, before: &[Target]) -> (Offer, Option<String>) {
         let oldest = (!self.ignore_older_than.is_zero()).then(|| now.checked_sub(self.ignore_older_than)).flatten();
         let mut targets = Vec::new();
         let mut problem = None;
-        let mut builder = TargetBuilder::new();
         for wanted in &self.wanted {
             match &wanted.patterns {
                 Ok((pattern, exclude)) => {
-                    let error = self.expand(wanted, pattern, exclude.as_ref(), oldest, &mut builder, &mut targets);
+                    let error = self.expand(wanted, pattern, exclude.as_ref(), oldest, before, &mut targets);
                     problem = problem.or(error);
                 }
                 Err(error) => {
@@ -159,6 +167,7 @@ impl Finder {
                 }
             }
         }
+        targets.shrink_to_fit();
         (Offer { targets }, problem)
     }
 
@@ -169,19 +178,16 @@ impl Finder {
         pattern: &Pattern,
         exclude: Option<&Pattern>,
         oldest: Option<SystemTime>,
-        builder: &mut TargetBuilder,
+        before: &[Target],
         targets: &mut Vec<Target>,
     ) -> Option<String> {
-        let found = pattern.walk();
-        for error in &found.errors {
-            // What may not be read is left out, as it always was; whoever misses a file finds the reason.
-            self.logger.debug("left out while getting paths", &[("err", error.into())]);
-        }
-        for path in found.paths {
+        let mut builder = TargetBuilder::new();
+        let mut refused = None;
+        let found = pattern.walk_each(&mut |path| {
             // Names that are no text were left out already.
-            let Some(name) = path.to_str() else { continue };
+            let Some(name) = path.to_str() else { return };
             if exclude.is_some_and(|exclude| exclude.matches(name)) {
-                continue;
+                return;
             }
             let failed = |step: &str, path: &Path, error: &std::io::Error| {
                 let path = path.display().to_string();
@@ -191,29 +197,41 @@ impl Finder {
                 Ok(absolute) => absolute,
                 Err(error) => {
                     failed("error getting absolute path", &path, &error);
-                    continue;
+                    return;
                 }
             };
             let metadata = match std::fs::metadata(&absolute) {
                 Ok(metadata) => metadata,
                 Err(error) => {
                     failed("error getting os stat", &absolute, &error);
-                    continue;
+                    if error.kind() == io::ErrorKind::PermissionDenied {
+                        refused
+                            .get_or_insert_with(|| format!("stat {}: {}", absolute.display(), io_error_text(&error)));
+                    }
+                    return;
                 }
             };
             let is_old = oldest.is_some_and(|oldest| metadata.modified().is_ok_and(|changed| changed < oldest));
             if metadata.is_dir() || is_old {
-                continue;
+                return;
             }
-            if let Some(target) = with_path(&wanted.target, &absolute, builder) {
-                targets.push(target);
+            if let Some(target) = with_path(&wanted.target, &absolute, &mut builder) {
+                let same = before.get(targets.len()).filter(|before| **before == target);
+                targets.push(same.cloned().unwrap_or(target));
             }
+        });
+        for error in &found.errors {
+            // What may not be read is left out, as it always was; whoever misses a file finds the reason.
+            self.logger.debug("left out while getting paths", &[("err", error.into())]);
         }
-        found.truncated.then(|| {
+        let problem = if found.truncated {
             let error = format!("more than the limit of {FOUND_MAX} paths match");
             self.complain(wanted, &error);
-            format!("error getting paths of {}: {error}", shown(&wanted.path))
-        })
+            Some(error)
+        } else {
+            found.refused.or(refused)
+        };
+        problem.map(|error| format!("error getting paths of {}: {error}", shown(&wanted.path)))
     }
 
     fn complain(&self, wanted: &Wanted, error: &str) {

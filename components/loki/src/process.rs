@@ -50,6 +50,7 @@ use corten_config::{Arguments, Exports};
 use corten_signal::flow::BoxFuture;
 use corten_signal::logs::{Logs, LogsBatch};
 use corten_signal::{Consume, ConsumeError, Fanout, Inlet, Receiver};
+use tokio::task::JoinHandle;
 
 use self::program::Program;
 pub use self::stages::StageConfig;
@@ -88,6 +89,8 @@ pub struct Process {
     pipeline: Arc<Pipeline>,
     /// Sends on what time alone makes due.
     timer: Option<Task>,
+    /// Sends on what pipelines held that were replaced.
+    closing: Option<JoinHandle<()>>,
 }
 
 /// What is to be put in place.
@@ -125,12 +128,20 @@ impl Component for Process {
         let forward = fanout(cx, prepared.forward_to);
         let pipeline = Arc::new(Pipeline { program: prepared.program, forward });
         prepared.inlet.attach(Arc::clone(&pipeline) as Arc<dyn Consume<Logs>>);
-        if let Some(current) = current
-            && !Arc::ptr_eq(&current.pipeline.program, &pipeline.program)
-        {
-            // What was collected goes where entries go now: where it went before may be gone.
-            let (old, new, cx) = (Arc::clone(&current.pipeline.program), Arc::clone(&pipeline), cx.clone());
-            tokio::spawn(async move { close(&old, &new.forward, &cx).await });
+        let mut closing = None;
+        if let Some(current) = current {
+            closing = current.closing.filter(|closing| !closing.is_finished());
+            if !Arc::ptr_eq(&current.pipeline.program, &pipeline.program) {
+                // What was collected goes where entries go now: where it went before may be gone.
+                let (old, new, cx) = (Arc::clone(&current.pipeline.program), Arc::clone(&pipeline), cx.clone());
+                let before = closing.take();
+                closing = Some(tokio::spawn(async move {
+                    close(&old, &new.forward, &cx).await;
+                    if let Some(before) = before {
+                        let _ = before.await;
+                    }
+                }));
+            }
         }
         let timer = pipeline.program.holds().then(|| {
             let (pipeline, logger) = (Arc::clone(&pipeline), cx.logger().clone());
@@ -149,7 +160,7 @@ impl Component for Process {
                 }
             })
         });
-        Process { inlet: prepared.inlet, stages: prepared.stages, pipeline, timer }
+        Process { inlet: prepared.inlet, stages: prepared.stages, pipeline, timer, closing }
     }
 
     async fn drain(self, cx: &Context<Self>) {
@@ -158,6 +169,10 @@ impl Component for Process {
             timer.stop().await;
         }
         close(&self.pipeline.program, &self.pipeline.forward, cx).await;
+        if let Some(closing) = self.closing {
+            // Bounded as the one above.
+            let _ = closing.await;
+        }
     }
 }
 

@@ -4,10 +4,13 @@ mod rules_table;
 mod scan;
 mod toml;
 
+use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use aho_corasick::{AhoCorasick, MatchKind};
 use corten_component::metrics::{Counter, Summary, Vector};
 use corten_component::{Component, Context, Error};
 use corten_config::schema::Stability;
@@ -326,10 +329,7 @@ impl Stage {
                 return Verdict::Drop;
             }
             // Nobody knows what the rest of the line holds.
-            return Verdict::Late(match arguments.redact_with.is_empty() {
-                true => b"REDACTED".to_vec(),
-                false => self.replacement("processing-timeout", line),
-            });
+            return Verdict::Late(self.whole(line));
         }
         if work.found.is_empty() {
             metrics.duration.observe(began.elapsed().as_secs_f64());
@@ -339,17 +339,29 @@ impl Stage {
             "" => "",
             label => stream.labels().get(label).unwrap_or_default(),
         };
-        let mut masked = line.to_vec();
-        for finding in &work.found {
-            let rule = &*scanner.rules[finding.rule].id;
-            let secret = &line[offsets.range(finding.secret.clone())];
-            let replacement = self.replacement(rule, secret);
-            masked = replace_all(&masked, secret, &replacement);
+        let mut secrets: HashMap<&[u8], usize> = HashMap::new();
+        for (at, finding) in work.found.iter().enumerate() {
+            // Of several findings of one secret the first counts.
+            secrets.entry(&line[offsets.range(finding.secret.clone())]).or_insert(at);
             metrics.redacted.inc();
-            metrics.by_category.with(&[rule, origin]).inc();
+            metrics.by_category.with(&[&*scanner.rules[finding.rule].id, origin]).inc();
         }
+        let found = work.found.iter().map(|finding| offsets.range(finding.secret.clone()));
+        let Some(spans) = spans(line, &secrets, found) else {
+            metrics.duration.observe(began.elapsed().as_secs_f64());
+            return Verdict::Masked(self.whole(line));
+        };
+        let masked = masked(line, spans, |at, secret| self.replacement(&scanner.rules[work.found[at].rule].id, secret));
         metrics.duration.observe(began.elapsed().as_secs_f64());
         Verdict::Masked(masked)
+    }
+
+    /// What stands in for a line that is masked as a whole.
+    fn whole(&self, line: &[u8]) -> Vec<u8> {
+        match self.arguments.redact_with.is_empty() {
+            true => b"REDACTED".to_vec(),
+            false => self.replacement("processing-timeout", line),
+        }
     }
 
     /// What stands in for a secret.
@@ -379,16 +391,59 @@ impl Stage {
     }
 }
 
-fn replace_all(line: &[u8], secret: &[u8], with: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(line.len());
-    let mut rest = line;
-    // An empty secret is none.
-    while let Some(at) = (!secret.is_empty()).then(|| memchr::memmem::find(rest, secret)).flatten() {
-        out.extend_from_slice(&rest[..at]);
-        out.extend_from_slice(with);
-        rest = &rest[at + secret.len()..];
+/// So many secrets are looked for one by one.
+const ONE_BY_ONE_MAX: usize = 16;
+
+/// The most different secrets of a line. With more, it is masked as a whole.
+const SECRETS_MAX: usize = 10_000;
+
+/// Where secrets stand in a line, each with its finding: all their occurrences, and what was found itself. Nothing if there are
+/// too many.
+fn spans(
+    line: &[u8],
+    secrets: &HashMap<&[u8], usize>,
+    found: impl Iterator<Item = Range<usize>>,
+) -> Option<Vec<(Range<usize>, usize)>> {
+    let mut spans = Vec::new();
+    if secrets.len() <= ONE_BY_ONE_MAX {
+        for (secret, at) in secrets.iter().filter(|(secret, _)| !secret.is_empty()) {
+            spans.extend(memchr::memmem::find_iter(line, secret).map(|start| (start..start + secret.len(), *at)));
+        }
+    } else if secrets.len() <= SECRETS_MAX {
+        let (texts, places): (Vec<&[u8]>, Vec<usize>) = secrets.iter().filter(|(secret, _)| !secret.is_empty()).unzip();
+        let all = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(texts).ok()?;
+        spans.extend(all.find_iter(line).map(|hit| (hit.range(), places[hit.pattern().as_usize()])));
+    } else {
+        return None;
     }
-    out.extend_from_slice(rest);
+    spans.extend(found.filter_map(|range| Some((range.clone(), *secrets.get(&line[range])?))));
+    Some(spans)
+}
+
+/// A line with other text in some places, each of which a finding gave. Places that lie over each other are one: a secret
+/// must not show because a part of it is another one. Its finding is that of the longest.
+fn masked(
+    line: &[u8],
+    mut spans: Vec<(Range<usize>, usize)>,
+    mut with: impl FnMut(usize, &[u8]) -> Vec<u8>,
+) -> Vec<u8> {
+    spans.sort_by_key(|(span, at)| (span.start, std::cmp::Reverse(span.end), *at));
+    let mut out = Vec::with_capacity(line.len());
+    let mut copied = 0;
+    let mut spans = spans.into_iter().peekable();
+    while let Some((first, at)) = spans.next() {
+        let (mut all, mut longest, mut finding) = (first.clone(), first.len(), at);
+        while let Some((next, at)) = spans.next_if(|(next, _)| next.start < all.end) {
+            all.end = all.end.max(next.end);
+            if next.len() > longest {
+                (longest, finding) = (next.len(), at);
+            }
+        }
+        out.extend_from_slice(&line[copied..all.start]);
+        out.extend_from_slice(&with(finding, &line[all.clone()]));
+        copied = all.end;
+    }
+    out.extend_from_slice(&line[copied..]);
     out
 }
 

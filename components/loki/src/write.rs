@@ -28,9 +28,10 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use self::arguments::url_identity;
 pub use self::arguments::{Config, Endpoint, QueueConfig, Wal};
 use self::group::{Filled, Limits, Place, Taken};
-use self::metrics::{EndpointInfo, INGESTER_ERROR, STREAM_LIMITED, SharedMetrics};
+use self::metrics::{EndpointInfo, INGESTER_ERROR, STREAM_LIMITED, SharedMetrics, TOO_LARGE};
 use self::protocol::{Own, PushProtocol, Settings};
 
 /// How large the queue on disk may be unless somebody says otherwise, in bytes.
@@ -41,6 +42,9 @@ const READ_BYTES_MAX: usize = 512 << 10;
 
 /// How many partitions tenants are shared out among at most, so that one that is refused does not stop the others.
 const SLOTS_MAX: u16 = 64;
+
+/// How long the request of a tenant may take, with its attempts, before the others are sent whatever waits for it.
+const OVERTAKE_AFTER: Duration = Duration::from_secs(2);
 
 /// How often a request is sent at most where what waits is in memory.
 const ATTEMPTS_IN_MEMORY: u64 = 10;
@@ -54,8 +58,9 @@ const GONE_AGE_MAX: Duration = Duration::from_secs(8 * 3600);
 /// As good as for ever.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// What names the queue among those whose health is told of.
-const QUEUE: &str = "queue";
+/// What names the queue among those whose health is told of. It comes before all endpoints: that something was dropped is
+/// worse than that something waits.
+const QUEUE: &str = "!queue";
 
 /// What others can refer to.
 #[derive(Exports, Clone, Debug, PartialEq)]
@@ -175,7 +180,9 @@ impl Component for Write {
     async fn drain(self, _: &Context<Self>) {
         self.inlet.close();
         self.keeper.stop().await;
-        self.lane.close().await;
+        let deadline = tokio::time::Instant::now() + self.drain_timeout;
+        // Where the queue is full and waits for room, that is as long as a peer that takes nothing pleases.
+        let _ = tokio::time::timeout_at(deadline, self.lane.close()).await;
         for running in self.endpoints.values() {
             running.reader.flush();
             // What the peer takes is still sent; what it refuses for now waits on disk.
@@ -184,7 +191,6 @@ impl Component for Write {
         for leaving in &self.leaving {
             leaving.stop.send_replace(true);
         }
-        let deadline = tokio::time::Instant::now() + self.drain_timeout;
         for leaving in self.leaving {
             let mut handle = leaving.handle;
             // What was not sent waits for the next start.
@@ -212,21 +218,29 @@ impl Write {
         let shared = SharedMetrics::new(cx.metrics());
         cx.show_debug_info(Arc::clone(&shared) as Arc<dyn DebugInfo>);
         let failing = Failing::new(Arc::clone(cx.health()));
-        let (watched, report) = (Arc::clone(&shared), failing.reporter(QUEUE.to_owned()));
+        let (watched, report, logger) = (Arc::clone(&shared), failing.reporter(QUEUE.to_owned()), cx.logger().clone());
         let keeper = cx.spawn("queue keeper", move |mut stop| {
-            let (shared, report) = (Arc::clone(&watched), Arc::clone(&report));
+            let (shared, report, logger) = (Arc::clone(&watched), Arc::clone(&report), logger.clone());
             async move {
-                let mut before = shared.made_room();
-                while stop.sleep(LOOK_EVERY).await {
-                    let now = shared.made_room();
-                    let dropped = now.saturating_sub(std::mem::replace(&mut before, now));
-                    let text = format!("the queue is full: {dropped} entries were dropped");
-                    report((dropped > 0).then(|| Health::now(HealthState::Unhealthy, text)));
+                loop {
+                    let goes_on = stop.sleep(LOOK_EVERY).await;
+                    let mut health = None;
+                    for ((host, reason), entries) in shared.take_lost() {
+                        let fields = [("host", host.into()), ("reason", reason.into()), ("count", entries.into())];
+                        logger.error("entries that waited in the queue were dropped", &fields);
+                        if reason == metrics::QUEUE_IS_FULL {
+                            let text = format!("the queue is full: {entries} entries were dropped");
+                            health = Some(Health::now(HealthState::Unhealthy, text));
+                        }
+                    }
+                    report(health);
+                    if !goes_on {
+                        return Ok(());
+                    }
                 }
-                Ok(())
             }
         });
-        let lane = Arc::new(Lane::new(Arc::from(cx.id()), queue.clone(), "entries", cx.logger().clone()));
+        let lane = new_lane(queue.clone(), &shared, cx);
         Write {
             inlet,
             stage: Arc::new(Stage::new(&lane, config, &shared, None, cx)),
@@ -256,7 +270,7 @@ impl Write {
         let is_first = self.endpoints.is_empty();
         let mut lane_before = None;
         if !is_kept && !is_first {
-            let lane = Arc::new(Lane::new(Arc::from(cx.id()), queue, "entries", cx.logger().clone()));
+            let lane = new_lane(queue, &self.shared, cx);
             let before = std::mem::replace(&mut self.lane, lane);
             self.parked = self.is_on_disk.then(|| before.queue().clone());
             self.is_on_disk = config.is_on_disk();
@@ -267,10 +281,16 @@ impl Write {
         let mut present = present.lock();
         *present = settings.iter().map(|(identity, _)| identity.clone()).collect();
         let mut before = std::mem::take(&mut self.endpoints);
+        if lane_before.is_none() {
+            self.rename(&settings, &present, &mut before);
+        }
         let mut infos = Vec::new();
+        // Who reads first gets what is there, if nobody knows where reading ended: rather twice than never.
+        let knows_nobody = self.lane.queue().reader_names().is_empty();
         let mut starting = Vec::new();
         for ((identity, settings), endpoint) in settings.into_iter().zip(&config.endpoints) {
-            let options = reader_options(endpoint);
+            let mut options = reader_options(endpoint);
+            options.start = if knows_nobody { Start::Oldest } else { Start::Newest };
             let running = if lane_before.is_none() { before.remove(&identity) } else { None };
             match running {
                 Some(running) => {
@@ -318,6 +338,45 @@ impl Write {
         }
         self.leaving.retain(|leaving| !leaving.handle.is_finished());
         self
+    }
+
+    /// Gives what waits for an endpoint that has another name now to that name. What is in `before` was running.
+    fn rename(
+        &mut self,
+        settings: &[(String, Settings)],
+        present: &HashSet<String>,
+        before: &mut HashMap<String, Running>,
+    ) {
+        let queue = self.lane.queue().clone();
+        let known = queue.reader_names();
+        let gone: Vec<(&String, String)> = known
+            .iter()
+            .filter(|identity| !present.contains(*identity))
+            .map(|identity| {
+                // The name of one that does not run says nothing of its URL, unless it is the URL.
+                let url = before.get(identity).map(|running| url_identity(&running.settings.borrow().url));
+                (identity, url.unwrap_or_else(|| identity.clone()))
+            })
+            .collect();
+        let new = settings.iter().filter(|(identity, _)| !known.contains(identity));
+        let new: Vec<(&String, String)> =
+            new.map(|(identity, settings)| (identity, url_identity(&settings.url))).collect();
+        for (to, url) in &new {
+            let mut of_url = gone.iter().filter(|(_, gone_url)| gone_url == url);
+            let (Some((from, _)), None) = (of_url.next(), of_url.next()) else { continue };
+            if new.iter().filter(|(_, other)| other == url).count() > 1 || !queue.rename_reader(from, to) {
+                continue;
+            }
+            let before_it = self.predecessors.remove(*from).unwrap_or_default();
+            self.predecessors.entry((*to).clone()).or_default().extend(before_it);
+            if let Some(running) = before.remove(*from) {
+                // What it has under way is handed out again; it only has to end before.
+                running.ending.send_replace(true);
+                self.predecessors.entry((*to).clone()).or_default().push(running.done);
+                let (stop, _) = watch::channel(false);
+                self.leaving.push(Leaving { stop, handle: running.handle });
+            }
+        }
     }
 
     /// Starts the sender of an endpoint. It begins when those have ended that send what the endpoint was to get before.
@@ -463,6 +522,18 @@ impl Running {
     }
 }
 
+/// A lane into a queue. What no record can hold is counted.
+fn new_lane(queue: Queue, shared: &Arc<SharedMetrics>, cx: &Context<Write>) -> Arc<Lane<Filled>> {
+    let lane = Lane::new(Arc::from(cx.id()), queue, "entries", cx.logger().clone());
+    let shared = Arc::downgrade(shared);
+    lane.on_too_large(Box::new(move |tenant, lost| {
+        if let Some(shared) = shared.upgrade() {
+            shared.dropped_before(tenant, TOO_LARGE, lost);
+        }
+    }));
+    Arc::new(lane)
+}
+
 /// Where the queue on disk is.
 fn queue_dir(cx: &Context<Write>) -> PathBuf {
     cx.data_dir().join("queue").join("logs")
@@ -496,6 +567,7 @@ fn reader_options(endpoint: &Endpoint) -> ReaderOptions {
         raw_bytes_max: batch_bytes,
         wait_max: endpoint.batch_wait,
         age_max: None,
+        overtake_after: Some(OVERTAKE_AFTER),
         start: Start::Newest,
     }
 }
@@ -595,7 +667,7 @@ impl Stage {
                 endpoints.iter().map(|endpoint| endpoint.reader.stats().partitions).max().unwrap_or(1) / shards
             }
         };
-        stage.grow(usize::from(slots));
+        stage.grow(slots);
         if let Some(before) = before.filter(|before| before.shards != shards)
             && before.partitions() == stage.partitions()
         {
@@ -617,10 +689,10 @@ impl Stage {
         self.slots.load(Ordering::Relaxed) * self.shards
     }
 
-    /// There are so many tenants.
-    fn grow(&self, tenants: usize) {
-        let slots = tenants.next_power_of_two().min(usize::from(self.slots_max())) as u16;
-        self.slots.fetch_max(slots, Ordering::Relaxed);
+    /// There are to be so many slots from now on, as far as there can be.
+    fn grow(&self, slots: u16) {
+        let slots = slots.clamp(1, self.slots_max());
+        self.slots.fetch_max(1 << slots.ilog2(), Ordering::Relaxed);
     }
 
     /// The stream with the external labels that it does not have.
@@ -670,7 +742,11 @@ impl Stage {
                 self.shared.dropped_before(&tenant, INGESTER_ERROR, &lost);
                 continue;
             }
-            self.grow(self.shared.note_tenant(&tenant));
+            self.shared.note_tenant(&tenant);
+            if tenant.is_some() {
+                // All at once, and with the first: what comes after a change has to wait for all that came before it.
+                self.grow(SLOTS_MAX);
+            }
             let limits = Limits {
                 record_bytes_max: self.record_bytes_max,
                 streams_max: self.streams_max,
@@ -681,7 +757,8 @@ impl Stage {
             let mut rest = list;
             while !rest.is_empty() {
                 let mut taken = Taken::default();
-                let (number, is_full) = self.lane.fill(|group| {
+                self.lane.wait_room().await?;
+                self.lane.fill(|group| {
                     taken = group.push(&place, &entries, rest, &limits);
                     if taken.entries > 0 {
                         group.join(&acks);
@@ -692,9 +769,6 @@ impl Stage {
                     self.shared.dropped_before(&tenant, STREAM_LIMITED, &taken.stream_limited);
                 }
                 rest = &rest[taken.entries..];
-                if is_full {
-                    self.lane.wait_room(number).await?;
-                }
             }
         }
         // The records have shares of their own.

@@ -5,9 +5,10 @@
 
 mod requests;
 
+use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context as Cx, Poll};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use corten_net::{
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
 pub use self::requests::{Exchange, HeldBytes, MeteredBody, RequestMetricNames, RequestMetrics, Requests};
@@ -105,42 +106,64 @@ impl ListenSettings {
     }
 }
 
-/// Logs problems that clients cause, not more often than is good for the log.
+/// Logs problems that clients cause, not more often than is good for the log: of one kind a line in ten seconds. One kind
+/// does not keep another from the log.
 #[derive(Debug)]
 pub struct Complaints {
     logger: Logger,
-    state: Mutex<ComplaintsState>,
+    /// By message: when it was logged last, and what was left out since.
+    kinds: Mutex<HashMap<&'static str, Told>>,
 }
 
-#[derive(Debug, Default)]
-struct ComplaintsState {
-    last: Option<Instant>,
-    left_out: u64,
+#[derive(Debug)]
+struct Told {
+    last: Instant,
+    lines: u64,
+    count: u64,
 }
 
 impl Complaints {
     /// Nothing was logged yet.
     pub fn new(logger: Logger) -> Self {
-        Complaints { logger, state: Mutex::default() }
+        Complaints { logger, kinds: Mutex::default() }
     }
 
-    /// Logs a problem that occurred so many times, or counts it where another one was logged a moment ago.
-    pub fn warn(&self, message: &str, problem: &str, count: u64) {
+    /// Logs a problem that occurred so many times, or counts it where one with the same message was logged a moment ago. What
+    /// is logged counts what was left out before, too.
+    pub fn warn(&self, message: &'static str, problem: &str, count: u64) {
         const SHOWN_BYTES_MAX: usize = 1 << 10;
-        let left_out = {
-            let mut state = self.state.lock();
-            if state.last.is_some_and(|last| last.elapsed() < LOG_EVERY) {
-                state.left_out += 1;
-                return;
+        let (left_out, count) = {
+            let mut kinds = self.kinds.lock();
+            if let Some(told) = kinds.get_mut(message) {
+                if told.last.elapsed() < LOG_EVERY {
+                    told.lines += 1;
+                    told.count = told.count.saturating_add(count);
+                    return;
+                }
+                told.last = Instant::now();
+                (std::mem::take(&mut told.lines), count.saturating_add(std::mem::take(&mut told.count)))
+            } else {
+                kinds.insert(message, Told { last: Instant::now(), lines: 0, count: 0 });
+                (0, count)
             }
-            state.last = Some(Instant::now());
-            std::mem::take(&mut state.left_out)
         };
         let problem = &problem[..problem.floor_char_boundary(SHOWN_BYTES_MAX)];
         let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX).into();
         self.logger
             .warn(message, &[("err", problem.into()), ("count", number(count)), ("lines_left_out", number(left_out))]);
     }
+}
+
+/// Room for the connections that others open, over all listeners of components: as many as three quarters of the files that
+/// the process may open. Whoever floods a listener must not keep others from their files and from connections of their own.
+pub fn connection_slots() -> Arc<Semaphore> {
+    /// Each listener that waits for a connection has a place for it.
+    const SLOTS_MIN: usize = 64;
+    static SLOTS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
+        let files = corten_os::limits::open_files_limit().unwrap_or(usize::MAX);
+        Arc::new(Semaphore::new((files / 4 * 3).clamp(SLOTS_MIN, Semaphore::MAX_PERMITS)))
+    });
+    Arc::clone(&SLOTS)
 }
 
 /// A listener that follows its component's arguments.
@@ -153,6 +176,7 @@ pub struct Listening {
     /// What the log says when the port is open.
     opened: &'static str,
     complaints: Complaints,
+    slots: Arc<Semaphore>,
 }
 
 impl Listening {
@@ -165,6 +189,7 @@ impl Listening {
             complaints: Complaints::new(logger.clone()),
             logger,
             opened,
+            slots: connection_slots(),
         }
     }
 
@@ -179,7 +204,7 @@ impl Listening {
     }
 
     /// Logs a problem that clients cause: see [`Complaints::warn`].
-    pub fn warn(&self, message: &str, problem: &str, count: u64) {
+    pub fn warn(&self, message: &'static str, problem: &str, count: u64) {
         self.complaints.warn(message, problem, count);
     }
 
@@ -289,7 +314,8 @@ impl Serving {
         let (closes, closed) = oneshot::channel::<()>();
         let open = Arc::new(Open { all: listening.connections.clone(), own: watch::Sender::new(0) });
         let end = end(modes.clone(), open.own.subscribe());
-        let door = Door { socket: Some(Arc::clone(&socket)), open, modes, _closes: closes };
+        let (socket_too, listening) = (Some(Arc::clone(&socket)), Arc::clone(listening));
+        let door = Door { socket: socket_too, listening, open, modes, _closes: closes };
         servers.spawn(serve(door, Arc::clone(handler), options, end));
         let (http, drain_wait_max, more) = (settings.http.clone(), settings.drain_wait_max, settings.more);
         Serving { socket, address: http.address(), http, drain_wait_max, more, mode, closed }
@@ -397,6 +423,7 @@ struct Open {
 struct Door {
     /// Nothing once the server was retired.
     socket: Option<Arc<TcpListener>>,
+    listening: Arc<Listening>,
     open: Arc<Open>,
     modes: watch::Receiver<Mode>,
     /// Dropped with the door: then the port is let go.
@@ -412,20 +439,30 @@ impl Listener for Door {
             // An error means that the server is to stop, which takes no connections either.
             let _ = self.modes.wait_for(|mode| *mode == Mode::Retired).await;
         };
-        let (stream, address) = tokio::select! {
+        let slots = &self.listening.slots;
+        let accepted = async {
+            if slots.available_permits() == 0 {
+                self.listening.warn("too many connections", "further ones wait until others end", 1);
+            }
+            // The semaphore is never closed, so that a permit always comes.
+            let slot = Arc::clone(slots).acquire_owned().await.ok();
+            (socket.accept().await, slot)
+        };
+        let (accepted, slot) = tokio::select! {
             // In this order, so that a retired server that has no connections gets none.
             biased;
             () = ends => {
                 self.socket = None;
                 return std::future::pending().await;
             }
-            accepted = socket.accept() => accepted?,
+            accepted = accepted => accepted,
         };
+        let (stream, address) = accepted?;
         // Responses are written whole: waiting for more to fill a packet only delays them.
         let _ = stream.set_nodelay(true);
         self.open.all.add(1.0);
         self.open.own.send_modify(|open| *open += 1);
-        Ok((Connection { stream, open: Arc::clone(&self.open) }, Peer::Network(address)))
+        Ok((Connection { stream, open: Arc::clone(&self.open), _slot: slot }, Peer::Network(address)))
     }
 }
 
@@ -433,6 +470,7 @@ impl Listener for Door {
 struct Connection {
     stream: TcpStream,
     open: Arc<Open>,
+    _slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Connection {
@@ -471,5 +509,72 @@ impl AsyncWrite for Connection {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Response;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::log::{Format, Level, LogSink};
+    use crate::metrics::Registry;
+
+    #[tokio::test]
+    async fn connections_for_which_there_is_no_room_wait() {
+        let http = ReceiverHttp { listen_address: "127.0.0.1".to_owned(), listen_port: 0, ..ReceiverHttp::default() };
+        let settings = ListenSettings::prepare(http, Duration::from_secs(1), None).await.unwrap();
+        let metrics = RequestMetrics::new(&Registry::new(), crate::request_metric_names!("a"));
+        let (sink, lines) = LogSink::memory();
+        sink.configure(Level::Debug, Format::Logfmt);
+        let listening = Listening::new(settings, &metrics, Logger::new(sink), "listening");
+        let listening = Arc::new(Listening { slots: Arc::new(Semaphore::new(2)), ..listening });
+        let (stopper, stop) = Stop::pair();
+        let handler = |_| async { Response::new(corten_net::empty_body()) };
+        let running = tokio::spawn(Arc::clone(&listening).run(Arc::new(handler), Arc::new(|_| {}), stop));
+        let logs = || String::from_utf8(lines.lock().clone()).unwrap();
+        let wait = async |text: &str| {
+            while !logs().contains(text) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        wait("addr=").await;
+        let at = logs().split("addr=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+        let (first, second) = (TcpStream::connect(&at).await.unwrap(), TcpStream::connect(&at).await.unwrap());
+        wait("too many connections").await;
+        let mut third = TcpStream::connect(&at).await.unwrap();
+        third.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        let early = tokio::time::timeout(Duration::from_millis(50), third.read_buf(&mut answer)).await;
+        assert!(early.is_err());
+        drop(first);
+        third.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
+        drop(second);
+        stopper.stop();
+        running.await.unwrap().unwrap();
+        assert_eq!(listening.slots.available_permits(), 2);
+    }
+
+    #[test]
+    fn one_kind_of_problem_does_not_keep_another_from_the_log_and_none_is_forgotten() {
+        let (sink, lines) = LogSink::memory();
+        sink.configure(Level::Debug, Format::Logfmt);
+        let complaints = Complaints::new(Logger::new(sink));
+        for count in 1..=4 {
+            complaints.warn("garbage", "none", count);
+        }
+        complaints.warn("dropped", "nobody", 7);
+        complaints.kinds.lock().get_mut("garbage").unwrap().last -= LOG_EVERY;
+        complaints.warn("garbage", "none", 1);
+        let text = String::from_utf8(lines.lock().clone()).unwrap();
+        let shown: Vec<&str> = text.lines().filter_map(|line| Some(&line[line.find("msg=")?..])).collect();
+        let expected = [
+            "msg=garbage err=none count=1 lines_left_out=0",
+            "msg=dropped err=nobody count=7 lines_left_out=0",
+            "msg=garbage err=none count=10 lines_left_out=3",
+        ];
+        assert_eq!(shown, expected);
     }
 }

@@ -3,7 +3,8 @@
 //! A component has a registry of its own; whoever gathers adds the component's labels and merges families of one name.
 //! The registry forgets nothing by itself: it goes with the component.
 
-use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -456,39 +457,35 @@ impl Registry {
         for refresh in refresh.iter().filter_map(Weak::upgrade) {
             refresh.refresh();
         }
+        let extra: Vec<Label> = extra.iter().map(|(name, value)| (Arc::from(*name), Arc::from(*value))).collect();
         let families: Vec<Arc<Family>> = self.0.families.lock().clone();
         for family in families {
+            let names: Vec<Arc<str>> = family.labels.iter().map(|name| Arc::from(*name)).collect();
             let cells = family.cells.lock().clone();
             for (values, cell) in cells {
-                let labels = family.labels.iter().map(|n| (*n).to_owned()).zip(values);
-                let extra = extra.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
-                let mut labels: Vec<(String, String)> = extra.chain(labels).collect();
-                labels.sort();
-                into.add(family.name, family.help, family.kind, labels, cell.value());
+                let labels = names.iter().cloned().zip(values.into_iter().map(Arc::from));
+                let labels = extra.iter().cloned().chain(labels).collect();
+                into.add_shared(family.name, family.help, family.kind, labels, cell.value());
             }
         }
         self.gather_collected(extra, into);
     }
 
-    fn gather_collected(&self, extra: &[(&str, &str)], into: &mut Snapshot) {
+    fn gather_collected(&self, extra: Vec<Label>, into: &mut Snapshot) {
         let all: Vec<Arc<dyn Collect>> = self.0.collect.lock().iter().filter_map(Weak::upgrade).collect();
-        let mut collected = Snapshot::default();
+        // There may be many metrics: they get all their labels at once, and are moved.
+        let mut collected = Snapshot { extra, ..Snapshot::default() };
         all.iter().for_each(|collect| collect.collect(&mut collected));
-        for family in collected.families.into_values() {
-            if into.families.get(&family.name).is_some_and(|known| known.kind != family.kind) {
-                continue;
-            }
-            let mut metrics = family.metrics;
-            for (labels, _) in &mut metrics {
-                labels.retain(|(name, _)| extra.iter().all(|(extra, _)| extra != name));
-                labels.extend(extra.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-                labels.sort();
-            }
+        for (name, mut family) in collected.families {
             // The sort keeps the order of those that are equal.
-            metrics.sort_by(|(a, _), (b, _)| a.cmp(b));
-            metrics.dedup_by(|(a, _), (b, _)| a == b);
-            for (labels, value) in metrics {
-                into.add(&family.name, &family.help, family.kind, labels, value);
+            family.metrics.sort_by(|(a, _), (b, _)| a.cmp(b));
+            family.metrics.dedup_by(|(a, _), (b, _)| a == b);
+            match into.families.entry(name) {
+                Entry::Vacant(place) => {
+                    place.insert(family);
+                }
+                Entry::Occupied(known) if known.get().kind != family.kind => {}
+                Entry::Occupied(mut known) => known.get_mut().metrics.append(&mut family.metrics),
             }
         }
     }
@@ -519,6 +516,9 @@ pub enum Value {
     },
 }
 
+/// The name and the value of a label. Metrics share what many of them have.
+pub type Label = (Arc<str>, Arc<str>);
+
 /// A family as it was gathered.
 #[derive(Clone, Debug)]
 pub struct GatheredFamily {
@@ -528,26 +528,40 @@ pub struct GatheredFamily {
     pub help: String,
     /// Its type.
     pub kind: Kind,
-    /// Its metrics: sorted labels and value.
-    pub metrics: Vec<(Vec<(String, String)>, Value)>,
+    /// Its metrics: labels, sorted, and value.
+    pub metrics: Vec<(Box<[Label]>, Value)>,
 }
 
 /// What all registries held at one time.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    families: std::collections::BTreeMap<String, GatheredFamily>,
+    families: BTreeMap<String, GatheredFamily>,
+    /// What each metric gets, in the place of labels of the same names.
+    extra: Vec<Label>,
 }
 
 impl Snapshot {
     /// Adds a metric. Type and help of a family are those of its first metric.
     pub fn add(&mut self, name: &str, help: &str, kind: Kind, labels: Vec<(String, String)>, value: Value) {
-        let family = self.families.entry(name.to_owned()).or_insert_with(|| GatheredFamily {
-            name: name.to_owned(),
-            help: help.to_owned(),
-            kind,
-            metrics: Vec::new(),
-        });
-        family.metrics.push((labels, value));
+        let labels = labels.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        self.add_shared(name, help, kind, labels, value);
+    }
+
+    /// As [`add`](Self::add), for whoever has many metrics whose labels have something in common.
+    pub fn add_shared(&mut self, name: &str, help: &str, kind: Kind, mut labels: Vec<Label>, value: Value) {
+        if !self.extra.is_empty() {
+            labels.retain(|(name, _)| self.extra.iter().all(|(extra, _)| extra != name));
+            labels.reserve_exact(self.extra.len());
+            labels.extend(self.extra.iter().cloned());
+        }
+        labels.sort();
+        let metric = (labels.into_boxed_slice(), value);
+        if let Some(family) = self.families.get_mut(name) {
+            family.metrics.push(metric);
+            return;
+        }
+        let family = GatheredFamily { name: name.to_owned(), help: help.to_owned(), kind, metrics: vec![metric] };
+        self.families.insert(name.to_owned(), family);
     }
 
     /// The families, sorted by name.
@@ -621,7 +635,7 @@ fn push_line(
     out: &mut String,
     stem: &str,
     suffix: &str,
-    labels: &[(String, String)],
+    labels: &[Label],
     bound: Option<(&str, f64, bool)>,
     value: f64,
     as_float: bool,
@@ -632,8 +646,9 @@ fn push_line(
         out.push('{');
         for (at, (name, value)) in labels.iter().enumerate() {
             let comma = if at == 0 { "" } else { "," };
-            let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let _ = write!(out, "{comma}{name}=\"{value}\"");
+            let _ = write!(out, "{comma}{name}=\"");
+            push_escaped(out, value);
+            out.push('"');
         }
         if let Some((name, bound, as_float)) = bound {
             let comma = if labels.is_empty() { "" } else { "," };
@@ -646,6 +661,20 @@ fn push_line(
     out.push(' ');
     push_number(out, value, as_float);
     out.push('\n');
+}
+
+fn push_escaped(out: &mut String, value: &str) {
+    let mut rest = value;
+    while let Some(at) = rest.find(['\\', '"', '\n']) {
+        out.push_str(&rest[..at]);
+        out.push_str(match rest.as_bytes()[at] {
+            b'\\' => "\\\\",
+            b'"' => "\\\"",
+            _ => "\\n",
+        });
+        rest = &rest[at + 1..];
+    }
+    out.push_str(rest);
 }
 
 fn push_number(out: &mut String, value: f64, as_float: bool) {

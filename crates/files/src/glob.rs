@@ -91,6 +91,9 @@ pub struct Found {
     pub paths: Vec<PathBuf>,
     /// What could not be read, with the reason. What does not exist is no error.
     pub errors: Vec<String>,
+    /// The first of what could not be read, with the reason, that the pattern says by name: nothing that it means can be
+    /// found.
+    pub refused: Option<String>,
     /// Whether the walk was ended early because of [`FOUND_MAX`].
     pub truncated: bool,
 }
@@ -127,14 +130,23 @@ impl Pattern {
     /// Walks the file system for what matches: files and folders. Links to folders are followed, but not into a folder
     /// that the walk is in already.
     pub fn walk(&self) -> Found {
+        let mut paths = Vec::new();
+        let found = self.walk_each(&mut |path| paths.push(path));
+        Found { paths, ..found }
+    }
+
+    /// As [`walk`](Self::walk), with the paths given one by one, in the same order, rather than all together: there may be
+    /// very many.
+    pub fn walk_each(&self, each: &mut dyn FnMut(PathBuf)) -> Found {
         let mut found = Found::default();
         // Without a sign that means something the path stands for itself, as it is written.
         if self.dialect == Dialect::Go && !self.text.contains(['*', '?', '[', '\\']) {
             if !self.text.is_empty() && std::fs::symlink_metadata(&self.text).is_ok() {
-                found.paths.push(PathBuf::from(&self.text));
+                each(PathBuf::from(&self.text));
             }
             return found;
         }
+        let mut count = 0;
         for absolute in [true, false] {
             let patterns: Vec<&[Segment]> =
                 self.walks.iter().filter(|walk| walk.absolute == absolute).map(|walk| &*walk.segments).collect();
@@ -142,12 +154,13 @@ impl Pattern {
                 continue;
             }
             let base = PathBuf::from(if absolute { "/" } else { "" });
-            let mut walk = Walk { patterns: &patterns, found: &mut found, links: Vec::new() };
+            let mut walk = Walk { patterns: &patterns, each, count, found: &mut found, links: Vec::new() };
             let mut states = BTreeSet::new();
             for at in 0..patterns.len() {
                 walk.enter(&mut states, (at, 0));
             }
-            walk.folder(&base, &states, 0);
+            walk.folder(&base, &states, 0, true);
+            count = walk.count;
         }
         found
     }
@@ -397,6 +410,9 @@ type State = (usize, usize);
 
 struct Walk<'a> {
     patterns: &'a [&'a [Segment]],
+    each: &'a mut dyn FnMut(PathBuf),
+    /// How many paths were found.
+    count: usize,
     found: &'a mut Found,
     /// The links on the way from where the walk began: for each the real path that it leads to, and of the folder that
     /// holds it.
@@ -421,8 +437,8 @@ impl Walk<'_> {
         self.patterns[pattern].get(segment)
     }
 
-    /// Walks a folder in these states.
-    fn folder(&mut self, path: &Path, states: &BTreeSet<State>, depth: usize) {
+    /// Walks a folder in these states; `named` says whether the way to it is one of names, not of signs.
+    fn folder(&mut self, path: &Path, states: &BTreeSet<State>, depth: usize, named: bool) {
         if depth > DEPTH_MAX {
             self.found.errors.push(format!("walk {}: folders are nested too deep", path.display()));
             return;
@@ -435,31 +451,41 @@ impl Walk<'_> {
                 _ => None,
             })
             .collect();
-        let mut names: BTreeSet<String> = BTreeSet::new();
-        if states.iter().all(by_name) {
-            names = literals;
+        let mut names: Vec<String> = Vec::new();
+        let all_by_name = states.iter().all(by_name);
+        if all_by_name {
+            names.extend(literals);
         } else {
             // A name that cannot be listed is no name of a file: it can be asked for nevertheless.
             names.extend(literals.iter().filter(|name| *name == "..").cloned());
             match list(path) {
-                Ok(listed) => names.extend(listed),
+                Ok(mut listed) => {
+                    listed.append(&mut names);
+                    names = listed;
+                }
                 Err(error) => {
                     names.extend(literals);
-                    if error.kind() != std::io::ErrorKind::NotFound {
-                        self.found.errors.push(format!("open {}: {}", path.display(), io_error_text(&error)));
+                    if !is_absence(&error) {
+                        let text = format!("open {}: {}", path.display(), io_error_text(&error));
+                        if named {
+                            self.found.refused.get_or_insert_with(|| text.clone());
+                        }
+                        self.found.errors.push(text);
                     }
                 }
             }
         }
+        names.sort_unstable();
+        names.dedup();
         for name in names {
             if self.found.truncated {
                 return;
             }
-            self.entry(path, &name, states, depth);
+            self.entry(path, &name, states, depth, named && all_by_name);
         }
     }
 
-    fn entry(&mut self, folder: &Path, name: &str, states: &BTreeSet<State>, depth: usize) {
+    fn entry(&mut self, folder: &Path, name: &str, states: &BTreeSet<State>, depth: usize, named: bool) {
         let mut next = BTreeSet::new();
         for state in states {
             match self.segment(*state) {
@@ -476,19 +502,29 @@ impl Walk<'_> {
             return;
         }
         let path = folder.join(name);
-        let Ok(metadata) = std::fs::symlink_metadata(&path) else { return };
+        let metadata = match std::fs::symlink_metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                if named && !is_absence(&error) {
+                    let text = format!("stat {}: {}", path.display(), io_error_text(&error));
+                    self.found.refused.get_or_insert(text);
+                }
+                return;
+            }
+        };
         if next.iter().any(|state| self.is_end(*state)) {
-            if self.found.paths.len() == FOUND_MAX {
+            if self.count == FOUND_MAX {
                 self.found.truncated = true;
                 return;
             }
-            self.found.paths.push(path.clone());
+            self.count += 1;
+            (self.each)(path.clone());
         }
         if next.iter().all(|state| self.is_end(*state)) {
             return;
         }
         if metadata.is_dir() {
-            return self.folder(&path, &next, depth + 1);
+            return self.folder(&path, &next, depth + 1, named);
         }
         if !metadata.is_symlink() || !path.is_dir() {
             return;
@@ -500,7 +536,7 @@ impl Walk<'_> {
             return;
         }
         self.links.push((target, holder));
-        self.folder(&path, &next, depth + 1);
+        self.folder(&path, &next, depth + 1, named);
         self.links.pop();
     }
 
@@ -513,6 +549,10 @@ impl Walk<'_> {
             .zip(ends)
             .any(|(start, end)| end.starts_with(target) && start.is_none_or(|start| target.starts_with(start)))
     }
+}
+
+fn is_absence(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
 }
 
 /// The names in a folder. Names that are no text cannot stand in a label, and are left out.
@@ -701,6 +741,23 @@ mod tests {
         let names: Vec<String> = (0..10_000).map(|n| format!("d{}/f{n}.log", n % 100)).collect();
         let tree = Tree::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(tree.found("**/*.log", Dialect::DoubleStar).len(), 10_000);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_a_pattern_says_by_name_and_may_not_be_looked_into_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("a")).unwrap();
+        let refused = |pattern: &str| {
+            let pattern = dir.path().join(pattern).to_str().unwrap().to_owned();
+            Pattern::new(&pattern, Dialect::DoubleStar).unwrap().walk().refused.map(|text| text.replace(&pattern, "*"))
+        };
+        // No folder can be asked for this name, whoever asks.
+        let long = "n".repeat(300);
+        assert_eq!(refused(&format!("a/{long}")).as_deref(), Some("stat *: file name too long"));
+        for pattern in [format!("*/{long}"), "a/*".to_owned(), "nothing/*".to_owned(), "nothing".to_owned()] {
+            assert_eq!(refused(&pattern), None, "{pattern}");
+        }
     }
 
     proptest! {

@@ -5,6 +5,7 @@
 //! off the threads that drive tasks.
 
 pub mod glob;
+mod handles;
 pub mod identity;
 pub mod positions;
 mod read;

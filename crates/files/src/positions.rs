@@ -23,6 +23,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use saphyr_parser::{Event, Parser};
 
@@ -43,6 +44,10 @@ pub const RECORDS_MAX: usize = 1_000_000;
 const FILE_BYTES_MAX: usize = 1 << 30;
 /// A file that has grown by so many bytes is written anew with what counts.
 const COMPACT_BYTES: u64 = 4 << 20;
+/// For how many changes there is room that is kept.
+const UNSAVED_KEPT_MAX: usize = 256;
+/// How far a sign of life may be ahead of the clock, in milliseconds.
+const CLOCK_SLACK_MS: u64 = 3600 * 1000;
 /// How old the sign of life of a file that is being read may get, in milliseconds.
 const TOUCH_MS: u64 = 24 * 3600 * 1000;
 
@@ -81,19 +86,24 @@ pub struct Import {
     pub offset: Result<u64, String>,
 }
 
-#[derive(Debug, Default)]
-struct Known {
-    /// The newest stands last.
-    records: Vec<Record>,
-    imports: Vec<Import>,
+/// A name of a file.
+#[derive(Debug)]
+struct Named {
+    name: Arc<str>,
+    /// Whether there is a record of the file under the name.
+    known: bool,
+    /// How often the file is being read under the name.
+    held: u32,
 }
 
-/// All positions of a component.
+/// All positions of a component. There may be many, most of which nothing happens to: what is kept for each is in lists of
+/// just the length that they need.
 #[derive(Debug, Default)]
 pub struct Positions {
-    names: HashMap<Arc<str>, Known>,
-    by_id: HashMap<FileId, Vec<Arc<str>>>,
-    held: HashMap<FileId, Vec<Arc<str>>>,
+    /// What is known of the files that had a name, the newest last.
+    names: HashMap<Arc<str>, Vec<Record>>,
+    imports: HashMap<Arc<str>, Vec<Import>>,
+    by_id: HashMap<FileId, Vec<Named>>,
     records: usize,
     unsaved: HashSet<(Arc<str>, FileId)>,
     removed: Vec<(Arc<str>, FileId)>,
@@ -182,7 +192,7 @@ impl Positions {
             }
             let offset = offset.trim().parse::<i64>().ok().and_then(|offset| u64::try_from(offset).ok());
             let offset = offset.ok_or_else(|| "the position is no offset".to_owned());
-            self.names.entry(name.into()).or_default().imports.push(Import { labels, offset });
+            self.imports.entry(name.into()).or_default().push(Import { labels, offset });
             count += 1;
         }
         count
@@ -199,20 +209,18 @@ impl Positions {
                     self.set(&name, record);
                 }
                 Ok(Line::No(name, id)) => self.forget(&name, id),
-                Ok(Line::Old(name, import)) => self.names.entry(name).or_default().imports.push(import),
+                Ok(Line::Old(name, import)) => self.imports.entry(name).or_default().push(import),
                 Err(name) => {
                     damaged += 1;
                     if let Some(name) = name {
                         let import = Import { labels: String::new(), offset: Err("the position is damaged".into()) };
-                        self.names.entry(name.into()).or_default().imports.push(import);
+                        self.imports.entry(name.into()).or_default().push(import);
                     }
                 }
             }
         }
         // What is known for certain counts more than what is not.
-        for known in self.names.values_mut().filter(|known| !known.records.is_empty()) {
-            known.imports.clear();
-        }
+        self.imports.retain(|name, _| !self.names.contains_key(name));
         self.removed.clear();
         self.unsaved.clear();
         damaged
@@ -221,11 +229,15 @@ impl Positions {
     /// Takes out what nobody has read from for long. How long is measured from the last sign of life, so that a process
     /// that did not run for a year finds all that it left.
     fn expire(&mut self) {
-        let newest = self.names.values().flat_map(|known| &known.records).map(|record| record.seen_ms).max();
+        // A clock that was wrong for a while may have left signs of a life that is yet to come. They say nothing about the
+        // others.
+        let clock_ms = UNIX_EPOCH.elapsed().map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        let seen = self.names.values().flatten().map(|record| record.seen_ms);
+        let newest = seen.filter(|seen_ms| *seen_ms <= clock_ms.saturating_add(CLOCK_SLACK_MS)).max();
         let oldest = newest.unwrap_or(0).saturating_sub(KEEP_MS);
         self.forget_where(|record| record.seen_ms < oldest);
         if self.records > RECORDS_MAX {
-            let mut seen: Vec<u64> = self.names.values().flat_map(|k| &k.records).map(|r| r.seen_ms).collect();
+            let mut seen: Vec<u64> = self.names.values().flatten().map(|record| record.seen_ms).collect();
             seen.sort_unstable();
             let oldest = seen[seen.len() - RECORDS_MAX];
             self.forget_where(|record| record.seen_ms < oldest);
@@ -236,8 +248,8 @@ impl Positions {
         let gone: Vec<(Arc<str>, FileId)> = self
             .names
             .iter()
-            .flat_map(|(name, known)| known.records.iter().map(move |record| (name, record)))
-            .filter(|(name, record)| old(record) && !self.holders(record.id).contains(name))
+            .flat_map(|(name, records)| records.iter().map(move |record| (name, record)))
+            .filter(|(name, record)| old(record) && self.holders(record.id).all(|holder| holder != *name))
             .map(|(name, record)| (Arc::clone(name), record.id))
             .collect();
         for (name, id) in gone {
@@ -247,19 +259,19 @@ impl Positions {
 
     /// What is known of the files that had a name, the newest last.
     pub fn records(&self, name: &str) -> &[Record] {
-        self.names.get(name).map_or(&[], |known| &known.records)
+        self.names.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// What is known of a file under all its names.
     pub fn of_file(&self, id: FileId) -> impl Iterator<Item = (&Arc<str>, &Record)> {
-        let names = self.by_id.get(&id).into_iter().flatten();
+        let names = self.by_id.get(&id).into_iter().flatten().filter(|named| named.known).map(|named| &named.name);
         names.filter_map(move |name| Some((name, self.records(name).iter().find(|record| record.id == id)?)))
     }
 
     /// The offset that was taken over from a file of the reference for a name: that of the labels, or else the lowest of
     /// the name's. Of several labels the lowest.
     pub fn imported(&self, name: &str, labels: &[String]) -> Option<Result<u64, String>> {
-        let imports = &self.names.get(name)?.imports;
+        let imports = self.imports.get(name)?;
         let of_labels = imports.iter().filter(|import| labels.contains(&import.labels)).map(|import| &import.offset);
         let mut chosen: Vec<_> = of_labels.collect();
         if chosen.is_empty() {
@@ -286,29 +298,55 @@ impl Positions {
 
     /// Whether that was news.
     fn set(&mut self, name: &Arc<str>, record: Record) -> bool {
-        let known = self.names.entry(Arc::clone(name)).or_default();
-        known.imports.clear();
-        if let Some(at) = known.records.iter().position(|have| have.id == record.id) {
-            let same = known.records[at] == record;
-            known.records[at] = record;
+        self.imports.remove(name);
+        let records = self.names.entry(Arc::clone(name)).or_default();
+        if let Some(at) = records.iter().position(|have| have.id == record.id) {
+            let same = records[at] == record;
+            records[at] = record;
             return !same;
         }
-        known.records.push(record);
+        // Most names have one file for long.
+        records.reserve_exact(1);
+        records.push(record);
         self.records += 1;
-        let oldest = (known.records.len() > EARLIER_MAX).then(|| known.records[0].id);
-        self.by_id.entry(record.id).or_default().push(Arc::clone(name));
+        let oldest = (records.len() > EARLIER_MAX).then(|| records[0].id);
+        self.named(name, record.id).known = true;
         if let Some(oldest) = oldest {
             self.remove(name, oldest);
         }
         true
     }
 
+    /// The name among those of a file.
+    fn named(&mut self, name: &Arc<str>, id: FileId) -> &mut Named {
+        let names = self.by_id.entry(id).or_default();
+        let at = names.iter().position(|named| named.name == *name).unwrap_or_else(|| {
+            names.reserve_exact(1);
+            names.push(Named { name: Arc::clone(name), known: false, held: 0 });
+            names.len() - 1
+        });
+        &mut names[at]
+    }
+
+    /// Changes what is known of a name among those of a file, if it is one.
+    fn change_named(&mut self, name: &str, id: FileId, change: impl FnOnce(&mut Named)) {
+        let Some(names) = self.by_id.get_mut(&id) else { return };
+        let Some(at) = names.iter().position(|named| *named.name == *name) else { return };
+        change(&mut names[at]);
+        if !names[at].known && names[at].held == 0 {
+            names.remove(at);
+        }
+        if names.is_empty() {
+            self.by_id.remove(&id);
+        }
+    }
+
     /// Makes a file that is known under a name the newest of that name.
     pub fn make_newest(&mut self, name: &str, id: FileId) {
-        if let Some(known) = self.names.get_mut(name)
-            && let Some(at) = known.records.iter().position(|record| record.id == id)
+        if let Some(records) = self.names.get_mut(name)
+            && let Some(at) = records.iter().position(|record| record.id == id)
         {
-            known.records[at..].rotate_left(1);
+            records[at..].rotate_left(1);
         }
     }
 
@@ -320,46 +358,39 @@ impl Positions {
     }
 
     fn forget(&mut self, name: &Arc<str>, id: FileId) {
-        let Some(known) = self.names.get_mut(name) else { return };
-        let before = known.records.len();
-        known.records.retain(|record| record.id != id);
-        self.records -= before - known.records.len();
-        if known.records.is_empty() && known.imports.is_empty() {
+        let Some(records) = self.names.get_mut(name) else { return };
+        let before = records.len();
+        records.retain(|record| record.id != id);
+        self.records -= before - records.len();
+        if records.is_empty() {
             self.names.remove(name);
         }
-        if let Some(names) = self.by_id.get_mut(&id) {
-            names.retain(|have| have != name);
-            if names.is_empty() {
-                self.by_id.remove(&id);
-            }
-        }
+        self.change_named(name, id, |named| named.known = false);
     }
 
     /// Notes that a file is being read under a name.
     pub fn hold(&mut self, name: &Arc<str>, id: FileId) {
-        self.held.entry(id).or_default().push(Arc::clone(name));
+        self.named(name, id).held += 1;
     }
 
     /// Notes that a file is not read under a name any more.
     pub fn let_go(&mut self, name: &Arc<str>, id: FileId) {
-        if let Some(names) = self.held.get_mut(&id) {
-            if let Some(at) = names.iter().position(|have| have == name) {
-                names.swap_remove(at);
-            }
-            if names.is_empty() {
-                self.held.remove(&id);
-            }
-        }
+        self.change_named(name, id, |named| named.held = named.held.saturating_sub(1));
     }
 
     /// Notes that nothing is being read.
     pub fn let_all_go(&mut self) {
-        self.held.clear();
+        self.by_id.retain(|_, names| {
+            names.iter_mut().for_each(|named| named.held = 0);
+            names.retain(|named| named.known);
+            !names.is_empty()
+        });
     }
 
     /// The names that a file is being read under.
-    pub fn holders(&self, id: FileId) -> &[Arc<str>] {
-        self.held.get(&id).map_or(&[], Vec::as_slice)
+    pub fn holders(&self, id: FileId) -> impl Iterator<Item = &Arc<str>> {
+        let names = self.by_id.get(&id).into_iter().flatten();
+        names.filter(|named| named.held > 0).map(|named| &named.name)
     }
 
     /// The folder that positions are in; one for temporary files if they are never saved.
@@ -379,14 +410,13 @@ impl Positions {
 
     /// Notes that the files that are being read are alive, once a day, so that their positions do not expire.
     pub fn touch(&mut self, now_ms: u64) {
-        for names in self.held.values() {
-            for name in names {
-                let Some(known) = self.names.get_mut(name) else { continue };
-                let Some(record) = known.records.last_mut() else { continue };
-                if record.seen_ms.saturating_add(TOUCH_MS) < now_ms && self.held.contains_key(&record.id) {
-                    record.seen_ms = now_ms;
-                    self.unsaved.insert((Arc::clone(name), record.id));
-                }
+        let is_held = |named: &&Named| named.held > 0;
+        for Named { name, .. } in self.by_id.values().flatten().filter(is_held) {
+            let Some(record) = self.names.get_mut(name).and_then(|records| records.last_mut()) else { continue };
+            let is_read = self.by_id.get(&record.id).is_some_and(|names| names.iter().any(|named| named.held > 0));
+            if record.seen_ms.saturating_add(TOUCH_MS) < now_ms && is_read {
+                record.seen_ms = now_ms;
+                self.unsaved.insert((Arc::clone(name), record.id));
             }
         }
     }
@@ -428,9 +458,16 @@ impl Positions {
             .map_err(|error| format!("write {}: {}", path.display(), io_error_text(&error)))?;
         file.torn = false;
         file.written += text.len() as u64;
+        self.all_is_saved();
+        Ok(())
+    }
+
+    fn all_is_saved(&mut self) {
         self.unsaved.clear();
         self.removed.clear();
-        Ok(())
+        // Once, when all files are new, there are many.
+        self.unsaved.shrink_to(UNSAVED_KEPT_MAX);
+        self.removed.shrink_to(UNSAVED_KEPT_MAX);
     }
 
     /// Writes all that counts into a new file, which then takes the place of the old one.
@@ -438,13 +475,11 @@ impl Positions {
         let told = |error: io::Error| io_error_text(&error);
         self.expire();
         let mut text = String::new();
-        for (name, known) in &self.names {
-            for import in &known.imports {
-                put_line(&mut text, &old_line(name, import));
-            }
-            for record in &known.records {
-                put_line(&mut text, &at_line(name, record));
-            }
+        for (name, import) in self.imports.iter().flat_map(|(name, list)| list.iter().map(move |one| (name, one))) {
+            put_line(&mut text, &old_line(name, import));
+        }
+        for (name, record) in self.names.iter().flat_map(|(name, list)| list.iter().map(move |one| (name, one))) {
+            put_line(&mut text, &at_line(name, record));
         }
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(told)?;
@@ -457,8 +492,7 @@ impl Positions {
         let file = OpenOptions::new().append(true).open(path).map_err(told)?;
         self.file = Some(PositionsFile { file, written: 0, torn: false });
         self.rewrite = false;
-        self.unsaved.clear();
-        self.removed.clear();
+        self.all_is_saved();
         Ok(())
     }
 }

@@ -35,6 +35,7 @@ pub use self::lines::Line;
 use self::piece::{Life, Outcome, Piece};
 use self::siblings::{Sibling, bases, leads_to, siblings};
 pub use self::unpack::{Packing, UNPACKING_MAX, Unpack, Unpacking};
+use crate::handles::{Handle, open_plain};
 use crate::identity::{Digest, FileFacts, FileId, HEAD_BYTES_MAX, Mark, has_head, read_head};
 use crate::positions::{Positions, Record};
 
@@ -48,6 +49,10 @@ pub const OLD_MAX: usize = 16;
 const ROTATION_MS_MIN: u64 = 1_000;
 /// How far the clock of a file system may be behind, in milliseconds.
 const CLOCK_SLACK_MS: u64 = 2_000;
+/// How many places on the way to where a file was read are remembered when it is cut.
+const TRAIL_MAX: usize = 2;
+/// How long, in milliseconds after it was written to last, a copy of a file is expected to be followed by the cut.
+const COPY_WAIT_MS: u64 = 10_000;
 
 /// Where to begin with a file that nothing is known of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -160,29 +165,38 @@ pub struct Counts {
 pub struct Tail {
     name: Arc<str>,
     /// The labels that it is read with, as the reference writes them: positions of the reference depend on them.
-    labels: Vec<String>,
+    labels: Arc<[String]>,
     live: Option<Piece>,
     /// Files that had the name, in order.
     old: Vec<Piece>,
     numbers: u32,
     /// When the name was seen to lead to the live file, or to nothing, in milliseconds since the Unix epoch.
     looked_ms: u64,
+    /// The time before that. What happened to the file happened since then.
+    looked_before_ms: u64,
+    /// There were more files that had the name before than are read at once.
+    missed: Option<Missed>,
     /// Whether a file was open under this name since the tail was made.
     began: bool,
+    /// There was no file of the name before the first one.
+    was_missing: bool,
     counts: Counts,
 }
 
 impl Tail {
     /// Follows a name that is read with these labels.
-    pub fn new(name: impl Into<Arc<str>>, labels: Vec<String>) -> Self {
+    pub fn new(name: impl Into<Arc<str>>, labels: impl Into<Arc<[String]>>) -> Self {
         Tail {
             name: name.into(),
-            labels,
+            labels: labels.into(),
             live: None,
             old: Vec::new(),
             numbers: 0,
             looked_ms: 0,
+            looked_before_ms: 0,
+            missed: None,
             began: false,
+            was_missing: false,
             counts: Counts::default(),
         }
     }
@@ -236,6 +250,9 @@ impl Tail {
         let step = looked?;
         if let Some(step) = step {
             return Ok(step);
+        }
+        if self.live.as_ref().is_some_and(Piece::may_have_been_cut) && self.read_unseen(world) {
+            return Ok(Step::More);
         }
         let Some(live) = &mut self.live else { return Ok(Step::Missing) };
         Ok(match live.read_if_changed(world)? {
@@ -310,13 +327,20 @@ impl Tail {
             Ok(metadata) => FileFacts::of(&metadata),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 self.retire(world);
+                self.was_missing |= !self.began;
                 if !self.began && self.looked_ms == 0 {
+                    if self.old.len() >= OLD_MAX {
+                        return Ok(Some(Step::Missing));
+                    }
                     // What had the name before may have more.
                     let known = self.known(world, FileFacts::default());
-                    let earlier = self.earlier(world, None, &known);
+                    let (earlier, more) = self.earlier(world, None, &known);
                     self.adopt(world, earlier);
+                    if more {
+                        return Ok(Some(Step::More));
+                    }
                 }
-                self.looked_ms = world.now_ms;
+                self.looked(world.now_ms);
                 return Ok(Some(Step::Missing));
             }
             Err(error) => return Err(error),
@@ -324,19 +348,35 @@ impl Tail {
         match &mut self.live {
             Some(live) if live.facts.id == facts.id => {
                 live.facts = facts;
-                self.looked_ms = world.now_ms;
+                self.looked(world.now_ms);
                 return Ok(None);
             }
             Some(_) => self.retire(world),
             None => {}
+        }
+        if let Some(at) = self.old.iter().position(|old| old.facts.id == facts.id && !old.is_unpacked) {
+            // It lost the name and has it again.
+            let mut live = self.old.remove(at);
+            (live.life, live.facts, live.is_copy) = (Life::Live, facts, false);
+            self.live = Some(live);
+            world.positions.lock().make_newest(&self.name, facts.id);
+            self.looked(world.now_ms);
+            return Ok(None);
         }
         if self.old.len() >= OLD_MAX {
             // The old ones first: their lines are the older ones, and handles are not without number.
             return Ok(Some(Step::Quiet));
         }
         let step = self.open(world)?;
-        self.looked_ms = world.now_ms;
+        if !matches!(step, Some(Step::More)) {
+            self.looked(world.now_ms);
+        }
         Ok(step)
+    }
+
+    fn looked(&mut self, now_ms: u64) {
+        self.looked_before_ms = if self.looked_ms == 0 { now_ms } else { self.looked_ms };
+        self.looked_ms = now_ms;
     }
 
     /// The live file has lost the name.
@@ -354,9 +394,11 @@ impl Tail {
         let Life::Old { grew_ms, caught_up } = piece.life else { return Ok(Outcome::Nothing) };
         piece.look()?;
         if piece.facts.size < piece.read.offset {
-            self.begin_anew(world, Some(at));
+            self.replaced(world, at);
             return Ok(Outcome::More);
         }
+        // Clocks are set back.
+        let grew_ms = grew_ms.min(world.now_ms);
         // What was compressed grows no more.
         let quiet_ms = if piece.is_unpacked { u64::MAX } else { world.now_ms.saturating_sub(grew_ms) };
         let unended = piece.facts.size > piece.read.offset;
@@ -370,6 +412,7 @@ impl Tail {
             piece.life = Life::Ended;
             Outcome::Nothing
         } else {
+            piece.life = Life::Old { grew_ms, caught_up };
             Outcome::Nothing
         };
         match outcome {
@@ -381,7 +424,7 @@ impl Tail {
                 }
             }
             Outcome::Replaced => {
-                self.begin_anew(world, Some(at));
+                self.replaced(world, at);
                 return Ok(Outcome::More);
             }
             _ => {}
@@ -389,9 +432,20 @@ impl Tail {
         Ok(outcome)
     }
 
+    /// An old file has another content.
+    fn replaced(&mut self, world: &World<'_>, at: usize) {
+        if !self.old[at].is_copy {
+            return self.begin_anew(world, Some(at));
+        }
+        // A copy that was written over is the copy of something else: whose it is finds it when that is cut.
+        let copy = self.old.remove(at);
+        world.positions.lock().let_go(&self.name, copy.facts.id);
+    }
+
     /// Opens the file of the name. A step if it is not to be read now.
     fn open(&mut self, world: &World<'_>) -> io::Result<Option<Step>> {
-        let file = match File::open(&*self.name) {
+        let handle = Handle::new()?;
+        let file = match open_plain(Path::new(&*self.name)) {
             Ok(file) => file,
             // It went while it was looked at.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Step::Missing)),
@@ -406,12 +460,19 @@ impl Tail {
             Some(file) => file,
             None => return Ok(None),
         };
-        let earlier = self.earlier(world, Some(&file), &known);
+        if known.is_copy_in_the_making(world, &file)? {
+            return Ok(Some(Step::Waits));
+        }
+        let (earlier, more) = self.earlier(world, Some(&file), &known);
+        if more {
+            self.adopt(world, earlier);
+            return Ok(Some(Step::More));
+        }
         let place = match self.place(world, &file, facts, &known, &earlier)? {
             Place::At(place) => place,
             Place::Skip(why) => return Ok(Some(Step::Skipped(why))),
         };
-        let mut live = Piece::new(self.next_number(), file, facts, place.mark, place.head);
+        let mut live = Piece::new(self.next_number(), file, facts, place.mark, place.head, handle);
         live.prepare(world.options)?;
         let replaced = known.own().filter(|_| !place.known);
         self.adopt(world, earlier);
@@ -427,14 +488,15 @@ impl Tail {
         drop(positions);
         self.live = Some(live);
         self.began = true;
+        self.missed = None;
         Ok(None)
     }
 
     /// Reads files that had the name before.
     fn adopt(&mut self, world: &World<'_>, earlier: Vec<Earlier>) {
-        for Earlier { file, facts, is_unpacked, mark, head, .. } in earlier {
-            let mut piece = Piece::new(self.next_number(), file, facts, mark, head);
-            piece.is_unpacked = is_unpacked;
+        for Earlier { file, facts, is_unpacked, is_copy, mark, head, .. } in earlier {
+            let mut piece = Piece::new(self.next_number(), file, facts, mark, head, Handle::always());
+            (piece.is_unpacked, piece.is_copy) = (is_unpacked, is_copy);
             if piece.prepare(world.options).is_err() {
                 continue;
             }
@@ -456,7 +518,7 @@ impl Tail {
             .map(|(name, record)| (Arc::clone(name), *record))
             .collect();
         let holders: Vec<Arc<str>> =
-            positions.holders(facts.id).iter().filter(|name| **name != self.name).map(Arc::clone).collect();
+            positions.holders(facts.id).filter(|name| **name != self.name).map(Arc::clone).collect();
         // Of the name that a copy was made of.
         let folder = Path::new(&*self.name).parent();
         let file_name = Path::new(&*self.name).file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -464,7 +526,13 @@ impl Tail {
         if others.is_empty() && facts.size > 0 {
             for base in bases(file_name) {
                 let base = folder.map_or_else(|| base.clone().into(), |folder| folder.join(&base));
-                copied.extend_from_slice(base.to_str().map_or(&[], |base| positions.records(base)));
+                let Some(base) = base.to_str() else { continue };
+                let of_base = positions.records(base).iter();
+                copied.extend(of_base.map(|record| Copied {
+                    record: *record,
+                    name: base.to_owned(),
+                    is_read: positions.holders(record.id).any(|holder| **holder == *base),
+                }));
             }
         }
         drop(positions);
@@ -513,10 +581,26 @@ impl Tail {
                 return at(last);
             }
         }
-        for record in known.copied.iter().rev().filter(|record| record.mark.offset > 0) {
-            if fits(file, facts, record)? {
-                return at(record);
+        if known.copied.iter().any(|copied| copied.is_read && copied.begins_with(file, facts)) {
+            // Nothing was cut: all of it is read there.
+            let mark = Mark::read(file, facts.size)?.unwrap_or_default();
+            return Ok(Place::At(Beginning { mark, head: read_head(file, mark.offset)?, ..Beginning::default() }));
+        }
+        let mut copied: Vec<&Record> = known.copied.iter().map(|copied| &copied.record).collect();
+        copied.sort_by_key(|record| std::cmp::Reverse(record.mark.offset));
+        for record in copied.iter().filter(|record| record.mark.offset > 0) {
+            if !fits(file, facts, record)? {
+                continue;
             }
+            // It was read on after it was copied.
+            let is_further = |further: &&&Record| {
+                (further.birth_ns, further.head) == (record.birth_ns, record.head) && further.mark.offset >= facts.size
+            };
+            if record.done && copied.iter().any(|further| further.done && is_further(&further)) {
+                let mark = Mark::read(file, facts.size)?.unwrap_or_default();
+                return Ok(Place::At(Beginning { mark, head: record.head, known: true }));
+            }
+            return at(record);
         }
         if !known.records.is_empty() {
             return Ok(Place::At(Beginning::default()));
@@ -532,7 +616,8 @@ impl Tail {
             Some(Ok(_)) | None => world.options.unknown,
         };
         match begin {
-            Begin::End if !self.began => {
+            // What was not there when it was looked for first is new as a whole.
+            Begin::End if !self.began && !self.was_missing => {
                 let offset = piece::end_of_last_line(file, facts.size, world.options)?;
                 let mark = Mark::read(file, offset)?.unwrap_or_default();
                 Ok(Place::At(Beginning { mark, head: read_head(file, mark.offset)?, ..Beginning::default() }))
@@ -567,8 +652,9 @@ impl Tail {
         Ok(None)
     }
 
-    /// The files that had the name before, were not read to their ends, and are not open: with where to go on.
-    fn earlier(&self, world: &World<'_>, file: Option<&File>, known: &Known) -> Vec<Earlier> {
+    /// The files that had the name before, were not read to their ends, and are not open: with where to go on. Whether
+    /// there are more than may be read now.
+    fn earlier(&mut self, world: &World<'_>, file: Option<&File>, known: &Known) -> (Vec<Earlier>, bool) {
         let facts = known.facts;
         let mut found: Vec<Earlier> = Vec::new();
         let mut since_ms = None;
@@ -613,14 +699,27 @@ impl Tail {
                 unread.push(cut);
             }
         }
+        if let Some(missed) = &self.missed {
+            since_ms = Some(since_ms.map_or(missed.since_ms, |since| since.min(missed.since_ms)));
+        }
         if let Some(since_ms) = since_ms {
             let read = self.old.iter().map(|old| Record { mark: old.read, ..old.record(0, false) });
             let read: Vec<Record> = known.records.iter().copied().chain(read).collect();
-            found.extend(self.rotated_since(world, since_ms, facts.id, &unread, &read));
+            let mut rotated = self.rotated_since(world, since_ms, file.map(|file| (file, facts)), &unread, &read);
+            let is_known = |id| found.iter().chain(&anew).any(|earlier| earlier.facts.id == id);
+            rotated.retain(|earlier| !is_known(earlier.facts.id));
+            found.append(&mut rotated);
         }
         found.append(&mut anew);
-        found.truncate(OLD_MAX.saturating_sub(self.old.len()));
-        found
+        let room = OLD_MAX.saturating_sub(self.old.len());
+        let more = found.len() > room;
+        if more {
+            found.truncate(room);
+            let missed =
+                self.missed.get_or_insert(Missed { since_ms: since_ms.unwrap_or(world.now_ms), read: Vec::new() });
+            missed.read.extend(found.iter().map(|earlier| (earlier.facts.id, earlier.facts.birth_ns)));
+        }
+        (found, more)
     }
 
     /// The files that have rotated names, were written to since a time, and are not known. Those that are copies of what is
@@ -629,7 +728,7 @@ impl Tail {
         &self,
         world: &World<'_>,
         since_ms: u64,
-        live: FileId,
+        live: Option<(&File, FileFacts)>,
         wanted: &[Record],
         read: &[Record],
     ) -> Vec<Earlier> {
@@ -637,19 +736,33 @@ impl Tail {
         let own_name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let since_ns = since_ms.saturating_sub(CLOCK_SLACK_MS).saturating_mul(1_000_000);
         let mut beside = siblings(path, |name| bases(name).iter().any(|base| base == own_name));
-        beside.retain(|sibling| sibling.facts.modified_ns >= since_ns && sibling.facts.id != live);
+        let is_live = |id| live.is_some_and(|(_, facts)| facts.id == id);
+        beside.retain(|sibling| sibling.facts.modified_ns >= since_ns && !is_live(sibling.facts.id));
         beside.retain(|sibling| !(world.is_target)(&sibling.path.to_string_lossy()));
-        {
-            let positions = world.positions.lock();
-            beside.retain(|sibling| {
-                !positions.of_file(sibling.facts.id).any(|(_, record)| is_same(record, sibling.facts))
-            });
-        }
+        let was_missed = |facts: FileFacts| {
+            self.missed.as_ref().is_some_and(|missed| missed.read.contains(&(facts.id, facts.birth_ns)))
+        };
+        // What is open and had the name itself is read there, whatever is in it now.
+        let is_open = |id| self.old.iter().any(|old| old.facts.id == id && !old.is_copy);
+        beside.retain(|sibling| !was_missed(sibling.facts) && !is_open(sibling.facts.id));
         beside.sort_by_key(|sibling| sibling.facts.modified_ns);
         let mut wanted: Vec<Record> = wanted.to_vec();
         let mut found = Vec::new();
         for sibling in beside {
+            let known: Vec<Record> = {
+                let positions = world.positions.lock();
+                let of_file = positions.of_file(sibling.facts.id).map(|(_, record)| *record);
+                of_file.filter(|record| is_same(record, sibling.facts)).collect()
+            };
             let Ok(mut earlier) = Earlier::open(&sibling, &Record::default(), world) else { continue };
+            // What is known of it may be of a content that was written over.
+            if known.iter().any(|record| earlier.fits(record)) {
+                continue;
+            }
+            // Whoever copies the file of the name may be about to cut it. Then this is found again.
+            if live.is_some_and(|(file, facts)| earlier.is_beginning_of(file, facts)) {
+                continue;
+            }
             let is_copy = |record: &Record| record.mark.offset > 0 && earlier.fits(record);
             if let Some(at) = wanted.iter().position(is_copy) {
                 let record = wanted.remove(at);
@@ -673,17 +786,26 @@ impl Tail {
         let (life, facts) = (before.life, before.facts);
         // What is read up to, not what is safe: the copy goes on where the file ended, with the same number.
         let record = Record { mark: before.read, ..before.record(self.looked_ms, false) };
-        let live = self.live.as_ref().map_or(facts.id, |live| live.facts.id);
+        let live = self.live.as_ref().unwrap_or(&before);
+        let live = Some((live.file(), live.facts));
         let mut read = world.positions.lock().records(&self.name).to_vec();
         read.extend(self.old.iter().map(|old| Record { mark: old.read, ..old.record(0, false) }));
-        let copies = self.rotated_since(world, self.looked_ms, live, &[record], &read);
+        // It may have been read on after it was copied.
+        read.extend(before.records_on_the_way());
+        let mut copies = self.rotated_since(world, self.looked_before_ms, live, &[record], &read);
+        copies.retain(|copy| copy.facts.id != facts.id);
         let mut at = old.unwrap_or(self.old.len());
+        at -= self.forget_overwritten(world, &copies, at);
         let number = self.next_number();
         let mut before = Some(before);
         let mut file = None;
         {
             let mut positions = world.positions.lock();
             positions.let_go(&self.name, facts.id);
+            // Who reads the copy under its own name finds how far it was read.
+            for earlier in before.iter().flat_map(|before| before.records_on_the_way().rev().take(TRAIL_MAX).rev()) {
+                positions.put(&self.name, Record { seen_ms: record.seen_ms, ..earlier }.without_number());
+            }
             positions.put(&self.name, record.without_number());
         }
         for copy in copies {
@@ -693,12 +815,12 @@ impl Tail {
                     file = Some(piece.replace_file(copy.file, copy.facts));
                     piece
                 }
-                None => Piece::new(self.next_number(), copy.file, copy.facts, copy.mark, copy.head),
+                None => Piece::new(self.next_number(), copy.file, copy.facts, copy.mark, copy.head, Handle::always()),
             };
             if piece.prepare(world.options).is_err() {
                 continue;
             }
-            piece.is_unpacked = copy.is_unpacked;
+            (piece.is_unpacked, piece.is_copy) = (copy.is_unpacked, true);
             piece.life = Life::Old { grew_ms: world.now_ms, caught_up: false };
             let mut positions = world.positions.lock();
             positions.hold(&self.name, piece.facts.id);
@@ -706,10 +828,14 @@ impl Tail {
             self.old.insert(at, piece);
             at += 1;
         }
-        let Some(file) = file.or_else(|| before.map(Piece::into_file)) else { return };
-        let mut anew = Piece::new(number, file, facts, Mark::default(), Digest::default());
+        let file = match (file, before) {
+            (Some(file), _) => (file, Handle::always()),
+            (None, Some(before)) => before.into_file(),
+            (None, None) => return,
+        };
+        let mut anew = Piece::new(number, file.0, facts, Mark::default(), Digest::default(), file.1);
         // Who writes at a place of his own leaves a hole before it.
-        anew.skips_holes = true;
+        (anew.skips_holes, anew.was_cut) = (true, true);
         anew.life = life;
         let mut positions = world.positions.lock();
         positions.hold(&self.name, facts.id);
@@ -723,6 +849,43 @@ impl Tail {
             positions.make_newest(&self.name, live.facts.id);
         }
     }
+
+    /// The live file was cut, and is at its beginning still: what was written to it and cut again since may be in a copy.
+    /// Whether there is one.
+    fn read_unseen(&mut self, world: &World<'_>) -> bool {
+        let Some(live) = &self.live else { return false };
+        let mut read = world.positions.lock().records(&self.name).to_vec();
+        read.extend(self.old.iter().map(|old| Record { mark: old.read, ..old.record(0, false) }));
+        let copies = self.rotated_since(world, self.looked_before_ms, Some((live.file(), live.facts)), &[], &read);
+        let found = !copies.is_empty();
+        self.forget_overwritten(world, &copies, 0);
+        self.adopt(world, copies);
+        if let Some(live) = &mut self.live {
+            live.looked_at();
+            world.positions.lock().make_newest(&self.name, live.facts.id);
+        }
+        self.counts.truncated += u64::from(found);
+        found
+    }
+
+    /// Reads copies no more that these were written over; how many of them stood before a place.
+    fn forget_overwritten(&mut self, world: &World<'_>, copies: &[Earlier], before: usize) -> usize {
+        let is_overwritten = |old: &Piece| old.is_copy && copies.iter().any(|copy| copy.facts.id == old.facts.id);
+        let count = self.old.iter().take(before).filter(|old| is_overwritten(old)).count();
+        for old in self.old.extract_if(.., |old| is_overwritten(old)) {
+            world.positions.lock().let_go(&self.name, old.facts.id);
+        }
+        count
+    }
+}
+
+/// What is known of the files that had the name while they are read one after the other.
+#[derive(Debug)]
+struct Missed {
+    /// Since when they were written to, in milliseconds since the Unix epoch.
+    since_ms: u64,
+    /// Those that were begun with: their numbers, and when they were made.
+    read: Vec<(FileId, u64)>,
 }
 
 /// A file that had the name before, or a copy of what had it.
@@ -731,6 +894,8 @@ struct Earlier {
     facts: FileFacts,
     /// The file is what was compressed in the one that the facts are of.
     is_unpacked: bool,
+    /// It was found by its name and time, not by its number.
+    is_copy: bool,
     mark: Mark,
     head: Digest,
     /// Whose copy it is.
@@ -748,7 +913,13 @@ impl Earlier {
                 (file, FileFacts { size, ..sibling.facts }, true)
             }
         };
-        Ok(Earlier { file, facts, is_unpacked, mark: record.mark, head: record.head, of: None })
+        let is_copy = record.id == FileId::default();
+        Ok(Earlier { file, facts, is_unpacked, is_copy, mark: record.mark, head: record.head, of: None })
+    }
+
+    /// Whether all of it is what a file begins with.
+    fn is_beginning_of(&self, file: &File, facts: FileFacts) -> bool {
+        begins_with(file, facts, &self.file, self.facts).unwrap_or(false)
     }
 
     fn fits(&self, record: &Record) -> bool {
@@ -764,14 +935,52 @@ struct Known {
     /// Of the file, under names that lead elsewhere now.
     moved: Vec<Record>,
     /// Of files that had the name that the file may be a rotated copy of.
-    copied: Vec<Record>,
+    copied: Vec<Copied>,
     /// It is being read under a name that leads elsewhere now.
     held_elsewhere: bool,
+}
+
+/// What is known of a file that another may be a copy of.
+struct Copied {
+    record: Record,
+    name: String,
+    /// It is being read.
+    is_read: bool,
+}
+
+impl Copied {
+    /// Whether the file begins with all of the other.
+    fn begins_with(&self, copy: &File, facts: FileFacts) -> bool {
+        let begins = || -> io::Result<bool> {
+            let file = open_plain(Path::new(&self.name))?;
+            let of = FileFacts::of(&file.metadata()?);
+            Ok(of.id == self.record.id && begins_with(&file, of, copy, facts)?)
+        };
+        begins().unwrap_or(false)
+    }
 }
 
 impl Known {
     fn own(&self) -> Option<Record> {
         self.records.iter().find(|record| is_same(record, self.facts)).copied()
+    }
+
+    /// Whether it is the copy of a file that is not known to have been cut yet: where to go on in the copy will be known
+    /// when it is.
+    fn is_copy_in_the_making(&self, world: &World<'_>, file: &File) -> io::Result<bool> {
+        let is_new = world.now_ms.saturating_sub(self.facts.modified_ns / 1_000_000) < COPY_WAIT_MS;
+        if !is_new || self.own().is_some() {
+            return Ok(false);
+        }
+        let mut waits = false;
+        for copied in &self.copied {
+            let is_copy = copied.record.mark.offset > 0 && fits(file, self.facts, &copied.record)?;
+            if is_copy && !copied.is_read {
+                return Ok(false);
+            }
+            waits |= copied.is_read && (is_copy || copied.begins_with(file, self.facts));
+        }
+        Ok(waits)
     }
 }
 
@@ -797,6 +1006,16 @@ fn is_same(record: &Record, facts: FileFacts) -> bool {
 /// Whether a file has the content that was read.
 fn fits(file: &File, facts: FileFacts, record: &Record) -> io::Result<bool> {
     Ok(facts.size >= record.mark.offset && has_head(file, &record.head)? && record.mark.is_in(file)?)
+}
+
+/// Whether all of a second file is what the first begins with. Nothing is not.
+fn begins_with(file: &File, facts: FileFacts, copy: &File, copy_facts: FileFacts) -> io::Result<bool> {
+    let size = copy_facts.size;
+    if size == 0 || size > facts.size {
+        return Ok(false);
+    }
+    let Some(mark) = Mark::read(copy, size)? else { return Ok(false) };
+    fits(file, facts, &Record { mark, head: read_head(copy, size)?, ..Record::default() })
 }
 
 #[cfg(test)]

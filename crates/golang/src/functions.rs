@@ -19,6 +19,8 @@ pub(crate) mod semver;
 mod strings;
 mod urls;
 
+pub use urls::{QueryPair, UrlParts, parse_query, parse_url};
+
 use bytes::Bytes;
 
 use crate::template::{Exec, Value};

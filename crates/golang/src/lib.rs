@@ -5,3 +5,7 @@ mod numbers;
 pub mod template;
 mod text;
 pub mod time;
+
+pub use functions::{QueryPair, UrlParts, parse_query, parse_url};
+pub use numbers::{NumberError, parse_float, parse_int};
+pub use text::{map, to_lower, to_upper};

@@ -2,7 +2,7 @@
 
 /// Why a text is no number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NumberError {
+pub enum NumberError {
     /// It is not written like one.
     Syntax,
     /// It does not fit.
@@ -49,7 +49,7 @@ pub(crate) fn parse_uint(text: &[u8], base: u32) -> Result<u64, NumberError> {
 }
 
 /// As [`parse_uint`], with a sign.
-pub(crate) fn parse_int(text: &[u8], base: u32) -> Result<i64, NumberError> {
+pub fn parse_int(text: &[u8], base: u32) -> Result<i64, NumberError> {
     let (negative, digits) = match text.first() {
         Some(b'-') => (true, &text[1..]),
         Some(b'+') => (false, &text[1..]),
@@ -90,7 +90,7 @@ fn underscores_stand_well(text: &[u8]) -> bool {
 }
 
 /// Reads a floating-point number: decimal, hexadecimal with an exponent of two, infinity or NaN.
-pub(crate) fn parse_float(text: &[u8]) -> Result<f64, NumberError> {
+pub fn parse_float(text: &[u8]) -> Result<f64, NumberError> {
     let (negative, rest) = match text.first() {
         Some(b'-') => (true, &text[1..]),
         Some(b'+') => (false, &text[1..]),

@@ -33,7 +33,7 @@ pub(crate) fn chars(bytes: &[u8]) -> impl Iterator<Item = (usize, char, usize)> 
 }
 
 /// Each character mapped; what is no UTF-8 becomes U+FFFD.
-pub(crate) fn map(bytes: &[u8], mapping: impl Fn(char) -> char) -> Vec<u8> {
+pub fn map(bytes: &[u8], mapping: impl Fn(char) -> char) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
     for (_, character, _) in chars(bytes) {
         push(&mut out, mapping(character));
@@ -47,7 +47,7 @@ pub(crate) fn push(out: &mut Vec<u8>, character: char) {
 }
 
 /// The one upper case character of a character, as Unicode's simple mapping has it.
-pub(crate) fn to_upper(character: char) -> char {
+pub fn to_upper(character: char) -> char {
     if character.is_ascii() {
         return character.to_ascii_uppercase();
     }
@@ -62,7 +62,7 @@ pub(crate) fn to_upper(character: char) -> char {
 }
 
 /// The one lower case character of a character, as Unicode's simple mapping has it.
-pub(crate) fn to_lower(character: char) -> char {
+pub fn to_lower(character: char) -> char {
     if character.is_ascii() {
         return character.to_ascii_lowercase();
     }

@@ -128,9 +128,6 @@ impl Header {
         if header.incompatible & !known != 0 {
             return Err(FileError::Format("journal file of a later format"));
         }
-        if header.incompatible & INCOMPATIBLE_XZ != 0 {
-            return Err(FileError::Format("journal file compressed with xz, which is not supported"));
-        }
         if header.header_bytes < HEADER_BYTES_MIN || !header.header_bytes.is_multiple_of(8) {
             return Err(FileError::Format("journal file with a damaged header"));
         }
@@ -256,6 +253,16 @@ impl JournalFile {
         self.header.archived
     }
 
+    /// How many entries it has.
+    pub(crate) fn entries(&self) -> u64 {
+        self.header.entries
+    }
+
+    /// How many of its entries were read or passed over.
+    pub(crate) fn passed(&self) -> u64 {
+        self.place.passed
+    }
+
     pub(crate) fn last_realtime_us(&self) -> u64 {
         self.header.last_realtime_us
     }
@@ -319,6 +326,20 @@ impl JournalFile {
             self.place.item = used;
             self.place.passed += used;
             if used < self.place.items || !self.next_array() {
+                return;
+            }
+        }
+    }
+
+    /// Goes behind so many entries, or the last that there are.
+    pub(crate) fn skip(&mut self, entries: u64) {
+        self.rewind();
+        let entries = entries.min(self.header.entries);
+        loop {
+            let within = self.place.items.min(entries - self.place.passed);
+            self.place.item = within;
+            self.place.passed += within;
+            if self.place.passed >= entries || !self.next_array() {
                 return;
             }
         }
@@ -467,6 +488,7 @@ impl JournalFile {
         let unpacked = read.and_then(|()| match flags & (OBJECT_XZ | OBJECT_LZ4 | OBJECT_ZSTD) {
             OBJECT_LZ4 => unpack_lz4(&packed, room, out),
             OBJECT_ZSTD => unpack_zstd(&packed, room, out),
+            OBJECT_XZ => unpack_xz(&packed, room, out),
             _ => Err(Damaged),
         });
         self.scratch = packed;
@@ -524,8 +546,9 @@ impl JournalFile {
                     self.chunks.pop().map(|(_, bytes)| bytes).unwrap_or_default()
                 };
                 bytes.clear();
-                bytes.resize(length, 0);
-                read_at(&mut self.handle, at, &mut bytes)?;
+                // There may be less: journald cuts off what it did not need of a file when it archives it.
+                self.handle.seek(SeekFrom::Start(at)).map_err(|_| Damaged)?;
+                (&mut self.handle).take(length as u64).read_to_end(&mut bytes).map_err(|_| Damaged)?;
                 self.chunks.insert(0, (number, bytes));
             }
         }
@@ -534,8 +557,7 @@ impl JournalFile {
 }
 
 fn read_header(handle: &mut fs::File) -> Result<(Header, u64), FileError> {
-    let metadata = handle.metadata()?;
-    if !metadata.is_file() {
+    if !handle.metadata()?.is_file() {
         return Err(FileError::Format("not a journal file"));
     }
     let mut bytes = [0; HEADER_BYTES];
@@ -544,8 +566,10 @@ fn read_header(handle: &mut fs::File) -> Result<(Header, u64), FileError> {
         io::ErrorKind::UnexpectedEof => FileError::Format("journal file without a header"),
         _ => FileError::Io(error),
     })?;
-    // The length is asked for first: what the header tells of was there then, or is looked for at the next time.
-    Ok((Header::parse(&bytes)?, metadata.len()))
+    let header = Header::parse(&bytes)?;
+    // The length is asked for after that: journald may make the file longer at any time, and what the header tells of is
+    // within what the file was long then. Were it asked for first, entries of a longer file would be taken for damage.
+    Ok((header, handle.metadata()?.len()))
 }
 
 /// A place that cannot be read is as good as damaged: the file may have been cut off meanwhile.
@@ -579,9 +603,81 @@ fn unpack_zstd(packed: &[u8], room: usize, out: &mut Vec<u8>) -> Read1<()> {
     if out.len() - from > room { Err(Damaged) } else { Ok(()) }
 }
 
+/// What a stream of xz begins with, without the flags that follow.
+const XZ_MAGIC: &[u8] = b"\xfd7zXZ\0";
+
+/// Magic, flags and their checksum.
+const XZ_HEADER_BYTES: usize = 12;
+
+/// A filter's number, that of LZMA2, and how long its properties are.
+const XZ_LZMA2: [u8; 2] = [0x21, 1];
+
+/// The smallest dictionary that there is.
+const XZ_DICTIONARY_MIN: u64 = 4 << 10;
+
+/// A stream of xz as systemd 219 and older write it: one block, compressed with LZMA2 and nothing else. The checksums, which
+/// are of the headers only, are not looked at.
+fn unpack_xz(packed: &[u8], room: usize, out: &mut Vec<u8>) -> Read1<()> {
+    let after = packed.strip_prefix(XZ_MAGIC).ok_or(Damaged)?;
+    let check_bytes = match after.get(..2) {
+        Some([0, 0]) => 0,
+        Some([0, 1]) => 4,
+        Some([0, 4]) => 8,
+        Some([0, 10]) => 32,
+        _ => return Err(Damaged),
+    };
+    let block = packed.get(XZ_HEADER_BYTES..).ok_or(Damaged)?;
+    let header_bytes =
+        block.first().filter(|&&size| size > 0).map(|&size| (usize::from(size) + 1) * 4).ok_or(Damaged)?;
+    let (header, data) = block.split_at_checked(header_bytes).ok_or(Damaged)?;
+    let flags = header[1];
+    let mut rest = &header[2..];
+    let mut size = |is_there: u8| (flags & is_there != 0).then(|| xz_number(&mut rest)).transpose();
+    let (_, unpacked) = (size(0x40)?, size(0x80)?);
+    // More than one filter, or one that is not known here.
+    if flags & 0x3f != 0 || !rest.starts_with(&XZ_LZMA2) {
+        return Err(Damaged);
+    }
+    let exponent = *rest.get(2).filter(|&&exponent| exponent <= 40).ok_or(Damaged)?;
+    // Nothing can be further back than what there is.
+    let most = unpacked.unwrap_or(u64::MAX).min(room as u64);
+    if unpacked.is_some_and(|unpacked| unpacked > most) {
+        return Err(Damaged);
+    }
+    let dictionary = (u64::from(2 | (exponent & 1)) << (exponent / 2 + 11)).min(most.max(XZ_DICTIONARY_MIN));
+    let dictionary = u32::try_from(dictionary).map_err(|_| Damaged)?;
+    let mut decoder = lzma_rust2::Lzma2Reader::new(data, dictionary, None);
+    let from = out.len();
+    (&mut decoder).take(room as u64 + 1).read_to_end(out).map_err(|_| Damaged)?;
+    let length = out.len() - from;
+    if length > room || unpacked.is_some_and(|unpacked| unpacked != length as u64) {
+        return Err(Damaged);
+    }
+    // The index of the stream follows, not another block.
+    let left = decoder.inner().len();
+    let index = (data.len() - left).next_multiple_of(4) + check_bytes;
+    if data.get(index) == Some(&0) { Ok(()) } else { Err(Damaged) }
+}
+
+/// A number of xz: seven bits a byte, the lowest first.
+fn xz_number(bytes: &mut &[u8]) -> Read1<u64> {
+    let mut number = 0;
+    for shift in (0..63).step_by(7) {
+        let (&byte, rest) = bytes.split_first().ok_or(Damaged)?;
+        *bytes = rest;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Ok(number);
+        }
+    }
+    Err(Damaged)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -657,12 +753,90 @@ mod tests {
         assert_eq!((fields, damaged), (wanted.to_vec(), 6));
     }
 
+    /// A stream of xz whose block has these flags, sizes, filters and data.
+    fn xz(flags: u8, header: &[u8], data: &[u8]) -> (u8, Vec<u8>) {
+        let size = (2 + header.len() + 4).div_ceil(4);
+        let mut out = [XZ_MAGIC, &[0; 6], &[(size - 1) as u8, flags], header].concat();
+        out.resize(XZ_HEADER_BYTES + size * 4, 0);
+        out.extend(data);
+        out.resize(out.len().next_multiple_of(4), 0);
+        out.extend([0; 8]);
+        (OBJECT_XZ, out)
+    }
+
+    /// A chunk of LZMA2 that is not compressed, and the end.
+    const CHUNK: &[u8] = b"\x01\0\x04A=far\0";
+
     #[test]
-    fn later_formats_and_xz_are_refused_with_their_reason() {
+    fn fields_compressed_with_xz_are_read() {
+        let cases: [(u8, &[u8], &[u8], bool); 11] = [
+            (0, &[0x21, 1, 16], CHUNK, true),
+            (0xc0, &[7, 5, 0x21, 1, 16], CHUNK, true),
+            (0x80, &[5, 0x21, 1, 40], CHUNK, true),
+            // Another size, one that is too large, one that does not end, and none.
+            (0x80, &[6, 0x21, 1, 16], CHUNK, false),
+            (0x80, &[0xff, 0xff, 0xff, 0xff, 0x7f, 0x21, 1, 16], CHUNK, false),
+            (0x80, &[0xff; 12], CHUNK, false),
+            (0x80, &[], CHUNK, false),
+            // More filters, another one, and no such dictionary.
+            (1, &[0x21, 1, 16], CHUNK, false),
+            (0, &[0x03, 1, 16], CHUNK, false),
+            (0, &[0x21, 1, 41], CHUNK, false),
+            // What follows is not the index.
+            (0, &[0x21, 1, 16], b"\x01\0\x04A=far\0\0\0\0\x02", false),
+        ];
+        for (flags, header, data, is_good) in cases {
+            let (fields, damaged) = read(INCOMPATIBLE_XZ, &[xz(flags, header, data)]);
+            let wanted = if is_good { vec![("A".to_owned(), b"far".to_vec())] } else { Vec::new() };
+            assert_eq!((fields, damaged), (wanted, usize::from(!is_good)), "{flags} {header:?} {data:?}");
+        }
+        let whole = xz(0, &[0x21, 1, 16], CHUNK).1;
+        for end in 0..whole.len() - 8 {
+            let (fields, damaged) = read(INCOMPATIBLE_XZ, &[(OBJECT_XZ, whole[..end].to_vec())]);
+            assert_eq!((fields.len(), damaged), (0, 1), "{end} of {}", whole.len());
+        }
+    }
+
+    #[test]
+    fn later_formats_are_refused_with_their_reason() {
         let error = |flags| JournalFile::open(file(flags, &[]).path()).unwrap_err().to_string();
         assert_eq!(error(1 << 9), "journal file of a later format");
-        assert_eq!(error(INCOMPATIBLE_XZ), "journal file compressed with xz, which is not supported");
         assert_eq!(JournalFile::open(Path::new("/dev/null")).unwrap_err().to_string(), "not a journal file");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_no_xz_is_refused(
+            header in proptest::collection::vec(any::<u8>(), 0..20),
+            data in proptest::collection::vec(any::<u8>(), 0..200),
+            flags in any::<u8>(),
+            room in 0_usize..2000,
+        ) {
+            let mut out = b"before".to_vec();
+            let whole = [b"\x21\x01\x10", &header[..]].concat();
+            for (_, packed) in [xz(flags, &header, &data), xz(0, &whole, &data), xz(0, &[0x21, 1, 16], &data)] {
+                if unpack_xz(&packed, room, &mut out).is_ok() {
+                    prop_assert!(out.len() <= 6 + room);
+                }
+                prop_assert!(out.starts_with(b"before"));
+                out.truncate(6);
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_cut_off_behind_its_last_object_loses_nothing() {
+        let file = file(0, &[(0, b"A=1".to_vec())]);
+        let bytes = fs::read(file.path()).unwrap();
+        file.as_file().set_len(1 << 20).unwrap();
+        let mut journal = JournalFile::open(file.path()).unwrap();
+        journal.forget();
+        // As journald does when it archives a file, after it was looked at.
+        file.as_file().set_len(bytes.len() as u64).unwrap();
+        let found = journal.next().unwrap();
+        let mut fields = Fields::default();
+        journal.fields(found.offset, &mut fields).unwrap();
+        assert_eq!((fields.get("A"), fields.damaged(), journal.damaged), (Some(&b"1"[..]), 0, 0));
     }
 
     #[test]

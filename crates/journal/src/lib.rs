@@ -20,7 +20,7 @@ mod file;
 mod matches;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -36,6 +36,9 @@ pub use crate::{
 /// Files that are known at a time, the ones that changed last; journald itself keeps 100. Each that is read holds a descriptor
 /// and at most 256 KiB of its content.
 const FILES_MAX: usize = 512;
+
+/// Files that were read to their end and are known: more than there can be at a time.
+const DONE_MAX: usize = 2 * FILES_MAX;
 
 /// Where reading begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,26 +68,25 @@ pub struct Journal {
     files: Vec<Followed>,
     /// The folders as they were looked through.
     looked: HashMap<PathBuf, Option<SystemTime>>,
-    /// Files that were read to their end and will not grow, or that cannot be read; by path, with what told so.
-    closed: HashMap<PathBuf, Closed>,
+    /// Files that cannot be read, by path, with what they were like then: they are tried again when they change.
+    bad: HashMap<PathBuf, Bad>,
+    /// The ids of files that were read to their end, and how many entries that were, the last of them. Under whatever name
+    /// such a file is seen again, because a listing missed it for once or its folder was away, it is read on.
+    done: VecDeque<(u128, u64)>,
     last: Option<Cursor>,
     fields: Fields,
     damaged: u64,
     problems: Vec<(PathBuf, FileError)>,
 }
 
+/// When a file that cannot be read was changed, and how long it is.
 #[derive(Debug, PartialEq)]
-enum Closed {
-    /// Read to the end.
-    Done(u128),
-    /// It cannot be read; it is tried again when it changes.
-    Bad(Option<SystemTime>, u64),
-}
+struct Bad(Option<SystemTime>, u64);
 
-impl Closed {
-    /// A file that cannot be read, as it is now.
-    fn bad(path: &Path) -> Self {
-        Self::Bad(directory::modified(path), directory::bytes(path))
+impl Bad {
+    /// A file as it is now.
+    fn now(path: &Path) -> Self {
+        Self(directory::modified(path), directory::bytes(path))
     }
 }
 
@@ -111,7 +113,8 @@ impl Journal {
             start: Start::Realtime(0),
             files: Vec::new(),
             looked: HashMap::new(),
-            closed: HashMap::new(),
+            bad: HashMap::new(),
+            done: VecDeque::new(),
             last: None,
             fields: Fields::default(),
             damaged: 0,
@@ -129,7 +132,8 @@ impl Journal {
             Start::Realtime(_) => None,
         };
         self.files.clear();
-        self.closed.clear();
+        self.bad.clear();
+        self.done.clear();
         self.looked.clear();
         self.refresh();
     }
@@ -137,7 +141,7 @@ impl Journal {
     /// Looks for new files and new entries; whether there may be some.
     pub fn refresh(&mut self) -> bool {
         let mut changed = self.look_for_files();
-        let (problems, closed) = (&mut self.problems, &mut self.closed);
+        let (problems, bad) = (&mut self.problems, &mut self.bad);
         self.files.retain_mut(|followed| match followed.file.refresh() {
             Ok(new) => {
                 changed |= new;
@@ -148,7 +152,7 @@ impl Journal {
                 let keep = matches!(error, FileError::Io(_));
                 let path = followed.file.path().to_owned();
                 if !keep {
-                    closed.insert(path.clone(), Closed::bad(&path));
+                    bad.insert(path.clone(), Bad::now(&path));
                 }
                 problems.push((path, error));
                 keep
@@ -209,7 +213,7 @@ impl Journal {
                 None if followed.file.archived() || followed.gone => {
                     let done = self.files.swap_remove(index).file;
                     self.damaged += done.damaged;
-                    self.closed.insert(done.path().to_owned(), Closed::Done(done.file_id()));
+                    self.finish(done.file_id(), done.passed());
                     continue;
                 }
                 Some(head) if best.is_none_or(|(_, best)| head.cursor.order(&best.cursor).is_lt()) => {
@@ -234,8 +238,7 @@ impl Journal {
             folders.into_iter().map(|folder| (folder.clone(), directory::modified(&folder))).collect();
         let mut changed = false;
         if now == self.looked {
-            let bad = self.closed.iter().filter(|(_, closed)| matches!(closed, Closed::Bad(..)));
-            for path in bad.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
+            for path in self.bad.keys().cloned().collect::<Vec<_>>() {
                 changed |= self.open_file(path);
             }
             return changed;
@@ -246,7 +249,7 @@ impl Journal {
         paths.sort_by_cached_key(|path| std::cmp::Reverse(directory::modified(path)));
         paths.truncate(FILES_MAX);
         paths.sort();
-        self.closed.retain(|path, _| paths.binary_search(path).is_ok());
+        self.bad.retain(|path, _| paths.binary_search(path).is_ok());
         for path in &paths {
             if self.files.iter().any(|followed| followed.file.path() == path) && !self.replaced(path) {
                 continue;
@@ -266,22 +269,22 @@ impl Journal {
     }
 
     fn open_file(&mut self, path: PathBuf) -> bool {
-        if self.closed.get(&path).is_some_and(|closed| *closed == Closed::bad(&path)) {
+        if self.bad.get(&path).is_some_and(|bad| *bad == Bad::now(&path)) {
             return false;
         }
         let mut file = match JournalFile::open(&path) {
             Ok(file) => file,
             Err(error) => {
-                self.closed.insert(path.clone(), Closed::bad(&path));
+                self.bad.insert(path.clone(), Bad::now(&path));
                 self.problems.push((path, error));
                 return false;
             }
         };
         let id = file.file_id();
-        let done = |closed: &Closed| matches!(closed, Closed::Done(known) if *known == id);
-        if self.closed.values().any(done) {
-            // Read to the end under another name.
-            self.closed.insert(path, Closed::Done(id));
+        self.bad.remove(&path);
+        let read = self.done.iter().position(|(known, _)| *known == id);
+        let read = read.map(|at| (at, self.done[at].1));
+        if file.archived() && read.is_some_and(|(_, entries)| entries >= file.entries()) {
             return false;
         }
         if let Some(followed) = self.files.iter_mut().find(|followed| followed.file.file_id() == id) {
@@ -289,20 +292,31 @@ impl Journal {
             return false;
         }
         match self.start {
+            _ if let Some((at, entries)) = read => {
+                self.done.remove(at);
+                file.skip(entries);
+            }
             // Nothing of an archived file that ends earlier is wanted: it need not be held open.
             Start::Realtime(from) if file.archived() && file.last_realtime_us() < from => {
-                self.closed.insert(path, Closed::Done(id));
+                self.finish(id, u64::MAX);
                 return false;
             }
             Start::Realtime(0) => {}
             Start::Realtime(from) => file.seek(|cursor| cursor.realtime_us >= from),
             Start::After(after) => file.seek(|cursor| cursor.order(&after).is_gt()),
         }
-        self.closed.remove(&path);
         let head = file.next();
         // Its turn may come long after.
         file.forget();
         self.files.push(Followed { file, head, gone: false });
         true
+    }
+
+    /// Notes that so many entries of a file were read, or are not wanted.
+    fn finish(&mut self, id: u128, entries: u64) {
+        if self.done.len() == DONE_MAX {
+            self.done.pop_front();
+        }
+        self.done.push_back((id, entries));
     }
 }

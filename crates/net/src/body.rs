@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
@@ -126,6 +127,7 @@ impl HttpBody for Body {
 #[derive(Debug)]
 pub struct ResponseBody {
     inner: Inner,
+    trailers: Option<HeaderMap>,
 }
 
 #[derive(Debug)]
@@ -137,11 +139,11 @@ enum Inner {
 
 impl ResponseBody {
     pub(crate) fn negotiated(body: Incoming) -> Self {
-        Self { inner: Inner::Negotiated(body) }
+        Self { inner: Inner::Negotiated(body), trailers: None }
     }
 
     pub(crate) fn streamed(body: StreamedBody) -> Self {
-        Self { inner: Inner::Streamed(body) }
+        Self { inner: Inner::Streamed(body), trailers: None }
     }
 
     /// The next bytes, or `None` at the end. What a chunk holds is up to the network; none is empty.
@@ -163,15 +165,19 @@ impl ResponseBody {
             match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
                 None => return Poll::Ready(Ok(None)),
                 Some(Err(error)) => return Poll::Ready(Err(Error::from_hyper(&error).context("reading body"))),
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data()
-                        && !data.is_empty()
-                    {
-                        return Poll::Ready(Ok(Some(data)));
-                    }
-                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if !data.is_empty() => return Poll::Ready(Ok(Some(data))),
+                    Ok(_) => {}
+                    Err(frame) => self.trailers = frame.into_trailers().ok().or(self.trailers.take()),
+                },
             }
         }
+    }
+
+    /// The headers that stand behind the body, once all of it was read, where there are any and the connection was
+    /// negotiated.
+    pub fn trailers(&self) -> Option<&HeaderMap> {
+        self.trailers.as_ref()
     }
 
     /// The whole body, or an error of kind [`ErrorKind::TooLarge`] when it is longer than `limit_bytes`.

@@ -8,6 +8,7 @@
 //!   ([`ResponseBody`]). Deadlines are the caller's: dropping the future cancels the request. Nothing is decompressed.
 //! - [`serve`] runs HTTP/1.1, HTTP/2 over TLS and HTTP/2 in clear text on one listener, with limits against slow,
 //!   idle and numerous clients; [`TlsSwitch`] changes TLS for new connections while it runs.
+//! - [`grpc`] is gRPC with one message each way, on both sides.
 //! - [`memory`] connects the two within the process, without a socket.
 //!
 //! It knows no component, no signal and no queue.
@@ -20,6 +21,7 @@ mod config;
 mod connect;
 mod error;
 mod files;
+pub mod grpc;
 mod http1;
 pub mod memory;
 mod oauth2;

@@ -25,6 +25,17 @@ pub fn raise_open_files_limit() {
     }
 }
 
+/// How many files and connections the process may have open; nothing where there is no limit, or none that is known.
+pub fn open_files_limit() -> Option<usize> {
+    #[cfg(unix)]
+    {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        limit.and_then(|limit| usize::try_from(limit).ok())
+    }
+    #[cfg(not(unix))]
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,5 +51,6 @@ mod tests {
         raise_open_files_limit();
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         assert_eq!(limit.current, limit.maximum);
+        assert_eq!(open_files_limit().map(|limit| limit as u64), limit.current);
     }
 }

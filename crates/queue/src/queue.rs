@@ -543,6 +543,34 @@ impl Queue {
         state.readers.get(&format::cursor_stem(name))?.end().map(Mark)
     }
 
+    /// A reader goes on under another name, unless there is one of that name: then nothing happens. Its handle ends, and what it
+    /// has handed out is handed out again. Whether that was done.
+    pub fn rename_reader(&self, from: &str, to: &str) -> bool {
+        let shared = &self.inner.shared;
+        let (old, new) = (format::cursor_stem(from), format::cursor_stem(to));
+        let core = {
+            let mut state = shared.state.lock();
+            if state.readers.contains_key(&new) {
+                return false;
+            }
+            let Some(resumed) = state.forget_reader(&old) else { return false };
+            let resumed = Resumed { slot: resumed.slot, cursor: None };
+            let core = ReaderCore::new(to.to_owned(), new.clone(), resumed, state.options.age_max, None);
+            let core = Arc::new(core);
+            state.readers.insert(new.clone(), core.clone());
+            core
+        };
+        // It is synced with the cursor's first move. Until there is another cursor, the one before is better than none.
+        let _ = core.persist_if_dirty(shared);
+        if !shared.in_memory
+            && CursorFile::path(&shared.dir, &new).exists()
+            && shared.storage.remove(&CursorFile::path(&shared.dir, &old)).is_err()
+        {
+            shared.count_cursor_error();
+        }
+        true
+    }
+
     /// Forgets a reader and its cursor. Its handle ends.
     pub fn remove_reader(&self, name: &str) {
         let shared = &self.inner.shared;

@@ -4,6 +4,11 @@
 //! on its way is limited to about two runs a partition, shared by all partitions. A reader that has read everything
 //! gets what is appended from the writer and does not read it back.
 //!
+//! Where [`ReaderOptions::overtake_after`] asks for it, a partition whose run is out for long does not stop the others: what
+//! was read ahead for it is given up again, and its records are passed over, until the run is settled. Then reading goes
+//! back to the first of them. What other partitions have taken meanwhile is skipped, and a partition that has its share
+//! is passed over again, so that those that are not behind wait for one share and not for all that was passed over.
+//!
 //! Locks: the queue's state before a reader's. Files are read without either.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -23,7 +28,7 @@ use crate::cursor::CursorFile;
 use crate::format::{self, Item, Parser, Position, SEGMENT_HEADER_LEN, Slot};
 use crate::keeper;
 use crate::queue::{Segment, Shared};
-use crate::types::{Lag, Mark, Outcome, ReaderOptions, ReaderStats, Record, Run, Start, Totals, reason};
+use crate::types::{Counts, Lag, Mark, Outcome, ReaderOptions, ReaderStats, Record, Run, Start, Totals, reason};
 
 /// How much of a segment is read at once, in bytes, unless a record is larger.
 pub(crate) const CHUNK_BYTES: usize = 256 << 10;
@@ -31,6 +36,13 @@ pub(crate) const CHUNK_BYTES: usize = 256 << 10;
 const RECORD_MEMORY_BYTES: usize = 256;
 /// How long to wait after a read that failed.
 const READ_RETRY: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(1) };
+/// How many runs are read ahead at most where partitions may overtake each other, but for runs that are out for long.
+const OVERTAKING_RUNS_MAX: usize = 16;
+/// Where partitions may overtake each other and this much is handed out, in bytes, further runs are cut small: a peer that
+/// takes nothing of many partitions does not cost the memory of as many large requests.
+const OUT_BYTES_MAX: usize = 8 << 20;
+/// How small, in bytes of bodies. A larger record goes alone.
+const SMALL_RUN_BYTES_MAX: usize = 64 << 10;
 /// After that many failures at one place, the rest of the segment is given up.
 const READ_FAILURES_MAX: u32 = 5;
 
@@ -55,6 +67,15 @@ impl Pending {
     }
 }
 
+/// A record that was given up although it was in memory only.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GivenUp {
+    pub(crate) at: Position,
+    pub(crate) partition: u16,
+    pub(crate) counts: Counts,
+    pub(crate) body_len: usize,
+}
+
 /// A run that is handed out.
 #[derive(Debug)]
 struct Out {
@@ -62,10 +83,15 @@ struct Out {
     /// Empty once it was given back for good.
     records: Vec<Pending>,
     totals: Totals,
+    /// What the records take in memory.
+    memory: usize,
     first: Position,
     before: Totals,
     created_ms: i64,
     released: bool,
+    since: Instant,
+    /// It is out for long: its partition is passed over.
+    is_stalled: bool,
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +103,11 @@ struct Partition {
     /// How many of the pending records cannot be in one run with the one before.
     changes: usize,
     out: Option<Out>,
+    /// The first record that was passed over, and what stands in its segment before it. From there on nothing is taken until
+    /// reading goes back.
+    behind: Option<(Position, Totals)>,
+    /// What was passed over and is not taken yet, by segment.
+    passed: BTreeMap<u64, Totals>,
 }
 
 impl Partition {
@@ -101,9 +132,16 @@ impl Partition {
         if self.pending.front().is_some_and(|next| !next.joins(&pending)) {
             self.changes -= 1;
         }
-        self.items -= pending.record.counts.items();
-        self.bytes -= pending.record.body.len();
-        self.raw_bytes -= u64::from(pending.record.raw_len);
+        self.remove(&pending);
+        Some(pending)
+    }
+
+    fn pop_back(&mut self) -> Option<Pending> {
+        let pending = self.pending.pop_back()?;
+        if self.pending.back().is_some_and(|last| !last.joins(&pending)) {
+            self.changes -= 1;
+        }
+        self.remove(&pending);
         Some(pending)
     }
 
@@ -113,7 +151,38 @@ impl Partition {
         self.raw_bytes += u64::from(pending.record.raw_len);
     }
 
-    /// The first record that is not settled.
+    fn remove(&mut self, pending: &Pending) {
+        self.items -= pending.record.counts.items();
+        self.bytes -= pending.record.body.len();
+        self.raw_bytes -= u64::from(pending.record.raw_len);
+    }
+
+    /// Where what is not settled begins, and what stands in its segment before; absent if it begins where reading goes on.
+    fn begin(&self) -> Option<(Position, Totals)> {
+        self.first().map(|(at, before, _)| (at, before)).or(self.behind)
+    }
+
+    /// Whether it has as much as one partition may have after reading went back.
+    fn has_share(&self, options: &ReaderOptions) -> bool {
+        let out = self.out.as_ref().map_or((0, 0), |out| (out.totals.items(), out.memory));
+        let memory = self.bytes + self.pending.len() * RECORD_MEMORY_BYTES + out.1;
+        self.items + out.0 >= 2 * u64::from(options.items_max)
+            || memory >= options.bytes_max.max(RECORD_MEMORY_BYTES).saturating_mul(2)
+    }
+
+    /// Counts what was passed over as taken, or lost.
+    fn take_passed(&mut self, segment: u64, counts: &Counts, body_len: usize) {
+        let mut taken = Totals::default();
+        taken.record(counts, body_len);
+        if let Some(passed) = self.passed.get_mut(&segment) {
+            *passed = passed.without(&taken);
+            if *passed == Totals::default() {
+                self.passed.remove(&segment);
+            }
+        }
+    }
+
+    /// The first record that is not settled, of those that were read.
     fn first(&self) -> Option<(Position, Totals, i64)> {
         match (&self.out, self.pending.front()) {
             (Some(out), _) => Some((out.first, out.before, out.created_ms)),
@@ -152,6 +221,8 @@ pub(crate) struct ReaderState {
     scan: Position,
     /// What stands in the segment of `scan` before it.
     scanned: Totals,
+    /// How far the log was read before reading went back, and what stands in that segment before.
+    frontier: Option<(Position, Totals)>,
     /// What stands here and behind is not for this reader.
     end: Option<Position>,
     /// Counts the times that `scan` was moved by others than the one who scans.
@@ -167,7 +238,7 @@ pub(crate) struct ReaderState {
     file: Option<(u64, Arc<File>)>,
     retry_at: Option<Instant>,
     read_failures: u32,
-    /// What each partition had settled when the reader was made.
+    /// What each partition had settled when the reader was made, or taken when reading went back.
     skip_to: Vec<Position>,
 
     partitions: Vec<Partition>,
@@ -214,21 +285,28 @@ impl ReaderState {
     /// Where reading would resume, and what stands in its segment before it.
     fn resume(&self) -> (Position, Totals) {
         let mut first = (self.scan, self.scanned);
-        for partition in &self.partitions {
-            if let Some((at, before, _)) = partition.first()
-                && at < first.0
-            {
-                first = (at, before);
+        for begin in self.partitions.iter().filter_map(Partition::begin) {
+            if begin.0 < first.0 {
+                first = begin;
             }
         }
         first
     }
 
+    /// How far the log was read at all, and what stands in that segment before.
+    fn high(&self) -> (Position, Totals) {
+        self.frontier.filter(|(frontier, _)| *frontier > self.scan).unwrap_or((self.scan, self.scanned))
+    }
+
+    fn is_any_behind(&self) -> bool {
+        self.partitions.iter().any(|partition| partition.behind.is_some())
+    }
+
     fn slot(&self) -> Slot {
         let (resume, before) = self.resume();
         let settled = self.partitions.iter().enumerate().map(|(number, partition)| {
-            let at = partition.first().map_or(self.scan, |(at, _, _)| at);
-            self.skip_to.get(number).map_or(at, |skip_to| at.max(*skip_to))
+            let read_to = || self.skip_to.get(number).map_or(self.scan, |skip_to| self.scan.max(*skip_to));
+            partition.begin().map_or_else(read_to, |(at, _)| at)
         });
         Slot {
             sequence: 0,
@@ -251,15 +329,107 @@ impl ReaderState {
     }
 
     fn has_room(&self) -> bool {
-        let runs = 2 * self.partitions.len().max(1);
+        let mut runs = 2 * self.partitions.len().max(1);
+        let (mut items, mut memory) = (self.unsettled_items, self.memory);
+        if self.options.overtake_after.is_some() {
+            runs = runs.min(OVERTAKING_RUNS_MAX);
+            for out in self.partitions.iter().filter_map(|partition| partition.out.as_ref()) {
+                if out.is_stalled {
+                    (items, memory) = (items - out.totals.items(), memory - out.memory);
+                }
+            }
+        }
         self.unsettled == 0
-            || (self.unsettled_items < (runs as u64).saturating_mul(u64::from(self.options.items_max))
-                && self.memory < runs.saturating_mul(self.options.bytes_max.max(RECORD_MEMORY_BYTES)))
+            || (items < (runs as u64).saturating_mul(u64::from(self.options.items_max))
+                && memory < runs.saturating_mul(self.options.bytes_max.max(RECORD_MEMORY_BYTES)))
+    }
+
+    /// Passes over partitions whose runs are out for long: what was read ahead for them is given up. When to look again.
+    fn set_aside(&mut self, now: Instant) -> Option<Instant> {
+        let after = self.options.overtake_after?;
+        if self.partitions.len() < 2 {
+            return None;
+        }
+        let mut look_at: Option<Instant> = None;
+        for number in 0..self.partitions.len() {
+            let partition = &mut self.partitions[number];
+            let Some(out) = partition.out.as_mut().filter(|out| !out.is_stalled) else { continue };
+            let due = out.since + after;
+            if due > now && !out.released {
+                look_at = Some(look_at.map_or(due, |look_at| look_at.min(due)));
+                continue;
+            }
+            out.is_stalled = true;
+            while let Some(given_up) = self.partitions[number].pop_back() {
+                let (record, at) = (&given_up.record, given_up.at);
+                let partition = &mut self.partitions[number];
+                partition.behind = Some((at, given_up.before));
+                partition.passed.entry(at.segment).or_default().record(&record.counts, record.body.len());
+                self.forget(1, record.counts.items(), given_up.memory());
+            }
+        }
+        look_at
+    }
+
+    /// Goes back to what was passed over of partitions that can take it now.
+    fn go_back(&mut self) {
+        if self.scanning {
+            return;
+        }
+        let ready = |partition: &Partition| {
+            let is_free = partition.out.as_ref().is_none_or(|out| !out.is_stalled);
+            partition.behind.filter(|_| is_free && partition.pending.is_empty())
+        };
+        let Some(back) = self.partitions.iter().filter_map(ready).min_by_key(|(at, _)| *at) else { return };
+        self.skip_to.resize(self.partitions.len(), Position::default());
+        let has_passed = back.0 < self.scan;
+        for (partition, skip_to) in self.partitions.iter_mut().zip(&mut self.skip_to) {
+            if let Some((at, _)) = ready(partition) {
+                *skip_to = at;
+                partition.behind = None;
+            } else if has_passed && partition.behind.is_none() {
+                *skip_to = self.scan.max(*skip_to);
+            }
+        }
+        if has_passed {
+            self.frontier = Some(self.high());
+            self.move_to(back);
+        }
+    }
+
+    /// Reading goes on elsewhere.
+    fn move_to(&mut self, (scan, scanned): (Position, Totals)) {
+        (self.scan, self.scanned) = (scan, scanned);
+        self.generation += 1;
+        (self.lost, self.want, self.read_failures) = (false, 0, 0);
+        (self.at_tail, self.barrier) = (false, false);
+        self.retry_at = None;
+        self.file.take_if(|(segment, _)| *segment != scan.segment);
+    }
+
+    /// Leaves what was read before as soon as nobody wants anything of it.
+    fn pass_frontier(&mut self) {
+        let Some(frontier) = self.frontier else { return };
+        let wants = |(number, partition): (usize, &Partition)| {
+            partition.behind.is_none() && self.skip_to.get(number).is_none_or(|skip_to| *skip_to < frontier.0)
+        };
+        if self.scan < frontier.0 && self.partitions.iter().enumerate().any(wants) {
+            return;
+        }
+        self.frontier = None;
+        if self.scan <= frontier.0 {
+            self.move_to(frontier);
+        }
     }
 
     /// Whether everything was read that is for this reader.
     fn is_at_end(&self) -> bool {
         self.end.is_some_and(|end| self.scan >= end)
+    }
+
+    /// Whether everything is settled that is for this reader.
+    fn has_all(&self) -> bool {
+        self.is_at_end() && self.unsettled == 0 && !self.is_any_behind()
     }
 
     fn may_scan(&self, now: Instant) -> bool {
@@ -287,7 +457,7 @@ impl ReaderState {
             return false;
         }
         if self.partitions.len() != usize::from(record.partitions) {
-            if self.unsettled > 0 {
+            if self.unsettled > 0 || self.is_any_behind() {
                 self.barrier = true;
                 return false;
             }
@@ -302,7 +472,21 @@ impl ReaderState {
         if self.skip_to.get(usize::from(record.partition)).is_some_and(|skip_to| at < *skip_to) {
             return true;
         }
+        let was_passed = self.frontier.is_some_and(|(frontier, _)| at < frontier);
         let Some(partition) = self.partitions.get_mut(usize::from(record.partition)) else { return true };
+        let is_stalled = partition.out.as_ref().is_some_and(|out| out.is_stalled);
+        if is_stalled || was_passed && partition.has_share(&self.options) {
+            partition.behind.get_or_insert((at, before));
+        }
+        match (partition.behind.is_some(), was_passed) {
+            (true, true) => return true,
+            (true, false) => {
+                partition.passed.entry(at.segment).or_default().record(&record.counts, record.body.len());
+                return true;
+            }
+            (false, true) => partition.take_passed(at.segment, &record.counts, record.body.len()),
+            (false, false) => {}
+        }
         let age = Duration::from_millis(now_ms.saturating_sub(record.created_ms).max(0) as u64);
         let created = now.checked_sub(age).unwrap_or(now);
         let pending = Pending { record: record.clone(), at, before, created };
@@ -330,6 +514,8 @@ impl ReaderState {
         if self.dead {
             return Step::End;
         }
+        let look_at = self.set_aside(now);
+        self.go_back();
         // As long as there is more to read and room for it, a run may still become full, however old it is.
         let reads_on = self.scanning || self.may_scan(now);
         for turn in 0..self.partitions.len() {
@@ -339,7 +525,7 @@ impl ReaderState {
                 return Step::Run(run);
             }
         }
-        let mut wake_at = self.retry_at.filter(|retry_at| *retry_at > now);
+        let mut wake_at = self.retry_at.filter(|retry_at| *retry_at > now).into_iter().chain(look_at).min();
         let mut drained = true;
         for partition in &self.partitions {
             match (&partition.out, partition.pending.front()) {
@@ -349,7 +535,7 @@ impl ReaderState {
                     let due = first.created + self.options.wait_max;
                     wake_at = Some(wake_at.map_or(due, |wake_at| wake_at.min(due)));
                 }
-                (None, None) => {}
+                (None, None) => drained &= partition.behind.is_none(),
             }
         }
         if self.may_scan(now) {
@@ -378,6 +564,13 @@ impl ReaderState {
         if partition.out.is_some() || !(is_due && !reads_on || partition.is_full(&self.options)) {
             return None;
         }
+        let mut bytes_max = self.options.bytes_max;
+        if self.options.overtake_after.is_some() {
+            let out = self.partitions.iter().filter_map(|partition| partition.out.as_ref());
+            if out.map(|out| out.memory).sum::<usize>() >= OUT_BYTES_MAX {
+                bytes_max = bytes_max.min(SMALL_RUN_BYTES_MAX);
+            }
+        }
         let mut group: Vec<Pending> = Vec::new();
         let (mut items, mut bytes, mut raw_bytes) = (0, 0, 0);
         while let Some(next) = self.partitions[number].pending.front() {
@@ -392,7 +585,7 @@ impl ReaderState {
                 continue;
             }
             let fits = items + next_items <= u64::from(self.options.items_max)
-                && bytes + next_bytes <= self.options.bytes_max
+                && bytes + next_bytes <= bytes_max
                 && raw_bytes + next_raw_bytes <= self.options.raw_bytes_max;
             if group.first().is_some_and(|first| !fits || !first.joins(next)) {
                 break;
@@ -411,6 +604,9 @@ impl ReaderState {
         let out = Out {
             serial: self.serial,
             totals,
+            memory: group.iter().map(Pending::memory).sum(),
+            since: now,
+            is_stalled: false,
             first: first.at,
             before: first.before,
             created_ms: first.record.created_ms,
@@ -462,6 +658,14 @@ impl ReaderState {
     /// What the totals of the segment of `scan` know and nobody has seen, when it was read to its end: that was lost to
     /// damaged headers.
     fn count_unseen(&mut self, segment: &Segment) {
+        let id = self.scan.segment;
+        let was_read = self.frontier.is_some_and(|(frontier, _)| frontier.segment > id);
+        let taken = self.partitions.iter_mut().filter(|partition| partition.behind.is_none());
+        let unseen: Vec<Totals> = taken.filter_map(|partition| partition.passed.remove(&id)).collect();
+        unseen.into_iter().for_each(|unseen| self.drop_totals(reason::DAMAGED, unseen));
+        if was_read {
+            return;
+        }
         self.drop_totals(reason::DAMAGED, segment.summary.totals.without(&self.scanned));
         self.scanned = segment.summary.totals;
     }
@@ -469,6 +673,7 @@ impl ReaderState {
     /// Decides what to read next; takes what is in memory at once.
     fn plan(&mut self, segments: &BTreeMap<u64, Segment>, now: Instant, now_ms: i64) -> Plan {
         loop {
+            self.pass_frontier();
             if self.is_at_end() {
                 return Plan::Done;
             }
@@ -558,6 +763,7 @@ impl ReaderCore {
             flushing: false,
             scan: slot.resume,
             scanned: slot.before,
+            frontier: None,
             end: slot.end,
             generation: 0,
             scanning: false,
@@ -615,15 +821,14 @@ impl ReaderCore {
     /// Whether everything before this place is settled, as far as it is for this reader.
     pub(crate) fn has_settled(&self, place: Position) -> bool {
         let state = self.state.lock();
-        state.resume().0 >= place || (state.is_at_end() && state.unsettled == 0)
+        state.resume().0 >= place || state.has_all()
     }
 
     /// The place before which nothing is waited for that is in memory only; none if there is nobody who waits: the reader
     /// has all that is for it, or nobody has asked for it since the queue was opened.
     pub(crate) fn waits_from(&self) -> Option<Position> {
         let state = self.state.lock();
-        let has_all = state.is_at_end() && state.unsettled == 0;
-        (state.attached && !has_all).then(|| state.resume().0)
+        (state.attached && !state.has_all()).then(|| state.resume().0)
     }
 
     /// Where what is for this reader ends.
@@ -657,15 +862,17 @@ impl ReaderCore {
             for pending in &partition.pending {
                 lag.pending.record(&pending.record.counts, pending.record.body.len());
             }
+            partition.passed.values().for_each(|passed| lag.pending += *passed);
         }
+        let (high, seen) = state.high();
         let end = state.end.unwrap_or(Position { segment: u64::MAX, offset: u32::MAX });
-        let ahead = if state.is_at_end() { None } else { Some(segments.range(state.scan.segment..=end.segment)) };
+        let ahead = if high >= end { None } else { Some(segments.range(high.segment..=end.segment)) };
         // Of the last segment for a reader that ends also what stands behind that end counts, until it is reached.
         for (id, segment) in ahead.into_iter().flatten() {
-            let unread = if *id != state.scan.segment {
+            let unread = if *id != high.segment {
                 segment.summary.totals
-            } else if state.scan.offset < segment.end {
-                segment.summary.totals.without(&state.scanned)
+            } else if high.offset < segment.end {
+                segment.summary.totals.without(&seen)
             } else {
                 Totals::default()
             };
@@ -722,15 +929,24 @@ impl ReaderCore {
         if reason == reason::OVERFLOW {
             state.lose_read_ahead(id);
         }
-        if state.scan >= (Position { segment: id, offset: segment.end }) {
-            drop(state);
-            self.notify.notify_waiters();
-            return;
-        }
+        let end = Position { segment: id, offset: segment.end };
         let totals = segment.summary.totals;
-        let lost = if state.scan.segment == id { totals.without(&state.scanned) } else { totals };
-        state.drop_totals(reason, lost);
-        if state.scan.segment == id {
+        let (high, seen) = state.high();
+        let mut lost = match high.segment {
+            _ if high >= end => Totals::default(),
+            of if of == id => totals.without(&seen),
+            _ => totals,
+        };
+        for partition in &mut state.partitions {
+            lost += partition.passed.remove(&id).unwrap_or_default();
+            if let Some(behind) = partition.behind.as_mut().filter(|(at, _)| at.segment == id && *at < end) {
+                *behind = (end, totals);
+            }
+        }
+        if let Some(frontier) = state.frontier.as_mut().filter(|(at, _)| at.segment == id && *at < end) {
+            *frontier = (end, totals);
+        }
+        if state.scan.segment == id && state.scan < end {
             state.scan.offset = segment.end;
             state.scanned = totals;
             state.generation += 1;
@@ -738,26 +954,51 @@ impl ReaderCore {
             state.want = 0;
             state.file = None;
         }
-        state.dirty = true;
+        state.dirty |= high < end || lost != Totals::default();
+        state.drop_totals(reason, lost);
         drop(state);
         self.notify.notify_waiters();
     }
 
     /// The records of a memory segment before `place` are gone for good; their sum is `gone`.
-    pub(crate) fn forget_front(&self, place: Position, gone: &Totals, unread: impl FnOnce(Position) -> Totals) {
-        let mut state = self.state.lock();
-        if state.scan.segment > place.segment {
-            // The records that are still in the lists are the only ones to know about this segment.
-        } else if state.scan.segment == place.segment && state.scan.offset >= place.offset {
-            state.scanned = state.scanned.without(gone);
-        } else {
-            let lost = unread(state.scan);
-            state.drop_totals(reason::MEMORY, lost);
-            if state.scan.segment == place.segment {
-                state.scan.offset = place.offset;
-                state.scanned = Totals::default();
-                state.generation += 1;
+    pub(crate) fn forget_front(&self, place: Position, gone: &Totals, given_up: &[GivenUp]) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let (scan, high) = (state.scan, state.high().0);
+        let mut lost = Totals::default();
+        for given_up in given_up {
+            let (number, at) = (usize::from(given_up.partition), given_up.at);
+            let is_lost = at >= high || {
+                let skip_to = state.skip_to.get(number).copied().unwrap_or_default();
+                let was_passed = |partition: &&mut Partition| match partition.behind {
+                    Some((behind, _)) => at >= behind,
+                    None => at >= scan && at >= skip_to,
+                };
+                let passed = state.partitions.get_mut(number).filter(was_passed);
+                passed.map(|partition| partition.take_passed(at.segment, &given_up.counts, given_up.body_len)).is_some()
+            };
+            if is_lost {
+                lost.record(&given_up.counts, given_up.body_len);
             }
+        }
+        state.drop_totals(reason::MEMORY, lost);
+        // Totals before a place in the segment count only what is still there.
+        let keep = |(at, before): &mut (Position, Totals)| {
+            if at.segment == place.segment {
+                let is_before = at.offset < place.offset;
+                *before = if is_before { Totals::default() } else { before.without(gone) };
+                at.offset = at.offset.max(place.offset);
+                return is_before;
+            }
+            false
+        };
+        let mut scan = (state.scan, state.scanned);
+        if keep(&mut scan) {
+            state.generation += 1;
+        }
+        (state.scan, state.scanned) = scan;
+        if let Some(frontier) = &mut state.frontier {
+            keep(frontier);
         }
         for partition in &mut state.partitions {
             for pending in partition.pending.iter_mut().filter(|pending| pending.at.segment == place.segment) {
@@ -765,6 +1006,9 @@ impl ReaderCore {
             }
             if let Some(out) = partition.out.as_mut().filter(|out| out.first.segment == place.segment) {
                 out.before = out.before.without(gone);
+            }
+            if let Some(behind) = &mut partition.behind {
+                keep(behind);
             }
         }
         state.dirty = true;
@@ -923,6 +1167,7 @@ impl Reader {
         let Some(Some(out)) = state.out(run.ticket.partition, run.ticket.serial) else { return };
         out.released = true;
         let memory: usize = std::mem::take(&mut out.records).iter().map(Pending::memory).sum();
+        out.memory = 0;
         // The records stay unsettled; only their bodies are no longer in memory.
         state.memory -= memory;
         drop(state);
@@ -974,7 +1219,7 @@ impl Reader {
             dropped: state.dropped.iter().map(|(reason, totals)| (*reason, *totals)).collect(),
             partitions: state.partitions.len() as u16,
             memory_bytes: state.memory,
-            segment: state.scan.segment,
+            segment: state.high().0.segment,
         }
     }
 
@@ -1119,7 +1364,14 @@ fn apply(
                 let was_settled = state.partitions.len() == usize::from(partitions)
                     && state.skip_to.get(usize::from(partition)).is_some_and(|skip_to| place < *skip_to);
                 state.scanned.record(&counts, body_len as usize);
-                if !was_settled {
+                // What was passed over counts when reading has gone back and not found it, and all else the first time.
+                let was_read = state.frontier.is_some_and(|(frontier, _)| place < frontier);
+                let of = state.partitions.get_mut(usize::from(partition)).filter(|of| of.behind.is_some());
+                if was_read || was_settled {
+                    // It is counted, or will be.
+                } else if let Some(behind) = of {
+                    behind.passed.entry(segment).or_default().record(&counts, body_len as usize);
+                } else {
                     state.dropped.entry(reason::DAMAGED).or_default().record(&counts, body_len as usize);
                 }
                 state.scan.offset = end;

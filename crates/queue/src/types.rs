@@ -50,6 +50,9 @@ pub struct Options {
 impl Options {
     /// The largest `bytes_max` that is chosen without being asked for.
     pub const BYTES_MAX_DEFAULT: u64 = 5 << 30;
+    /// The smallest `bytes_max` that is chosen without being asked for. A disk that is full refuses by itself, and records are
+    /// held in memory until it takes them; a cap that nothing fits into would drop them.
+    pub const BYTES_MAX_DEFAULT_LEAST: u64 = 32 << 20;
 }
 
 impl Default for Options {
@@ -69,7 +72,8 @@ impl Default for Options {
 
 /// The cap in bytes for a queue in `dir` whose user gave none: [`Options::BYTES_MAX_DEFAULT`], and at most a tenth of
 /// what the file system that holds `dir` (or the nearest parent that exists) has free now for the queue, with what the queue
-/// takes already. It never takes away from that: a disk that others have filled is no reason to drop what waits.
+/// takes already. It never takes away from that: a disk that others have filled is no reason to drop what waits. And it is at
+/// least [`Options::BYTES_MAX_DEFAULT_LEAST`].
 pub fn default_bytes_max(dir: &Path) -> u64 {
     let free = crate::storage::free_bytes(dir);
     free.map_or(Options::BYTES_MAX_DEFAULT, |free| bytes_max(free, crate::storage::segment_bytes(dir)))
@@ -77,7 +81,8 @@ pub fn default_bytes_max(dir: &Path) -> u64 {
 
 /// The same, from what is free and what the queue takes.
 pub(crate) fn bytes_max(free: u64, used: u64) -> u64 {
-    (free.saturating_add(used) / 10).max(used).min(Options::BYTES_MAX_DEFAULT)
+    let tenth = free.saturating_add(used) / 10;
+    tenth.max(used).clamp(Options::BYTES_MAX_DEFAULT_LEAST, Options::BYTES_MAX_DEFAULT)
 }
 
 /// What a record, a run or a drop holds, by kind.
@@ -264,6 +269,9 @@ pub struct ReaderOptions {
     pub wait_max: Duration,
     /// Records whose highest timestamp is older than this are skipped and counted as [`reason::TOO_OLD`].
     pub age_max: Option<Duration>,
+    /// A partition whose run is out for longer than this is passed over, so that the others go on however much waits for it.
+    /// Without it they go on only within the room for reading ahead, which all partitions share.
+    pub overtake_after: Option<Duration>,
     /// Where a name that is seen for the first time starts.
     pub start: Start,
 }
@@ -276,6 +284,7 @@ impl Default for ReaderOptions {
             raw_bytes_max: u64::MAX,
             wait_max: Duration::from_secs(5),
             age_max: None,
+            overtake_after: None,
             start: Start::Newest,
         }
     }

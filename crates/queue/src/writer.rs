@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::format::{self, FOOTER_LEN, Position, SEGMENT_HEADER_LEN};
 use crate::keeper;
 use crate::queue::{Held, SEGMENT_OVERHEAD_BYTES, Segment, Shared, State};
+use crate::reader::GivenUp;
 use crate::storage;
 use crate::types::{AppendError, Appended, Hold, Record, Totals, reason};
 
@@ -610,7 +611,9 @@ fn give_up_front(state: &mut State, goes: impl Fn(usize, u64, &Held) -> bool) {
         while let Some(held) = memory.pop_front_if(|held| goes(state.memory_bytes, id, held)) {
             state.memory_bytes -= held_bytes(&held);
             gone.record(&held.record.counts, held.record.body.len());
-            given_up.push((held.at, held.record.counts, held.record.body.len()));
+            let at = Position { segment: id, offset: held.at };
+            let Record { partition, counts, ref body, .. } = held.record;
+            given_up.push(GivenUp { at, partition, counts, body_len: body.len() });
         }
         if given_up.is_empty() {
             if !memory.is_empty() {
@@ -626,15 +629,7 @@ fn give_up_front(state: &mut State, goes: impl Fn(usize, u64, &Held) -> bool) {
         let is_over = memory.is_empty() && segment.closed;
         let is_empty = memory.is_empty();
         for reader in state.readers.values() {
-            reader.forget_front(place, &gone, |scan| {
-                let mut unread = Totals::default();
-                for (at, counts, body_len) in &given_up {
-                    if (Position { segment: id, offset: *at }) >= scan {
-                        unread.record(counts, *body_len);
-                    }
-                }
-                unread
-            });
+            reader.forget_front(place, &gone, &given_up);
         }
         if is_over {
             state.segments.remove(&id);

@@ -655,13 +655,12 @@ impl Controller {
         registry.gather(&[], &mut own);
         for family in own.families() {
             for (labels, value) in &family.metrics {
-                let mut labels = labels.clone();
+                let mut labels = labels.to_vec();
                 if family.name.starts_with("alloy_component_") {
-                    labels.push(("controller_path".to_owned(), path.clone()));
-                    labels.push(("controller_id".to_owned(), id.clone()));
-                    labels.sort();
+                    labels.push(("controller_path".into(), path.as_str().into()));
+                    labels.push(("controller_id".into(), id.as_str().into()));
                 }
-                into.add(&family.name, &family.help, family.kind, labels, value.clone());
+                into.add_shared(&family.name, &family.help, family.kind, labels, value.clone());
             }
         }
         let nodes = self.graph.read().nodes.clone();

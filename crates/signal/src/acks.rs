@@ -174,7 +174,13 @@ impl fmt::Debug for Acks {
     }
 }
 
+/// How many batches a [`Window`] remembers, those included that are safe behind one that a stage keeps.
+const BATCHES_KEPT_MAX: usize = 16 << 10;
+
 /// The batches in flight of a source that has a position: how far everything is safe, and how much is on its way.
+///
+/// What a stage keeps counts as on its way no more, and neither does what is safe meanwhile: that the source goes on is what
+/// ends it.
 #[derive(Debug)]
 pub struct Window<P> {
     shared: Arc<Shared<P>>,
@@ -193,7 +199,11 @@ struct State<P> {
     /// The number of the first batch of the list.
     first: u64,
     batches: VecDeque<InFlight<P>>,
+    /// How many of them count as on their way, and how many bytes.
+    open: usize,
     bytes: usize,
+    /// How many of them a stage keeps.
+    kept: usize,
     settled_to: Option<P>,
     failed: bool,
 }
@@ -202,28 +212,69 @@ struct State<P> {
 struct InFlight<P> {
     position: P,
     bytes: usize,
+    /// Counts as on its way.
+    open: bool,
+    /// A stage keeps some of it.
+    kept: bool,
     settled: Option<Settled>,
 }
 
 impl<P> State<P> {
     fn remove_first(&mut self) -> Option<P> {
+        if !self.batches.is_empty() {
+            self.close(0);
+        }
         let batch = self.batches.pop_front()?;
         self.first += 1;
-        self.bytes -= batch.bytes;
         Some(batch.position)
+    }
+
+    /// The place of a batch. What was in flight before a reset is of no interest any more.
+    fn find(&self, serial: u64) -> Option<usize> {
+        let at = serial.checked_sub(self.first)? as usize;
+        (at < self.batches.len()).then_some(at)
+    }
+
+    /// A batch counts as on its way no more.
+    fn close(&mut self, at: usize) {
+        let batch = &mut self.batches[at];
+        if std::mem::take(&mut batch.open) {
+            self.open -= 1;
+            self.bytes -= batch.bytes;
+        }
     }
 }
 
 impl<P: Send + 'static> Settle for Shared<P> {
     fn settled(&self, serial: u64, how: Settled) {
         let mut state = self.state.lock();
-        // What was in flight before a reset is of no interest any more.
-        let Some(at) = serial.checked_sub(state.first) else { return };
-        let Some(batch) = state.batches.get_mut(at as usize) else { return };
-        batch.settled = Some(how);
+        let Some(at) = state.find(serial) else { return };
+        state.batches[at].settled = Some(how);
+        state.kept -= usize::from(std::mem::take(&mut state.batches[at].kept));
+        if state.kept > 0 {
+            state.close(at);
+        }
         state.failed |= how == Settled::Failed;
         while state.batches.front().is_some_and(|batch| batch.settled == Some(Settled::Safe)) {
             state.settled_to = state.remove_first();
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    fn held(&self, serial: u64) {
+        let mut state = self.state.lock();
+        let Some(at) = state.find(serial).filter(|at| !state.batches[*at].kept) else { return };
+        state.batches[at].kept = true;
+        state.kept += 1;
+        state.close(at);
+        if state.kept == 1 {
+            // What is safe already may wait for this one for long.
+            for at in 0..state.batches.len() {
+                if state.batches[at].settled.is_some() {
+                    state.close(at);
+                }
+            }
         }
         drop(state);
         self.changed.notify_waiters();
@@ -233,7 +284,8 @@ impl<P: Send + 'static> Settle for Shared<P> {
 impl<P: Clone + Send + 'static> Window<P> {
     /// A window of at most so many batches and bytes. A batch that is larger goes alone.
     pub fn new(batches_max: usize, bytes_max: usize) -> Self {
-        let state = State { first: 0, batches: VecDeque::new(), bytes: 0, settled_to: None, failed: false };
+        let state =
+            State { first: 0, batches: VecDeque::new(), open: 0, bytes: 0, kept: 0, settled_to: None, failed: false };
         Window { shared: Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() }), batches_max, bytes_max }
     }
 
@@ -253,12 +305,13 @@ impl<P: Clone + Send + 'static> Window<P> {
     /// Lets a batch in if there is room.
     pub fn try_push(&self, position: P, bytes: usize) -> Option<Acks> {
         let mut state = self.shared.state.lock();
-        let fits = state.batches.len() < self.batches_max && state.bytes.saturating_add(bytes) <= self.bytes_max;
-        if !fits && !state.batches.is_empty() {
+        let fits = state.open < self.batches_max && state.bytes.saturating_add(bytes) <= self.bytes_max;
+        if (!fits && state.open > 0) || state.batches.len() >= BATCHES_KEPT_MAX {
             return None;
         }
         let serial = state.first + state.batches.len() as u64;
-        state.batches.push_back(InFlight { position, bytes, settled: None });
+        state.batches.push_back(InFlight { position, bytes, open: true, kept: false, settled: None });
+        state.open += 1;
         state.bytes += bytes;
         drop(state);
         Some(Acks::new(serial, Arc::clone(&self.shared) as Arc<dyn Settle>))
@@ -295,7 +348,7 @@ impl<P: Clone + Send + 'static> Window<P> {
         let mut state = self.shared.state.lock();
         state.first += state.batches.len() as u64;
         state.batches.clear();
-        state.bytes = 0;
+        (state.open, state.bytes, state.kept) = (0, 0, 0);
         state.failed = false;
         drop(state);
         self.shared.changed.notify_waiters();
@@ -453,6 +506,32 @@ mod tests {
         }
         // What is larger than the window goes alone.
         assert!(Window::new(9, 15).try_push(1, 100).is_some());
+    }
+
+    #[test]
+    fn what_a_stage_keeps_takes_no_room() {
+        let window = Window::new(2, 1000);
+        let first = window.try_push(0, 1).unwrap();
+        let second = window.try_push(1, 1).unwrap();
+        second.safe();
+        assert!(window.try_push(2, 1).is_none(), "what is safe behind others that are on their way counts");
+        first.hold();
+        first.hold();
+        for position in 2..100 {
+            window.try_push(position, 1).unwrap().safe();
+        }
+        assert_eq!((window.settled_to(), window.len()), (None, 100));
+        first.safe();
+        assert_eq!((window.settled_to(), window.len()), (Some(99), 0));
+        let kept = (100..200).map(|position| {
+            let acks = window.try_push(position, 1).unwrap();
+            acks.hold();
+            acks
+        });
+        kept.collect::<Vec<_>>().into_iter().for_each(Acks::safe);
+        assert_eq!((window.settled_to(), window.len()), (Some(199), 0));
+        let [_a, _b] = [1, 2].map(|position| window.try_push(position, 1).unwrap());
+        assert!(window.try_push(3, 1).is_none());
     }
 
     #[test]

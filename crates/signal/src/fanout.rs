@@ -158,9 +158,8 @@ impl<S: Signal> Fanout<S> {
         }
         for (at, batch, acks, until) in waiting {
             let branch = &self.branches[at];
-            if let Some((batch, acks)) = branch.wait_for_room(batch, acks, until).await {
-                self.tell(&branch.receiver, &batch, "its buffer is full");
-                acks.safe();
+            if let Some((batch, why)) = branch.wait_for_room(batch, acks, until, self.on_lost.clone()).await {
+                self.tell(&branch.receiver, &batch, &why);
             }
         }
         if errors.len() == self.branches.len() {
@@ -198,8 +197,14 @@ impl<S: Signal> Branch<S> {
         Offer::Wait(batch, acks, since + BRANCH_WAIT_MAX)
     }
 
-    /// Puts a batch into the buffer as soon as it has room; gives it back if it has none in time.
-    async fn wait_for_room(&self, batch: S::Batch, acks: Acks, until: Instant) -> Option<(S::Batch, Acks)> {
+    /// Puts a batch into the buffer as soon as it has room. Gives it back if it is lost for this receiver, and why.
+    async fn wait_for_room(
+        &self,
+        batch: S::Batch,
+        acks: Acks,
+        until: Instant,
+        on_lost: Option<OnLost>,
+    ) -> Option<(S::Batch, String)> {
         let bytes = S::bytes(&batch);
         let mut held = Some((batch, acks));
         loop {
@@ -218,13 +223,21 @@ impl<S: Signal> Branch<S> {
                 }
             }
             if tokio::time::timeout_at(until, room).await.is_err() {
-                return held;
+                let (batch, acks) = held?;
+                acks.safe();
+                return Some((batch, "its buffer is full".to_owned()));
             }
         }
-        // The receiver has caught up meanwhile.
+        // The receiver has caught up meanwhile. That does not mean that it takes this one, too.
         let (batch, acks) = held?;
-        let outcome = deliver(self.receiver.clone(), batch, acks).await;
-        outcome.err().map(|lost| (lost.batch, Acks::NONE))
+        let mut delivery = deliver(self.receiver.clone(), batch, acks);
+        match tokio::time::timeout(BRANCH_WAIT_MAX, delivery.as_mut()).await {
+            Ok(outcome) => outcome.err().map(|lost| (lost.batch, lost.error.to_string())),
+            Err(_) => {
+                self.finish_apart(delivery, on_lost);
+                None
+            }
+        }
     }
 
     /// Goes on with a delivery that takes long, and then with what has come since.
@@ -234,7 +247,9 @@ impl<S: Signal> Branch<S> {
         tokio::spawn(async move {
             let mut delivery = delivery;
             loop {
-                if let Err(lost) = delivery.await
+                // In a task of its own, so that a panic of the receiver costs this batch, which its source sends again, and
+                // not all that come after it.
+                if let Ok(Err(lost)) = tokio::spawn(delivery).await
                     && let Some(on_lost) = &on_lost
                 {
                     on_lost(receiver.component(), S::items(&lost.batch), &lost.error.to_string());
@@ -351,6 +366,7 @@ mod tests {
         opened: Notify,
         answer: Mutex<Option<ConsumeError>>,
         loses: AtomicBool,
+        panics: AtomicBool,
     }
 
     impl Consume<Logs> for Arc<Sink> {
@@ -359,6 +375,7 @@ mod tests {
                 while self.blocked.load(Ordering::Relaxed) {
                     self.opened.notified().await;
                 }
+                assert!(!self.panics.swap(false, Ordering::Relaxed), "as told");
                 if let Some(error) = self.answer.lock().clone() {
                     return Err(error);
                 }
@@ -457,6 +474,48 @@ mod tests {
         assert_eq!(pair.sinks[0].lines.lock().len(), BRANCH_BATCHES_MAX + 3);
         assert_eq!(*pair.lost.lock(), [("loki.write.b".to_owned(), 1), ("loki.write.b".to_owned(), 1)]);
         assert_eq!(last.unwrap().wait(SHORT).await, Answer::Safe);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_receiver_that_has_just_caught_up_and_blocks_again_does_not_stop_the_others() {
+        let pair = pair();
+        let branch = &pair.fanout.branches[1];
+        pair.sinks[1].blocked.store(true, Ordering::Relaxed);
+        let (sent, mut waiter) = batch("x");
+        let LogsBatch { entries, acks } = sent;
+        let held = LogsBatch { entries, acks: Acks::NONE };
+        let wait = branch.wait_for_room(held, acks, Instant::now(), None);
+        assert!(tokio::time::timeout(BRANCH_WAIT_MAX * 2, wait).await.unwrap().is_none());
+        let (next, mut next_waiter) = batch("y");
+        pair.fanout.consume(next).await.unwrap();
+        assert_eq!((waiter.wait(SHORT).await, pair.sinks[0].lines.lock().len()), (Answer::Late, 1));
+        pair.sinks[1].open();
+        assert_eq!(waiter.wait(Duration::from_secs(1)).await, Answer::Safe);
+        assert_eq!(next_waiter.wait(Duration::from_secs(1)).await, Answer::Safe);
+        assert_eq!(*pair.sinks[1].lines.lock(), ["x", "y"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_receiver_that_panics_apart_from_the_others_costs_one_attempt_of_one_batch() {
+        let pair = pair();
+        pair.sinks[1].blocked.store(true, Ordering::Relaxed);
+        let mut waiters = Vec::new();
+        for line in ["0", "1", "2"] {
+            let (sent, waiter) = batch(line);
+            pair.fanout.consume(sent).await.unwrap();
+            waiters.push(waiter);
+        }
+        pair.sinks[1].panics.store(true, Ordering::Relaxed);
+        pair.sinks[1].open();
+        let mut answers = Vec::new();
+        for waiter in &mut waiters {
+            answers.push(waiter.wait(Duration::from_secs(1)).await);
+        }
+        assert_eq!(answers, [Answer::Failed, Answer::Safe, Answer::Safe]);
+        let (sent, mut waiter) = batch("3");
+        pair.fanout.consume(sent).await.unwrap();
+        assert_eq!(waiter.wait(SHORT).await, Answer::Safe);
+        assert_eq!(*pair.sinks[1].lines.lock(), ["1", "2", "3"]);
     }
 
     #[tokio::test(start_paused = true)]

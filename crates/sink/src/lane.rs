@@ -5,8 +5,8 @@
 //! records are durable, or delivered where the disk takes nothing or there is none.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use corten_component::{Field, Logger};
@@ -23,6 +23,9 @@ pub const JOIN_WAIT: Duration = Duration::from_millis(100);
 
 /// The most bytes that a record holds before compression. The format of a request has no limit, its receivers do.
 pub const RAW_BYTES_MAX: usize = 4 << 20;
+
+/// How long buffers are kept that nothing was put into. Many of what sends regularly does so every fifteen seconds.
+const BUFFERS_KEPT: Duration = Duration::from_secs(20);
 
 /// How many full groups may wait to be written before whoever fills them has to wait.
 const FULL_GROUPS_MAX: u64 = 2;
@@ -55,10 +58,14 @@ struct Shared<G> {
     written: watch::Sender<Written>,
     /// What was in records that are larger than the queue may be.
     too_large: Mutex<Totals>,
+    on_too_large: OnceLock<OnTooLarge>,
     /// How often a record had to wait for room in the queue.
     waits: AtomicU64,
     logger: Logger,
 }
+
+/// Told of records that are larger than the queue may be: whose they were, and what was in them.
+pub type OnTooLarge = Box<dyn Fn(&Option<Arc<str>>, &Totals) + Send + Sync>;
 
 /// How far the writer is.
 #[derive(Clone, Copy, Default)]
@@ -97,6 +104,7 @@ impl<G: Group> Lane<G> {
             full: Notify::new(),
             written: watch::Sender::default(),
             too_large: Mutex::default(),
+            on_too_large: OnceLock::new(),
             waits: AtomicU64::new(0),
             logger,
         });
@@ -108,6 +116,11 @@ impl<G: Group> Lane<G> {
     /// The queue behind the lane.
     pub fn queue(&self) -> &Queue {
         &self.shared.queue
+    }
+
+    /// Tells of records that are larger than the queue may be; only the first who asks is told.
+    pub fn on_too_large(&self, told: OnTooLarge) {
+        let _ = self.shared.on_too_large.set(told);
     }
 
     /// What was dropped because its record is larger than the queue may be.
@@ -146,19 +159,35 @@ impl<G: Group> Lane<G> {
     ///
     /// When it will not be, because the lane was closed.
     pub async fn wait_written(&self, group: u64) -> Result<(), ConsumeError> {
-        let gone = || ConsumeError::Exited { component: self.component.to_string() };
         let mut written = self.shared.written.subscribe();
-        let done = *written.wait_for(|w| w.group >= group || w.closed).await.map_err(|_| gone())?;
-        if done.group >= group { Ok(()) } else { Err(gone()) }
+        let done = *written.wait_for(|w| w.group >= group || w.closed).await.map_err(|_| self.gone())?;
+        if done.group >= group { Ok(()) } else { Err(self.gone()) }
     }
 
-    /// Waits until there is room for another group after a full one, whose number this is.
+    /// Waits until there is room: until no more than two full groups wait to be written. Whoever fills a group waits before,
+    /// each time; otherwise as many groups could wait as there are who fill them.
     ///
     /// # Errors
     ///
     /// When there will be none, because the lane was closed.
-    pub async fn wait_room(&self, full_group: u64) -> Result<(), ConsumeError> {
-        self.wait_written(full_group.saturating_sub(FULL_GROUPS_MAX)).await
+    pub async fn wait_room(&self) -> Result<(), ConsumeError> {
+        let mut written = self.shared.written.subscribe();
+        loop {
+            let last_full = self.shared.open.lock().number.saturating_sub(1);
+            let now = *written.borrow_and_update();
+            if now.closed {
+                return Err(self.gone());
+            }
+            if last_full.saturating_sub(now.group) <= FULL_GROUPS_MAX {
+                return Ok(());
+            }
+            // Others may have filled groups since, so it is looked again.
+            written.changed().await.map_err(|_| self.gone())?;
+        }
+    }
+
+    fn gone(&self) -> ConsumeError {
+        ConsumeError::Exited { component: self.component.to_string() }
     }
 
     /// Writes what is waiting, and takes nothing any more.
@@ -197,12 +226,25 @@ impl<G: Group> Shared<G> {
         }
         open.spare.get_or_insert(group);
     }
+
+    /// Lets go of the buffers that nothing is in.
+    fn let_go(&self) {
+        let mut open = self.open.lock();
+        open.spare = None;
+        if open.filling.is_empty() {
+            open.filling = G::default();
+        }
+    }
 }
 
 async fn write_records<G: Group>(shared: Arc<Shared<G>>) {
     let mut compressor = Compressor::new();
     loop {
-        shared.wake.notified().await;
+        if tokio::time::timeout(BUFFERS_KEPT, shared.wake.notified()).await.is_err() {
+            shared.let_go();
+            compressor = Compressor::new();
+            shared.wake.notified().await;
+        }
         let closing = shared.written.borrow().closing;
         // Others may join until the group is full or the wait is over.
         let full = !closing && tokio::time::timeout(JOIN_WAIT, shared.full.notified()).await.is_ok();
@@ -294,10 +336,15 @@ async fn append<G>(shared: &Shared<G>, mut records: Vec<NewRecord>, acks: Acks) 
         Err(other) => return Err(other),
     }
     for record in records {
-        let (counts, body_len) = (record.counts, record.body.len());
+        let (counts, body_len, tenant) = (record.counts, record.body.len(), record.tenant.clone());
         match append_together(shared, &[record]).await {
             Err(error @ AppendError::TooLarge { .. }) => {
                 shared.too_large.lock().record(&counts, body_len);
+                if let Some(told) = shared.on_too_large.get() {
+                    let mut lost = Totals::default();
+                    lost.record(&counts, body_len);
+                    told(&tenant, &lost);
+                }
                 settled(1);
                 let message = format!("dropped {} that do not fit into the queue", shared.items);
                 let fields = [("count", Field::from(counts.items())), ("err", Field::from(error.to_string()))];
@@ -412,6 +459,20 @@ mod tests {
         assert_eq!(waiter.wait(LIMIT).await, Answer::Failed);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn buffers_that_nothing_is_in_are_let_go_of_and_what_comes_later_is_written() {
+        let queue = Queue::in_memory(Options::default()).unwrap();
+        let lane = lane(&queue);
+        for number in 1..=2 {
+            let (group, _waiter) = put(&lane, 1, 10, true);
+            assert_eq!(group, number);
+            lane.wait_written(number).await.unwrap();
+            assert!(lane.shared.open.lock().spare.is_some());
+            tokio::time::sleep(BUFFERS_KEPT + JOIN_WAIT).await;
+            assert!(lane.shared.open.lock().spare.is_none());
+        }
+    }
+
     #[tokio::test]
     async fn records_that_the_queue_cannot_ever_hold_are_dropped_and_the_others_written() {
         let queue = Queue::in_memory(Options { memory_bytes_max: 500, ..Options::default() }).unwrap();
@@ -443,10 +504,10 @@ mod tests {
         for number in 2..=3 {
             let (group, _) = put(&lane, 1, 100, true);
             assert_eq!(group, number);
-            lane.wait_room(number).await.unwrap();
+            lane.wait_room().await.unwrap();
         }
         let (number, _waiter) = put(&lane, 1, 100, true);
-        let room = tokio::time::timeout(Duration::from_millis(50), lane.wait_room(number));
+        let room = tokio::time::timeout(Duration::from_millis(50), lane.wait_room());
         assert!(room.await.is_err());
         let taking = tokio::spawn(async move {
             for _ in 0..4 {
@@ -454,12 +515,35 @@ mod tests {
                 reader.settle(run, Outcome::Delivered);
             }
         });
-        tokio::time::timeout(LIMIT, lane.wait_room(number)).await.unwrap().unwrap();
+        tokio::time::timeout(LIMIT, lane.wait_room()).await.unwrap().unwrap();
         assert_eq!(waiter.wait(LIMIT).await, Answer::Safe);
         assert!(lane.waits() > 0);
         // A lane that is closed writes what it has, as soon as there is room.
         tokio::time::timeout(LIMIT, lane.close()).await.unwrap();
         tokio::time::timeout(LIMIT, taking).await.unwrap().unwrap();
         assert!(lane.wait_written(number + 1).await.is_err());
+        assert!(lane.wait_room().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn however_many_fill_groups_no_more_of_them_wait() {
+        let options = Options { memory_bytes_max: 300, block_on_overflow: true, ..Options::default() };
+        let queue = Queue::in_memory(options).unwrap();
+        let lane = Arc::new(lane(&queue));
+        let mut fillers = tokio::task::JoinSet::new();
+        for _ in 0..100 {
+            let lane = Arc::clone(&lane);
+            fillers.spawn(async move {
+                while lane.wait_room().await.is_ok() {
+                    let _ = put(&lane, 1, 100, true);
+                    tokio::task::yield_now().await;
+                }
+            });
+        }
+        // The first record fits into the queue, the second waits for room there, and then nobody gets on.
+        while lane.waits() == 0 || tokio::time::timeout(Duration::from_millis(5), lane.wait_room()).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        assert!(lane.shared.open.lock().number <= 2 + 1 + FULL_GROUPS_MAX + 1);
     }
 }

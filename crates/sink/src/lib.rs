@@ -15,7 +15,7 @@ mod sender;
 pub use client::client_options;
 pub use departing::{Departing, FLUSH_WAIT_MAX, Leaving, finished, leave_lane};
 pub use failing::Failing;
-pub use lane::{Group, JOIN_WAIT, Lane, RAW_BYTES_MAX};
+pub use lane::{Group, JOIN_WAIT, Lane, OnTooLarge, RAW_BYTES_MAX};
 pub use open::open_queue;
 pub use pace::Pace;
 pub use sender::{BACKOFF_MIN, Event, Lost, Protocol, SendSettings, SendState, Sender, Verdict, points, totals_of};

@@ -4,20 +4,24 @@
 //! - [`Unit`] is one component in a [`World`]: `let unit = Unit::start(world, definition, "filename = ...").await?`.
 //! - [`load`] runs a whole configuration with a real controller: `let pipeline = load(text, &[COMPONENTS]).await?`.
 //! - [`until`] waits for a condition, never for time.
-//! - [`LogsSink`] keeps the log entries that it is sent.
+//! - [`LogsSink`] keeps the log entries that it is sent, [`OtlpSink`] the telemetry.
 //! - [`Server`] answers HTTP on loopback.
+//! - [`peers`] finds programs that are not ours.
 //! - [`components`] has two components, for tests of what surrounds components.
 //!
 //! A mistake in a test ends it: everything here panics rather than return what only a test's author can put right.
 
 pub mod components;
 mod logs;
+mod otlp;
+pub mod peers;
 mod pipeline;
 mod server;
 mod wait;
 mod world;
 
 pub use logs::{LogLine, LogsSink, awaited_logs, log_lines, logs};
+pub use otlp::{Arrived, OtlpSink, otlp};
 pub use pipeline::{Pipeline, load, load_in};
 pub use server::{Seen, Server, answer};
 pub use wait::{stays, until, until_some};

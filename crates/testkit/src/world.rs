@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use corten_component::context::{NoDialer, RingOfOne};
 use corten_component::log::LogSink;
-use corten_component::metrics::{Registry, Snapshot, Value as MetricValue};
+use corten_component::metrics::{Label, Registry, Snapshot, Value as MetricValue};
 use corten_component::{
     Component, Context, Definition, Driver, Health, HealthBoard, HealthState, Host, Logger, ServerSettings, Services,
 };
@@ -14,6 +14,7 @@ use corten_config::eval::Scope;
 use corten_config::schema::Stability;
 use corten_config::value::{Object, Value};
 use corten_net::Dialer;
+use corten_otlp::Consumer;
 use corten_signal::{Receiver, Signal};
 use corten_syntax::{Block, Stmt};
 use parking_lot::Mutex;
@@ -128,11 +129,23 @@ impl World {
     ///
     /// When there is no such export.
     pub fn receiver<S: Signal>(&self, name: &str) -> Receiver<S> {
+        self.capsule(name)
+    }
+
+    /// The consumer of OpenTelemetry's signals that the component exports under a name.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such export.
+    pub fn consumer(&self, name: &str) -> Consumer {
+        self.capsule(name)
+    }
+
+    fn capsule<T: Clone + 'static>(&self, name: &str) -> T {
         let exports = self.exports();
         let exported = exports.last().and_then(|exports| exports.field(name));
-        let receiver = exported.as_ref().and_then(Value::as_capsule);
-        let receiver = receiver.and_then(|capsule| capsule.as_any().downcast_ref::<Receiver<S>>());
-        receiver.unwrap_or_else(|| panic!("no receiver is exported as {name}")).clone()
+        let found = exported.as_ref().and_then(Value::as_capsule).and_then(|c| c.as_any().downcast_ref::<T>());
+        found.unwrap_or_else(|| panic!("no such way in is exported as {name}")).clone()
     }
 
     /// The component's own metrics.
@@ -176,8 +189,9 @@ impl Metrics {
     /// there were.
     pub fn get(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let family = self.0.families().find(|family| family.name == name)?;
-        let matches = |have: &[(String, String)]| {
-            have.len() == labels.len() && labels.iter().all(|(n, v)| have.iter().any(|(hn, hv)| hn == n && hv == v))
+        let matches = |have: &[Label]| {
+            have.len() == labels.len()
+                && labels.iter().all(|(n, v)| have.iter().any(|(hn, hv)| **hn == **n && **hv == **v))
         };
         family.metrics.iter().find(|(have, _)| matches(have)).map(|(_, value)| match value {
             MetricValue::Number(number) => *number,

@@ -1,5 +1,6 @@
 //! What Amazon Data Firehose sends to HTTP endpoints, and the log events of CloudWatch in it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
@@ -10,7 +11,9 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use crate::go_json;
 
 /// As Go reads it: with padding, whatever the bits are that are left over.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -136,52 +139,95 @@ const RECORDS_MAX: usize = 4 << 20;
 const EVENTS_MAX: usize = 1 << 20;
 const FILTERS_MAX: usize = 1_000;
 
-// `null` stands for nothing anywhere.
+/// The name of a field, which lies in the text where it has no escapes.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct JsonRequest {
-    timestamp: Option<i64>,
-    records: Option<Bounded<Option<JsonRecord>, RECORDS_MAX>>,
+/// Whether this is the name of a field: its case does not count, as it does not for Go.
+fn is_named(name: &str, field: &str) -> bool {
+    let same = |(a, b): (char, char)| {
+        // Letters outside of ASCII that are cases of letters in it.
+        let a = match a {
+            '\u{17f}' => 's',
+            '\u{212a}' => 'k',
+            a => a,
+        };
+        a.eq_ignore_ascii_case(&b)
+    };
+    name == field || (name.chars().count() == field.chars().count() && name.chars().zip(field.chars()).all(same))
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct JsonRecord {
-    data: Option<String>,
+/// Objects with fields of these names. Of several fields of one name the last counts, and `null` changes nothing.
+macro_rules! objects {
+    ($($object:ident { $($field:ident: $type:ty = $name:literal,)* })*) => {$(
+        #[derive(Default)]
+        struct $object {
+            $($field: $type,)*
+        }
+
+        impl<'de> Deserialize<'de> for $object {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Fields;
+
+                impl<'de> Visitor<'de> for Fields {
+                    type Value = $object;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("an object")
+                    }
+
+                    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<$object, A::Error> {
+                        let mut object = $object::default();
+                        while let Some(name) = fields.next_key::<Name<'_>>()? {
+                            $(
+                                if is_named(&name.0, $name) {
+                                    if let Some(value) = fields.next_value()? {
+                                        object.$field = value;
+                                    }
+                                    continue;
+                                }
+                            )*
+                            fields.next_value::<IgnoredAny>()?;
+                        }
+                        Ok(object)
+                    }
+                }
+
+                deserializer.deserialize_map(Fields)
+            }
+        }
+    )*};
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct JsonCloudWatch {
-    owner: Option<String>,
-    log_group: Option<String>,
-    log_stream: Option<String>,
-    subscription_filters: Option<Bounded<Option<String>, FILTERS_MAX>>,
-    message_type: Option<String>,
-    log_events: Option<Bounded<Option<JsonEvent>, EVENTS_MAX>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct JsonEvent {
-    timestamp: Option<i64>,
-    message: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct JsonAttributes {
-    common_attributes: Option<BTreeMap<String, Option<String>>>,
+objects! {
+    JsonRequest {
+        timestamp: i64 = "timestamp",
+        records: Bounded<Option<JsonRecord>, RECORDS_MAX> = "records",
+    }
+    JsonRecord {
+        data: String = "data",
+    }
+    JsonCloudWatch {
+        owner: String = "owner",
+        log_group: String = "logGroup",
+        log_stream: String = "logStream",
+        subscription_filters: Bounded<Option<String>, FILTERS_MAX> = "subscriptionFilters",
+        message_type: String = "messageType",
+        log_events: Bounded<Option<JsonEvent>, EVENTS_MAX> = "logEvents",
+    }
+    JsonEvent {
+        timestamp: i64 = "timestamp",
+        message: String = "message",
+    }
+    JsonAttributes {
+        common_attributes: BTreeMap<String, Option<String>> = "commonAttributes",
+    }
 }
 
 /// What a text begins with, or is where nothing may follow.
 fn read<T: Default + for<'de> Deserialize<'de>>(json: &[u8], whole: bool) -> Result<T, FirehoseError> {
-    let json = String::from_utf8_lossy(json);
+    let json = go_json::text(json);
     let error = |error: serde_json::Error| FirehoseError(error.to_string());
-    if json.trim_start().starts_with('[') {
-        return Err(FirehoseError("the text is no JSON object".to_owned()));
-    }
     let value: Option<T> = if whole {
         serde_json::from_str(&json).map_err(error)?
     } else {
@@ -199,11 +245,8 @@ impl Request {
     /// A text that is none.
     pub fn parse(body: &[u8]) -> Result<Self, FirehoseError> {
         let request: JsonRequest = read(body, false)?;
-        let records = request.records.unwrap_or_default().0.into_iter();
-        Ok(Request {
-            timestamp_ms: request.timestamp.unwrap_or_default(),
-            records: records.map(|record| record.and_then(|record| record.data).unwrap_or_default()).collect(),
-        })
+        let records = request.records.0.into_iter().map(|record| record.unwrap_or_default().data);
+        Ok(Request { timestamp_ms: request.timestamp, records: records.collect() })
     }
 }
 
@@ -240,22 +283,14 @@ impl CloudWatch {
     /// A text that holds none.
     pub fn parse(json: &[u8]) -> Result<Self, FirehoseError> {
         let json: JsonCloudWatch = read(json, true)?;
-        let events = json.log_events.unwrap_or_default().0.into_iter().map(Option::unwrap_or_default);
+        let events = json.log_events.0.into_iter().map(Option::unwrap_or_default);
         Ok(CloudWatch {
-            owner: json.owner.unwrap_or_default(),
-            log_group: json.log_group.unwrap_or_default(),
-            log_stream: json.log_stream.unwrap_or_default(),
-            filters: json
-                .subscription_filters
-                .unwrap_or_default()
-                .0
-                .into_iter()
-                .map(Option::unwrap_or_default)
-                .collect(),
-            message_type: json.message_type.unwrap_or_default(),
-            events: events
-                .map(|event| (event.timestamp.unwrap_or_default(), event.message.unwrap_or_default()))
-                .collect(),
+            owner: json.owner,
+            log_group: json.log_group,
+            log_stream: json.log_stream,
+            filters: json.subscription_filters.0.into_iter().map(Option::unwrap_or_default).collect(),
+            message_type: json.message_type,
+            events: events.map(|event| (event.timestamp, event.message)).collect(),
         })
     }
 }
@@ -267,8 +302,7 @@ impl CloudWatch {
 /// A text that holds none.
 pub fn common_attributes(json: &str) -> Result<Vec<(String, String)>, FirehoseError> {
     let json: JsonAttributes = read(json.as_bytes(), true)?;
-    let attributes = json.common_attributes.unwrap_or_default().into_iter();
-    Ok(attributes.map(|(name, value)| (name, value.unwrap_or_default())).collect())
+    Ok(json.common_attributes.into_iter().map(|(name, value)| (name, value.unwrap_or_default())).collect())
 }
 
 /// A name of a label made of something else: in snake case, and without the usual other characters.
@@ -321,6 +355,13 @@ mod tests {
                 Some(request(5, &["YQ==", "Yg=="])),
             ),
             (r#"{"timestamp":null,"records":[null,{"data":null}]}"#, Some(request(0, &["", ""]))),
+            (r#"{"requestId":"\ud800","records":[{"data":"YQ=="}]}"#, Some(request(0, &["YQ=="]))),
+            (r#"{"Records":[{"DATA":"YQ=="}],"TimeStamp":5}"#, Some(request(5, &["YQ=="]))),
+            (r#"{"record\u017f":[{"d\u0061ta":"YQ=="}],"Timestamp":5}"#, Some(request(5, &["YQ=="]))),
+            (
+                r#"{"records":[{"data":"YQ=="}],"recordss":[],"Records":[{},{}],"records":null}"#,
+                Some(request(0, &["", ""])),
+            ),
             ("{}", Some(request(0, &[]))),
             ("null", Some(request(0, &[]))),
             (r#"{"records":{}}"#, None),
@@ -329,6 +370,7 @@ mod tests {
             (r#"{"timestamp":"5"}"#, None),
             (r#"{"timestamp":1.5}"#, None),
             ("[]", None),
+            (r#"{"records":[[]]}"#, None),
             ("{", None),
             ("", None),
         ] {
@@ -359,7 +401,7 @@ mod tests {
     #[test]
     fn log_events_are_read() {
         let json = r#"{"messageType":"DATA_MESSAGE","owner":"1","logGroup":"g","logStream":"s",
-            "subscriptionFilters":["a","b"],"logEvents":[{"id":"x","timestamp":7,"message":"one"},{"message":"two"}]}"#;
+            "subscriptionFilters":["a","b"],"LogEvents":[{"id":"x","timestamp":7,"message":"one"},{"Message":"two"}]}"#;
         let events = CloudWatch::parse(json.as_bytes()).unwrap();
         assert_eq!(
             events,
@@ -401,7 +443,7 @@ mod tests {
 
     #[test]
     fn attributes_are_strings() {
-        let json = r#"{"commonAttributes":{"lbl_a":"1","b":null}}"#;
+        let json = r#"{"CommonAttributes":{"lbl_a":"1","b":null}}"#;
         let pairs = [("b", ""), ("lbl_a", "1")].map(|(name, value)| (name.to_owned(), value.to_owned()));
         let mut got = common_attributes(json).unwrap();
         got.sort();

@@ -6,8 +6,10 @@ use std::fmt;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use flate2::read::{MultiGzDecoder, ZlibDecoder};
+use flate2::read::{DeflateDecoder, MultiGzDecoder};
 use serde_json::Value;
+
+use crate::go_json;
 
 /// The longest message, in bytes, as its chunks together and after decompression.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
@@ -81,9 +83,7 @@ impl Chunks {
         }
         let count = usize::from(count);
         self.forget_expired(now);
-        if !self.pending.contains_key(&key) {
-            self.make_room(body.len());
-        }
+        self.make_room(body.len(), &key);
         let pending = self.pending.entry(key).or_insert_with(|| Pending {
             first: now,
             chunks: vec![None; count],
@@ -129,10 +129,12 @@ impl Chunks {
         before - self.pending.len()
     }
 
-    /// Forgets the oldest where there are too many.
-    fn make_room(&mut self, bytes: usize) {
-        while self.pending.len() >= PENDING_MESSAGES_MAX || self.bytes + bytes > PENDING_BYTES_MAX {
-            let oldest = self.pending.iter().min_by_key(|(_, pending)| pending.first).map(|(key, _)| *key);
+    /// Forgets the oldest of the other messages where there is too much for another chunk of this one.
+    fn make_room(&mut self, bytes: usize, key: &[u8; 8]) {
+        let is_new = !self.pending.contains_key(key);
+        while (is_new && self.pending.len() >= PENDING_MESSAGES_MAX) || self.bytes + bytes > PENDING_BYTES_MAX {
+            let others = self.pending.iter().filter(|(other, _)| *other != key);
+            let oldest = others.min_by_key(|(_, pending)| pending.first).map(|(other, _)| *other);
             let Some(oldest) = oldest else { return };
             self.remove(&oldest);
         }
@@ -145,24 +147,31 @@ impl Chunks {
     }
 }
 
-/// Decompresses a message, if it is compressed.
+/// Decompresses a message, if it is compressed. Where the compression is broken it is what came before: a message may be
+/// whole without a checksum, or with something else behind it.
 ///
 /// # Errors
 ///
-/// A compression that is broken, or that grows too long.
+/// What is broken at its beginning, or grows too long.
 pub fn decompress(message: &[u8]) -> Result<Cow<'_, [u8]>, GelfError> {
     let is_zlib = |head: &[u8]| u16::from_be_bytes([head[0], head[1]]).is_multiple_of(31);
     match message {
         [0x1f, 0x8b, ..] => inflate(MultiGzDecoder::new(message)).map(Cow::Owned),
-        [0x78, _, ..] if is_zlib(message) => inflate(ZlibDecoder::new(message)).map(Cow::Owned),
+        // Without a look at the checksum, and what a dictionary is needed for is refused.
+        [0x78, flags, rest @ ..] if is_zlib(message) => match flags & 0x20 {
+            0 => inflate(DeflateDecoder::new(rest)).map(Cow::Owned),
+            _ => Err(GelfError::new("a dictionary is needed")),
+        },
         _ => Ok(Cow::Borrowed(message)),
     }
 }
 
 fn inflate(from: impl Read) -> Result<Vec<u8>, GelfError> {
     let mut out = Vec::new();
-    let read = from.take(MESSAGE_BYTES_MAX as u64 + 1).read_to_end(&mut out);
-    read.map_err(|error| GelfError::new(error.to_string()))?;
+    match from.take(MESSAGE_BYTES_MAX as u64 + 1).read_to_end(&mut out) {
+        Err(error) if out.is_empty() => return Err(GelfError::new(error.to_string())),
+        _ => {}
+    }
     if out.len() > MESSAGE_BYTES_MAX {
         return Err(GelfError::new("message is longer than 4 MiB"));
     }
@@ -197,7 +206,7 @@ impl Message {
     ///
     /// What is no JSON, or a field of another type than it has to be.
     pub fn parse(json: &[u8]) -> Result<Option<Self>, GelfError> {
-        let json = String::from_utf8_lossy(json);
+        let json = go_json::text(json);
         let mut values = serde_json::Deserializer::from_str(&json).into_iter::<Value>();
         let fields = match values.next() {
             Some(Ok(Value::Object(fields))) => fields,
@@ -374,6 +383,10 @@ mod tests {
             ),
             ("{}", r#"{"version":"","host":"","short_message":"","timestamp":0}"#),
             (
+                r#"{"host":"\ud83d\ude00\ud83d","_a":"\udc00"}"#,
+                "{\"version\":\"\",\"host\":\"😀\u{fffd}\",\"short_message\":\"\",\"timestamp\":0,\"_a\":\"\u{fffd}\"}",
+            ),
+            (
                 r#"{"timestamp":1e-7,"_n":1e21,"_m":123456789012345678901,"_k":-0.5} trailing"#,
                 r#"{"version":"","host":"","short_message":"","timestamp":1e-7,"_k":-0.5,"_m":123456789012345680000,"_n":1e+21}"#,
             ),
@@ -439,6 +452,15 @@ mod tests {
             assert_eq!(chunks.take(&packet, now + Duration::from_micros(u64::from(number))), Ok(None));
             assert!(chunks.pending() <= PENDING_MESSAGES_MAX && chunks.bytes <= PENDING_BYTES_MAX);
         }
+        // Nor do messages grow together that came when there was room.
+        let mut chunks = Chunks::default();
+        for number in 0..60u8 {
+            for id in 0..100 {
+                let packet = chunk(id, number, 128, &vec![0; 60_000]);
+                assert_eq!(chunks.take(&packet, now), Ok(None));
+                assert!(chunks.bytes <= PENDING_BYTES_MAX);
+            }
+        }
         let mut outcome = Ok(None);
         for number in 0..100 {
             outcome =
@@ -467,6 +489,17 @@ mod tests {
             assert_eq!(&*decompress(&zlib(b"{}", level)).unwrap(), b"{}");
         }
         assert_eq!(&*decompress(b"x{}").unwrap(), b"x{}");
+        assert!(decompress(b"\x78\xbb\0\0\0\0").is_err());
+        // A message is whole also where its checksum is not, or where something follows it.
+        for compressed in [gzip(b"{}"), zlib(b"{}", Compression::best())] {
+            let cut = &compressed[..compressed.len() - 2];
+            assert_eq!(&*decompress(cut).unwrap(), b"{}");
+            let mut wrong = compressed.clone();
+            wrong[compressed.len() - 2] ^= 1;
+            assert_eq!(&*decompress(&wrong).unwrap(), b"{}");
+            assert_eq!(&*decompress(&[&compressed, &b"junk"[..]].concat()).unwrap(), b"{}");
+            assert!(decompress(&compressed[..2]).is_err());
+        }
         let bomb = vec![b' '; MESSAGE_BYTES_MAX + 1];
         for bomb in [gzip(&bomb), zlib(&bomb, Compression::best())] {
             assert_eq!(decompress(&bomb).unwrap_err().to_string(), "message is longer than 4 MiB");

@@ -5,6 +5,7 @@ pub mod exposition;
 pub mod firehose;
 pub mod float;
 pub mod gelf;
+mod go_json;
 pub mod histogram;
 mod intake;
 pub mod logplex;

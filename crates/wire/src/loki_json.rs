@@ -44,8 +44,8 @@ pub type JsonText<'a> = Cow<'a, [u8]>;
 /// An entry of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonEntry<'a> {
-    /// The time, in nanoseconds since the Unix epoch.
-    pub timestamp_ns: i64,
+    /// The time, in nanoseconds since the Unix epoch, if it has one.
+    pub timestamp_ns: Option<i64>,
     /// The line.
     pub line: JsonText<'a>,
     /// The structured metadata, as (name, value).
@@ -84,16 +84,16 @@ pub fn streams(request: &[u8]) -> Result<Vec<JsonStream>, JsonError> {
 }
 
 impl JsonStream {
-    /// The labels of the stream, as (name, value); nothing where the request does not say. Of several labels of one name
-    /// the last counts.
+    /// The labels of the stream, as (name, value); none where the request does not say. Of several labels of one name the
+    /// last counts.
     ///
     /// # Errors
     ///
     /// What is no set of labels, or too many.
-    pub fn labels(&self, request: &[u8]) -> Result<Option<Vec<(String, String)>>, JsonError> {
-        let Some(labels) = &self.labels else { return Ok(None) };
+    pub fn labels(&self, request: &[u8]) -> Result<Vec<(String, String)>, JsonError> {
+        let Some(labels) = &self.labels else { return Ok(Vec::new()) };
         let text = request.get(..labels.end).unwrap_or_default();
-        Reader { text, at: labels.start }.labels().map(Some)
+        Reader { text, at: labels.start }.labels()
     }
 
     /// Hands over the entries of the stream, in their order.
@@ -248,18 +248,17 @@ impl<'a> Reader<'a> {
         Ok(labels)
     }
 
+    /// An entry. What it does not have is missing at its end.
     fn entry(&mut self) -> Result<JsonEntry<'a>, JsonError> {
-        let mut entry = JsonEntry { timestamp_ns: 0, line: Cow::Borrowed(&[]), metadata: Vec::new() };
-        let mut parts = 0;
+        let mut entry = JsonEntry { timestamp_ns: None, line: Cow::Borrowed(&[]), metadata: Vec::new() };
         self.array(|reader, place| {
-            parts = place + 1;
             match place {
                 0 => {
                     let start = reader.at;
                     let number = reader.string()?;
                     let number = std::str::from_utf8(&number).ok().and_then(|number| number.parse().ok());
-                    entry.timestamp_ns =
-                        number.ok_or(JsonError { offset: start, what: "the time is no number in a string" })?;
+                    let number = number.ok_or(JsonError { offset: start, what: "the time is no number in a string" });
+                    entry.timestamp_ns = Some(number?);
                 }
                 1 => entry.line = reader.string()?,
                 2 => {
@@ -276,9 +275,6 @@ impl<'a> Reader<'a> {
             }
             Ok(())
         })?;
-        if parts < 2 {
-            return self.error("an entry has a time and a line");
-        }
         Ok(entry)
     }
 
@@ -453,16 +449,14 @@ mod tests {
         let request = request.as_bytes();
         let mut lines = Vec::new();
         for stream in streams(request).map_err(|error| error.to_string())? {
-            let labels = match stream.labels(request).map_err(|error| error.to_string())? {
-                None => "none".to_owned(),
-                Some(labels) => {
-                    labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
-                }
-            };
+            let labels = stream.labels(request).map_err(|error| error.to_string())?;
+            let labels: Vec<_> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let labels = labels.join(",");
             let outcome = stream.entries(request, |entry| {
                 let metadata = entry.metadata.iter().map(|(name, value)| format!(" {}={}", lossy(name), lossy(value)));
                 let metadata: String = metadata.collect();
-                lines.push(format!("{labels} {} {}{metadata}", entry.timestamp_ns, lossy(&entry.line)));
+                let time = entry.timestamp_ns.map_or_else(|| "none".to_owned(), |time| time.to_string());
+                lines.push(format!("{labels} {time} {}{metadata}", lossy(&entry.line)));
             });
             outcome.map_err(|error| error.to_string())?;
             lines.push(format!("{labels} end"));
@@ -486,7 +480,8 @@ mod tests {
                 r#"{"streams":[{"stream":{"a":1,"b":null,"c":{"d":[1]}},"values":null}]}"#,
                 vec!["a=1,b=null,c={\"d\":[1]} end"],
             ),
-            (r#"{"streams":[{"values":[["1","x"]]}]}"#, vec!["none 1 x", "none end"]),
+            (r#"{"streams":[{"values":[["1","x"]]}]}"#, vec![" 1 x", " end"]),
+            (r#"{"streams":[{"stream":{},"values":[["1"],[]]}]}"#, vec![" 1 ", " none ", " end"]),
             (
                 r#"{"streams":[{"stream":{},"values":[null,["1","x",{"m":"1","n":"2"},7]],"more":[{},[],"\""]}]}"#,
                 vec![" 1 x m=1 n=2", " end"],
@@ -523,8 +518,6 @@ mod tests {
             &deep,
             &values("{}"),
             &values("[1]"),
-            &values("[[]]"),
-            &values(r#"[["1"]]"#),
             &values(r#"[[1,"x"]]"#),
             &values(r#"[["1",2]]"#),
             &values(r#"[["a","x"]]"#),
@@ -587,11 +580,11 @@ mod tests {
             );
             let streams = streams(request.as_bytes()).unwrap();
             let labels = streams[0].labels(request.as_bytes()).unwrap();
-            prop_assert_eq!(labels, Some(vec![("a".to_owned(), label)]));
+            prop_assert_eq!(labels, vec![("a".to_owned(), label)]);
             let mut got = Vec::new();
             streams[0].entries(request.as_bytes(), |entry| {
                 let metadata = entry.metadata.first().map(|(_, value)| lossy(value));
-                got.push((entry.timestamp_ns, lossy(&entry.line), metadata));
+                got.push((entry.timestamp_ns.unwrap(), lossy(&entry.line), metadata));
             }).unwrap();
             prop_assert_eq!(got, entries);
         }

@@ -4,13 +4,17 @@
 //! holds one or more of them, and the sender joins records without decoding them.
 
 use std::fmt;
+use std::ops::Range;
 
-use corten_signal::labels::{LabelsBuilder, put_varint, varint_len};
+use corten_signal::labels::{LabelsBuilder, METRIC_NAME, put_varint, varint_len};
 use corten_signal::logs::{Entries, Entry};
 
 use crate::proto::{Fields, ProtoError, put_message};
 
 const NANOS: i64 = 1_000_000_000;
+
+/// The seconds that a `google.protobuf.Timestamp` may have: those of the years 1 to 9999.
+const TIME_SECONDS: Range<i64> = -62_135_596_800..253_402_300_800;
 
 /// What was appended to a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,8 +147,8 @@ pub struct PushedStream<'a> {
 /// An entry of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushedEntry<'a> {
-    /// The time, in nanoseconds since the Unix epoch.
-    pub timestamp_ns: i64,
+    /// The time, in nanoseconds since the Unix epoch, if it has one.
+    pub timestamp_ns: Option<i64>,
     /// The line.
     pub line: &'a [u8],
     /// The structured metadata, as (name, value).
@@ -199,11 +203,11 @@ fn each_field(message: &[u8], number: u32) -> impl Iterator<Item = Result<&[u8],
 }
 
 fn read_entry(message: &[u8]) -> Result<PushedEntry<'_>, ProtoError> {
-    let mut entry = PushedEntry { timestamp_ns: 0, line: &[], metadata: Vec::new() };
+    let mut entry = PushedEntry { timestamp_ns: None, line: &[], metadata: Vec::new() };
     let mut fields = Fields::new(message);
     while let Some(field) = fields.next()? {
         match field.number {
-            1 => entry.timestamp_ns = read_time(field.bytes()?)?,
+            1 => entry.timestamp_ns = Some(read_time(field.bytes()?)?),
             2 => entry.line = field.bytes()?,
             3 => {
                 let (mut name, mut value): (&[u8], &[u8]) = (&[], &[]);
@@ -233,6 +237,9 @@ fn read_time(message: &[u8]) -> Result<i64, ProtoError> {
             2 => nanos = i64::from(field.uint32()? as i32),
             _ => {}
         }
+    }
+    if !TIME_SECONDS.contains(&seconds) || !(0..NANOS).contains(&nanos) {
+        return Err(ProtoError::InvalidTime);
     }
     Ok(seconds.saturating_mul(NANOS).saturating_add(nanos))
 }
@@ -296,49 +303,25 @@ impl fmt::Display for SelectorError {
 impl std::error::Error for SelectorError {}
 
 /// Reads labels in the notation of PromQL's metric selectors, `{a="x", b='y'}`, into an empty builder. What stands
-/// before the braces is the label `__name__`. Of several labels of one name the last counts.
+/// before the braces is the label `__name__`, and so is a string alone between them; a text without any is no labels. Of
+/// several labels of one name the last counts; one without a name is none. What is not UTF-8 becomes U+FFFD.
 ///
 /// # Errors
 ///
-/// Where it is no set of labels, or a value is not UTF-8.
+/// Where it is no set of labels.
 pub fn parse_selector(text: &str, labels: &mut LabelsBuilder) -> Result<(), SelectorError> {
     let mut reader = Reader { text, at: 0 };
     reader.skip_space();
-    let name = reader.name(true);
-    if !name.is_empty() {
-        labels.push("__name__", name);
-        reader.skip_space();
-        if reader.at == text.len() {
-            return Ok(());
-        }
-    }
-    reader.expect('{', "unexpected character, expected a set of labels in braces")?;
-    loop {
-        reader.skip_space();
-        if reader.take('}') {
-            break;
-        }
-        let name = match reader.peek() {
-            Some('"' | '\'' | '`') => reader.string()?,
-            _ => reader.name(false).to_owned(),
-        };
-        if name.is_empty() {
-            return Err(reader.error("expected a label name or \"}\""));
-        }
-        reader.skip_space();
-        reader.expect('=', "expected \"=\"")?;
-        reader.skip_space();
-        let value = reader.string()?;
-        labels.remove(&name);
-        labels.push(&name, &value);
-        reader.skip_space();
-        if !reader.take(',') {
-            reader.expect('}', "expected \",\" or \"}\"")?;
-            break;
-        }
-    }
+    let metric = reader.name(true);
     reader.skip_space();
-    if reader.at < text.len() { Err(reader.error("unexpected text after the labels")) } else { Ok(()) }
+    if reader.at < text.len() {
+        reader.braces(labels)?;
+    }
+    if !metric.is_empty() {
+        labels.remove(METRIC_NAME);
+        labels.push(METRIC_NAME, metric);
+    }
+    Ok(())
 }
 
 struct Reader<'a> {
@@ -347,6 +330,42 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// Labels in braces, and nothing behind them.
+    fn braces(&mut self, labels: &mut LabelsBuilder) -> Result<(), SelectorError> {
+        self.expect('{', "unexpected character, expected a set of labels in braces")?;
+        loop {
+            self.skip_space();
+            if self.take('}') {
+                break;
+            }
+            let quoted = matches!(self.peek(), Some('"' | '\'' | '`'));
+            let name = if quoted { self.string()? } else { self.name(false).to_owned() };
+            if name.is_empty() && !quoted {
+                return Err(self.error("expected a label name or \"}\""));
+            }
+            self.skip_space();
+            let (name, value) = if quoted && matches!(self.peek(), Some(',' | '}')) {
+                (METRIC_NAME.to_owned(), name)
+            } else {
+                self.expect('=', "expected \"=\"")?;
+                self.skip_space();
+                (name, self.string()?)
+            };
+            let is_nothing = name.is_empty() || (name == METRIC_NAME && value.is_empty());
+            if !is_nothing {
+                labels.remove(&name);
+                labels.push(&name, &value);
+            }
+            self.skip_space();
+            if !self.take(',') {
+                self.expect('}', "expected \",\" or \"}\"")?;
+                break;
+            }
+        }
+        self.skip_space();
+        if self.at < self.text.len() { Err(self.error("unexpected text after the labels")) } else { Ok(()) }
+    }
+
     fn error(&self, what: &'static str) -> SelectorError {
         SelectorError { offset: self.at, what }
     }
@@ -355,9 +374,17 @@ impl<'a> Reader<'a> {
         self.text[self.at..].chars().next()
     }
 
+    /// Passes over space and comments.
     fn skip_space(&mut self) {
-        let rest = &self.text[self.at..];
-        self.at += rest.len() - rest.trim_start_matches([' ', '\t', '\n', '\r']).len();
+        loop {
+            let rest = &self.text[self.at..];
+            self.at += rest.len() - rest.trim_start_matches([' ', '\t', '\n', '\r']).len();
+            if self.peek() != Some('#') {
+                return;
+            }
+            let rest = &self.text[self.at..];
+            self.at += memchr::memchr(b'\n', rest.as_bytes()).unwrap_or(rest.len());
+        }
     }
 
     fn take(&mut self, wanted: char) -> bool {
@@ -401,7 +428,7 @@ impl<'a> Reader<'a> {
                 _ => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
             }
         }
-        String::from_utf8(bytes).map_err(|_| SelectorError { offset: start, what: "the string is not valid UTF-8" })
+        Ok(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 
     fn escape(&mut self, quote: char, out: &mut Vec<u8>) -> Result<(), SelectorError> {
@@ -484,7 +511,7 @@ mod tests {
                 stream.entries().map(move |entry| {
                     let entry = entry.unwrap();
                     let metadata = entry.metadata.iter().map(|(n, v)| (text(n), text(v))).collect();
-                    (text(stream.labels), (entry.timestamp_ns, entry.line.to_vec(), metadata))
+                    (text(stream.labels), (entry.timestamp_ns.unwrap(), entry.line.to_vec(), metadata))
                 })
             })
             .collect()
@@ -542,14 +569,24 @@ mod tests {
             ("up", Ok(r#"{__name__="up"}"#)),
             (r#"{"a.b"="x"}"#, Ok(r#"{a.b="x"}"#)),
             (r#"{a="x",a="y"}"#, Ok(r#"{a="y"}"#)),
-            ("", Err("1:1: parse error: unexpected character, expected a set of labels in braces")),
+            // As Prometheus' parser takes them, which the reference uses.
+            ("", Ok("{}")),
+            (" \n#a comment", Ok("{}")),
+            (r#"{"x"}"#, Ok(r#"{__name__="x"}"#)),
+            (r#"{"x",a="y",`z` }"#, Ok(r#"{__name__="z", a="y"}"#)),
+            (r#"up{"x",__name__="y",a="z"}"#, Ok(r#"{__name__="up", a="z"}"#)),
+            (r#"{"",a="x",""="y"}"#, Ok(r#"{a="x"}"#)),
+            ("{a=\"#\" # b\n, # c\r\n b=\"y\"}#d", Ok(r##"{a="#", b="y"}"##)),
+            (r#"{a="\xff\xc3\xa9"}"#, Ok("{a=\"\u{fffd}é\"}")),
+            ("}", Err("1:1: parse error: unexpected character, expected a set of labels in braces")),
+            (r##"{a="x"#c}"##, Err("1:10: parse error: expected \",\" or \"}\"")),
+            (r#"{a}"#, Err("1:3: parse error: expected \"=\"")),
             ("{", Err("1:2: parse error: expected a label name or \"}\"")),
             (r#"{a="x"} b"#, Err("1:9: parse error: unexpected text after the labels")),
             (r#"{a=~"x"}"#, Err("1:4: parse error: expected a string in quotes")),
             (r#"{a!="x"}"#, Err("1:3: parse error: expected \"=\"")),
             (r#"{a="x" b="y"}"#, Err("1:8: parse error: expected \",\" or \"}\"")),
             (r#"{a="x}"#, Err("1:4: parse error: unterminated quoted string")),
-            (r#"{a="\xff"}"#, Err("1:4: parse error: the string is not valid UTF-8")),
             (r#"{a="\q"}"#, Err("1:6: parse error: invalid escape in a string")),
             (r#"{a="\400"}"#, Err("1:6: parse error: invalid escape in a string")),
             (r#"{a="\ud800"}"#, Err("1:6: parse error: invalid escape in a string")),
@@ -648,7 +685,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(request: Vec<u8>, text in "\\PC{0,20}|[{}=\"\\\\xuU0-9a-c,]{0,20}") {
+        fn no_bytes_make_it_panic(request: Vec<u8>, text in "\\PC{0,20}|[{}=\"\\\\xuU0-9a-c,#`\n]{0,20}") {
             let _ = (check(&request), halve(&request));
             let _ = parse_selector(&text, &mut LabelsBuilder::new());
         }

@@ -17,6 +17,8 @@ pub enum ProtoError {
     IllegalWireType(u8),
     /// A field has another wire type than its definition says.
     WrongWireType(u32),
+    /// A time before the year 1 or after the year 9999, or with nanoseconds that are no part of a second.
+    InvalidTime,
 }
 
 impl fmt::Display for ProtoError {
@@ -27,6 +29,7 @@ impl fmt::Display for ProtoError {
             ProtoError::IllegalField => f.write_str("illegal field number"),
             ProtoError::IllegalWireType(wire_type) => write!(f, "illegal wire type {wire_type}"),
             ProtoError::WrongWireType(field) => write!(f, "wrong wire type for field {field}"),
+            ProtoError::InvalidTime => f.write_str("a time is out of range"),
         }
     }
 }

@@ -18,6 +18,10 @@ use super::stages::StageConfig;
 /// After how many entries others get a turn on the thread.
 const ENTRIES_PER_TURN: usize = 512;
 
+/// How long entries that passed may wait for those of their batch that wait at a stage. A part that went on is sent a second
+/// time if the source ends before the rest has passed, so it goes on only if that takes longer.
+const WITHHELD_MAX: Duration = Duration::from_secs(5);
+
 /// How many workers are kept for the next batches.
 const WORKERS_KEPT_MAX: usize = 4;
 
@@ -58,10 +62,12 @@ struct Worker {
     pending: Vec<(usize, Held)>,
 }
 
-/// Where an entry waits, and how long.
-struct Pause {
-    at: usize,
-    wait: Duration,
+/// Why entries do not go on for the moment.
+enum Halt {
+    /// The entry that was loaded waits at a stage, so long.
+    Wait { at: usize, wait: Duration },
+    /// The batch that goes out is full, and entries are still pending.
+    Full,
 }
 
 impl Program {
@@ -206,7 +212,7 @@ impl Program {
             worker.push_emitted(at + 1);
             if let Some((at, held)) = worker.pending.pop() {
                 worker.work.load_held(held);
-                worker.carry(self, at, due.is_none()).await?;
+                worker.carry(self, at, forward, due.is_none()).await?;
             }
         }
         let out = worker.finish(self, 0);
@@ -374,21 +380,34 @@ impl Worker {
     ) -> Result<LogsBatch, ConsumeError> {
         let mut sharing = self.out.share_text(entries.text());
         let mut left = ENTRIES_PER_TURN;
+        let (mut began, mut handed_on) = (Instant::now(), false);
         for (stream, list) in entries.parts() {
             for entry in list {
                 if !self.work.is_at(stream) {
                     self.work.begin_stream(stream);
                 }
                 self.work.load(stream, entry);
-                let mut next = self.advance(program, 0, &sharing);
-                while let Some(Pause { at, wait }) = next {
-                    program.pause(wait).await?;
-                    next = self.advance(program, at, &sharing);
-                }
-                if self.out.is_full() {
-                    let batch = self.cut(entries.created_ms());
-                    hand_on(batch, forward).await?;
-                    sharing = self.out.share_text(entries.text());
+                let mut halt = self.advance(program, Some(0), &sharing);
+                loop {
+                    let is_late =
+                        matches!(halt, Some(Halt::Wait { wait, .. }) if began.elapsed() + wait >= WITHHELD_MAX);
+                    if self.out.is_full() || (is_late && !self.out.is_empty()) {
+                        let batch = self.cut(entries.created_ms());
+                        hand_on(batch, forward).await?;
+                        sharing = self.out.share_text(entries.text());
+                        (began, handed_on) = (Instant::now(), true);
+                    }
+                    let at = match halt {
+                        None => break,
+                        Some(Halt::Full) => None,
+                        Some(Halt::Wait { at, wait }) => match program.pause(wait).await {
+                            Ok(()) => Some(at),
+                            // What went on must not come a second time with the rest, which waits no longer then.
+                            Err(_) if handed_on => Some(at + 1),
+                            Err(error) => return Err(error),
+                        },
+                    };
+                    halt = self.advance(program, at, &sharing);
                 }
                 left -= 1;
                 if left == 0 {
@@ -401,34 +420,57 @@ impl Worker {
     }
 
     /// Carries the entry that was loaded, and those that are pending, to their ends. `closing`: nobody waits any more.
-    async fn carry(&mut self, program: &Program, at: usize, closing: bool) -> Result<(), ConsumeError> {
+    async fn carry(
+        &mut self,
+        program: &Program,
+        at: usize,
+        forward: &Fanout<Logs>,
+        closing: bool,
+    ) -> Result<(), ConsumeError> {
         let sharing = Sharing::default();
-        let mut next = self.advance(program, at, &sharing);
-        while let Some(Pause { at, wait }) = next {
-            if closing {
-                tokio::time::sleep(wait).await;
-            } else {
-                program.pause(wait).await?;
+        let mut halt = self.advance(program, Some(at), &sharing);
+        loop {
+            if self.out.is_full() {
+                let batch = self.cut(0);
+                hand_on_until_taken(batch, forward).await?;
             }
-            next = self.advance(program, at, &sharing);
+            let at = match halt {
+                None => return Ok(()),
+                Some(Halt::Full) => None,
+                Some(Halt::Wait { at, wait }) => {
+                    if closing {
+                        tokio::time::sleep(wait).await;
+                    } else {
+                        program.pause(wait).await?;
+                    }
+                    Some(at)
+                }
+            };
+            halt = self.advance(program, at, &sharing);
         }
-        Ok(())
     }
 
-    /// Carries the entry on from a stage, and then all that came of it, until one has to wait.
-    fn advance(&mut self, program: &Program, mut at: usize, sharing: &Sharing) -> Option<Pause> {
+    /// Carries the entry that was loaded on from a stage, if there is one, and then all that came of it, until one has to
+    /// wait.
+    fn advance(&mut self, program: &Program, mut at: Option<usize>, sharing: &Sharing) -> Option<Halt> {
         loop {
-            if let Some(pause) = self.pass(program, at, sharing) {
-                return Some(pause);
+            if let Some(at) = at
+                && let Some((at, wait)) = self.pass(program, at, sharing)
+            {
+                return Some(Halt::Wait { at, wait });
+            }
+            if self.out.is_full() && !self.pending.is_empty() {
+                return Some(Halt::Full);
             }
             let (next, held) = self.pending.pop()?;
             self.work.load_held(held);
-            at = next;
+            at = Some(next);
         }
     }
 
-    /// Carries one entry to its end, or to where it has to let others pass first, which are pending then, with it.
-    fn pass(&mut self, program: &Program, mut at: usize, sharing: &Sharing) -> Option<Pause> {
+    /// Carries one entry to its end, or to where it has to let others pass first, which are pending then, with it. Where it
+    /// has to wait itself: at which stage, and how long.
+    fn pass(&mut self, program: &Program, mut at: usize, sharing: &Sharing) -> Option<(usize, Duration)> {
         while let Some(op) = program.ops.get(at) {
             let next = op.stage.run(&mut self.work, &mut self.emit);
             match next {
@@ -444,7 +486,7 @@ impl Worker {
                     self.work.drop_entry();
                 }
                 Next::Held => {}
-                Next::Wait(wait) => return Some(Pause { at, wait }),
+                Next::Wait(wait) => return Some((at, wait)),
             }
             let goes_on = matches!(next, Next::Keep | Next::Skip);
             if !self.emit.list.is_empty() {

@@ -13,6 +13,15 @@ use super::stage::now_ns;
 /// The most series that a family has. Entries that would make more are not counted.
 const SERIES_MAX: usize = 1_000_000;
 
+/// How much memory the series of a family may take, in bytes. Entries that would take more are not counted.
+const SERIES_BYTES_MAX: usize = 512 << 20;
+
+/// The labels of a series are a string each, and its key repeats them.
+const LABEL_BYTES: usize = 2 * size_of::<String>() + 16;
+
+/// For how many seconds a family that is full is not searched again for series that can be forgotten.
+const SEARCH_PAUSE_S: i64 = 10;
+
 /// What a family holds.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum FamilyKind {
@@ -38,7 +47,11 @@ struct State {
     /// By the encoded label set.
     series: HashMap<Box<[u8]>, Series>,
     key: Vec<u8>,
+    /// How much memory the series take, in bytes, about.
+    bytes: usize,
     is_full: bool,
+    /// When it was last searched for series that can be forgotten, in seconds since the Unix epoch.
+    searched_s: i64,
 }
 
 struct Series {
@@ -46,6 +59,17 @@ struct Series {
     cell: Cell,
     /// When it was changed, in seconds since the Unix epoch.
     changed_s: i64,
+}
+
+impl Series {
+    /// How much memory it takes, in bytes, about, with a key of this length.
+    fn bytes(&self, key: usize) -> usize {
+        let cell = match &self.cell {
+            Cell::Number(_) => 0,
+            Cell::Histogram { counts, .. } => counts.len() * size_of::<u64>(),
+        };
+        size_of::<Series>() + 2 * key + self.labels.len() * LABEL_BYTES + cell
+    }
 }
 
 /// The value of a series.
@@ -82,7 +106,7 @@ impl Family {
             return;
         }
         let mut state = self.state.lock();
-        let State { series, key, is_full } = &mut *state;
+        let State { series, key, bytes, is_full, searched_s } = &mut *state;
         key.clear();
         for (name, value) in self.exported(labels) {
             for text in [&*name, value] {
@@ -91,15 +115,6 @@ impl Family {
             }
         }
         if !series.contains_key(key.as_slice()) {
-            if series.len() >= SERIES_MAX {
-                if !std::mem::replace(is_full, true)
-                    && let Some(logger) = &self.logger
-                {
-                    let message = "metric has too many series; entries with further label sets are not counted";
-                    logger.warn(message, &[("metric", self.name.as_str().into()), ("series", SERIES_MAX.into())]);
-                }
-                return;
-            }
             let mut labels: Vec<(String, String)> =
                 self.exported(labels).map(|(name, value)| (name.into_owned(), value.to_owned())).collect();
             labels.sort();
@@ -108,7 +123,31 @@ impl Family {
                 FamilyKind::Histogram(bounds) => Cell::Histogram { counts: vec![0; bounds.len() + 1], sum: 0.0 },
                 FamilyKind::Counter | FamilyKind::Gauge => Cell::Number(0.0),
             };
-            series.insert(key.as_slice().into(), Series { labels, cell, changed_s: now_s });
+            let made = Series { labels, cell, changed_s: now_s };
+            let more = made.bytes(key.len());
+            let fits = |series: &HashMap<Box<[u8]>, Series>, bytes: usize| {
+                series.len() < SERIES_MAX && bytes.saturating_add(more) <= SERIES_BYTES_MAX
+            };
+            if !fits(series, *bytes) && now_s.saturating_sub(*searched_s) >= SEARCH_PAUSE_S {
+                // Nobody asks for the metrics: what is idle would otherwise stay for ever.
+                *searched_s = now_s;
+                series.retain(|key, series| {
+                    let stays = now_s - series.changed_s < self.idle_max_s;
+                    *bytes -= if stays { 0 } else { series.bytes(key.len()) };
+                    stays
+                });
+            }
+            if !fits(series, *bytes) {
+                if !std::mem::replace(is_full, true)
+                    && let Some(logger) = &self.logger
+                {
+                    let message = "metric has too many series; entries with further label sets are not counted";
+                    logger.warn(message, &[("metric", self.name.as_str().into()), ("series", series.len().into())]);
+                }
+                return;
+            }
+            *bytes += more;
+            series.insert(key.as_slice().into(), made);
         }
         let Some(series) = series.get_mut(key.as_slice()) else { return };
         series.changed_s = now_s;
@@ -141,11 +180,17 @@ impl Family {
             FamilyKind::Histogram(_) => Kind::Histogram,
         };
         let mut state = self.state.lock();
-        state.series.retain(|_, series| {
+        let State { series, bytes, is_full, .. } = &mut *state;
+        series.retain(|key, series| {
             into.add(&self.name, &self.help, kind, series.labels.clone(), self.value(&series.cell));
-            now_s - series.changed_s < self.idle_max_s
+            let stays = now_s - series.changed_s < self.idle_max_s;
+            if !stays {
+                *bytes -= series.bytes(key.len());
+                // There is room again.
+                *is_full = false;
+            }
+            stays
         });
-        state.is_full &= state.series.len() >= SERIES_MAX;
     }
 
     fn value(&self, cell: &Cell) -> Value {
@@ -316,6 +361,25 @@ mod tests {
         family.change(two.labels(), Change::Add(1.0), 114);
         assert_eq!(shown(124), "c{a=\"1\"} 1 c{a=\"2\"} 6");
         assert_eq!(text(&family, 125), "");
+    }
+
+    #[test]
+    fn series_are_bounded_in_memory_and_what_is_idle_makes_room() {
+        let family = Family::new("c", "", FamilyKind::Counter, 60, None);
+        let value = "x".repeat(16 << 10);
+        let change = |at: u32, now_s: i64| {
+            let at = at.to_string();
+            family.change(labels(&[("a", &at), ("b", &value)]).labels(), Change::Add(1.0), now_s);
+            family.state.lock().series.len()
+        };
+        let all = (0..30_000).fold(0, |_, at| change(at, 100));
+        assert!((10_000..SERIES_BYTES_MAX / (32 << 10) + 1).contains(&all), "{all}");
+        // What is there goes on, further series have no room, unless others are idle.
+        assert_eq!(change(0, 159), all);
+        assert_eq!(change(50_000, 159), all);
+        assert_eq!(change(50_001, 169), 2);
+        let state = family.state.lock();
+        assert_eq!(state.bytes, state.series.iter().map(|(key, series)| series.bytes(key.len())).sum::<usize>());
     }
 
     #[test]

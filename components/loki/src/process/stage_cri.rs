@@ -118,7 +118,7 @@ struct Partial {
 impl Pending {
     fn insert(&mut self, key: Stream, held: Held) {
         self.serial += 1;
-        self.bytes += held.bytes();
+        self.bytes += held.bytes() + held.labels_bytes();
         let until = Instant::now() + PENDING_AGE_MAX;
         self.deadline.get_or_insert(until);
         self.by_stream.insert(key, Partial { serial: self.serial, until, held });
@@ -126,7 +126,7 @@ impl Pending {
 
     fn remove(&mut self, key: &Stream) -> Option<Held> {
         let Partial { held, .. } = self.by_stream.remove(key)?;
-        self.bytes -= held.bytes();
+        self.bytes = self.bytes.saturating_sub(held.bytes() + held.labels_bytes());
         Some(held)
     }
 
@@ -135,7 +135,11 @@ impl Pending {
         let is_due = |_: &Stream, partial: &mut Partial| now.is_none_or(|now| partial.until <= now);
         let mut due: Vec<Partial> = self.by_stream.extract_if(is_due).map(|(_, partial)| partial).collect();
         self.deadline = self.by_stream.values().map(|partial| partial.until).min();
-        self.bytes -= due.iter().map(|partial| partial.held.bytes()).sum::<usize>();
+        let bytes = |partial: &Partial| partial.held.bytes() + partial.held.labels_bytes();
+        self.bytes = self.bytes.saturating_sub(due.iter().map(bytes).sum());
+        if self.by_stream.is_empty() {
+            self.bytes = 0;
+        }
         due.sort_unstable_by_key(|partial| partial.serial);
         let count = due.len() as u64;
         due.into_iter().for_each(|partial| out.emit(partial.held));
@@ -174,13 +178,18 @@ impl Stage for Cri {
                     logger.warn(message, &[("threshold", threshold.into())]);
                 }
             }
-            self.join(pending.remove(&key), work);
-            self.truncate(work);
-            pending.insert(key, work.hold());
+            let held = match pending.remove(&key) {
+                Some(before) => self.lengthen(before, work),
+                None => {
+                    self.truncate(work);
+                    work.hold()
+                }
+            };
+            pending.insert(key, held);
             return Next::Held;
         }
         if let Some(before) = pending.remove(&key) {
-            self.join(Some(before), work);
+            self.join(before, work);
             self.truncate(work);
         }
         Next::Keep
@@ -209,9 +218,24 @@ impl Stage for Cri {
 }
 
 impl Cri {
+    /// Puts the line behind what waited, in place: a line may consist of thousands of parts.
+    fn lengthen(&self, mut before: Held, work: &mut Work) -> Held {
+        let mut line = std::mem::take(&mut before.line);
+        line.extend_from_slice(work.bytes(work.line()));
+        if let Some(size_max) = self.size_max
+            && line.len() > size_max
+        {
+            line.truncate(size_max);
+            self.truncated.inc();
+        }
+        work.set_line(Text::EMPTY);
+        let mut held = work.hold_with(before);
+        held.line = line;
+        held
+    }
+
     /// Puts what waited in front of the line.
-    fn join(&self, before: Option<Held>, work: &mut Work) {
-        let Some(before) = before else { return };
+    fn join(&self, before: Held, work: &mut Work) {
         let line = work.read(work.line(), |line, tools| {
             tools.write(|out| {
                 out.extend_from_slice(&before.line);
@@ -295,10 +319,16 @@ impl CriLine<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::run;
-    use super::*;
+    use corten_component::metrics::Registry;
+    use corten_signal::Fanout;
+    use corten_signal::acks::Window;
+    use corten_signal::logs::LogsBatch;
+    use corten_testkit::{LogsSink, logs};
     use proptest::prelude::*;
     use serde_json::json;
+
+    use super::super::testing::{program, run};
+    use super::*;
 
     #[test]
     fn entries_become_what_the_reference_makes_of_them() {
@@ -339,6 +369,31 @@ mod tests {
         assert_eq!(ran.lines(), ["ab", "c"]);
         assert_eq!(ran.entries[0]["at_ms"], json!(119_999));
         assert_eq!(ran.metrics["loki_process_cri_partial_lines_flushed_total"], "1");
+    }
+
+    #[test]
+    fn a_line_of_thousands_of_parts_costs_no_more_than_its_length() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let program = program("stage.cri { }", &Registry::new()).unwrap();
+            let (sink, window) = (LogsSink::default(), Window::new(1, 1));
+            let forward = Fanout::new(vec![sink.receiver()]);
+            let part = format!("t stdout P {}", "x".repeat(4 << 10));
+            let began = std::time::Instant::now();
+            // The window lets more in than it has room for, because the stage keeps all of it.
+            for at in 0..16_000 {
+                let acks = window.try_push(at, 1).unwrap();
+                program.consume(LogsBatch { acks, ..logs(&[("app", "web")], &[&part]) }, &forward).await.unwrap();
+            }
+            assert_eq!((window.settled_to(), window.len(), program.held()), (None, 16_000, 1));
+            let acks = window.try_push(16_000, 1).unwrap();
+            let last = LogsBatch { acks, ..logs(&[("app", "web")], &["t stdout F end"]) };
+            program.consume(last, &forward).await.unwrap();
+            assert_eq!(window.settled_to(), Some(16_000));
+            assert_eq!(sink.texts()[0].len(), 16_000 * (4 << 10) + 3);
+            // Were all of it copied with each part, it would take minutes.
+            assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        });
     }
 
     proptest! {

@@ -68,7 +68,7 @@ impl Build for LimitStage {
             rate,
             name: self.by_label_name.clone(),
             reason: cx.reason(REASON),
-            buckets: Mutex::new(Generations { new: HashMap::new(), old: HashMap::new(), values_max }),
+            buckets: Mutex::new(Generations::new(values_max)),
             dropped: cx.registry().counters(
                 "loki_process_dropped_lines_by_label_total",
                 "A count of all log lines dropped as a result of a pipeline stage",
@@ -77,6 +77,9 @@ impl Build for LimitStage {
         }))
     }
 }
+
+/// How long the values of a generation may be together, in bytes.
+const VALUES_BYTES_MAX: usize = 32 << 20;
 
 /// What entries are counted with that were dropped.
 const REASON: &str = "ratelimit_drop_stage";
@@ -157,6 +160,8 @@ struct Generations {
     new: HashMap<Box<str>, Counted>,
     old: HashMap<Box<str>, Counted>,
     values_max: usize,
+    /// How long the new values are together, in bytes.
+    new_bytes: usize,
 }
 
 struct Counted {
@@ -166,6 +171,10 @@ struct Counted {
 }
 
 impl Generations {
+    fn new(values_max: usize) -> Self {
+        Generations { new: HashMap::new(), old: HashMap::new(), values_max, new_bytes: 0 }
+    }
+
     /// What the function makes of the bucket of a value, and whether a generation ended, with all that was counted.
     fn with<R>(&mut self, value: &str, rate: Rate, with: impl FnOnce(&mut Counted) -> R) -> (R, bool) {
         if let Some(counted) = self.new.get_mut(value) {
@@ -176,9 +185,11 @@ impl Generations {
             .remove_entry(value)
             .unwrap_or_else(|| (value.into(), Counted { bucket: Bucket::full(rate), dropped: None }));
         let answer = with(&mut counted);
+        self.new_bytes += key.len();
         self.new.insert(key, counted);
-        let ends = self.new.len() >= self.values_max;
+        let ends = self.new.len() >= self.values_max || self.new_bytes > VALUES_BYTES_MAX;
         if ends {
+            self.new_bytes = 0;
             self.old = std::mem::take(&mut self.new);
             self.old.values_mut().for_each(|counted| counted.dropped = None);
         }
@@ -249,7 +260,7 @@ mod tests {
     #[test]
     fn values_are_forgotten_after_two_generations() {
         let rate = Rate { per_second: 1e-9, burst: 1.0 };
-        let mut buckets = Generations { new: HashMap::new(), old: HashMap::new(), values_max: 3 };
+        let mut buckets = Generations::new(3);
         let now = Instant::now();
         let mut pass = |value: &str| buckets.with(value, rate, |counted| counted.bucket.take(rate, now).is_ok());
         assert_eq!(["a", "b", "a"].map(&mut pass), [(true, false), (true, false), (false, false)]);
@@ -257,5 +268,18 @@ mod tests {
         assert_eq!(["c", "a", "d"].map(&mut pass), [(true, true), (false, false), (true, false)]);
         // Another one ends: b and c are forgotten.
         assert_eq!(["e", "a", "b"].map(&mut pass), [(true, true), (false, false), (true, false)]);
+    }
+
+    #[test]
+    fn long_values_do_not_add_up() {
+        let rate = Rate { per_second: 1e-9, burst: 1.0 };
+        let mut buckets = Generations::new(VALUES_MIN);
+        for at in 0..100 {
+            let value = format!("{}{at}", "x".repeat(1 << 20));
+            buckets.with(&value, rate, |_| ());
+            assert!(buckets.new.len() + buckets.old.len() <= 66);
+            assert!(buckets.with(&value, rate, |counted| counted.bucket.take(rate, Instant::now()).is_ok()).0);
+            assert!(!buckets.with(&value, rate, |counted| counted.bucket.take(rate, Instant::now()).is_ok()).0);
+        }
     }
 }

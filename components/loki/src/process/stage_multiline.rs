@@ -105,6 +105,11 @@ struct Block {
 }
 
 impl Block {
+    /// How much memory it takes, in bytes, about.
+    fn bytes(&self) -> usize {
+        self.entry.bytes() + self.entry.labels_bytes()
+    }
+
     /// Emits the block as it is. What comes then has the same first line.
     fn emit_part(&mut self, out: &mut Emit) {
         let line = std::mem::take(&mut self.entry.line);
@@ -129,7 +134,7 @@ impl Blocks {
         let is_due = |_: &Stream, block: &mut Block| now.is_none_or(|now| block.until <= now);
         let mut due: Vec<Block> = self.by_stream.extract_if(is_due).map(|(_, block)| block).collect();
         self.deadline = self.by_stream.values().map(|block| block.until).min();
-        self.bytes = self.bytes.saturating_sub(due.iter().map(|block| block.entry.bytes()).sum());
+        self.bytes = self.bytes.saturating_sub(due.iter().map(Block::bytes).sum());
         due.sort_unstable_by_key(|block| block.serial);
         due.into_iter().for_each(|block| block.end(out));
         if self.by_stream.is_empty() {
@@ -155,13 +160,13 @@ impl Stage for Multiline {
             && (is_first || block.until <= now)
             && let Some(block) = blocks.by_stream.remove(&key)
         {
-            blocks.bytes = blocks.bytes.saturating_sub(block.entry.bytes());
+            blocks.bytes = blocks.bytes.saturating_sub(block.bytes());
             block.end(out);
         }
         let until = now + self.wait_max;
         let blocks = &mut *blocks;
         if let Some(block) = blocks.by_stream.get_mut(&key) {
-            let before = block.entry.bytes();
+            let before = block.bytes();
             if block.entry.line.len() + len > BLOCK_BYTES_MAX {
                 block.emit_part(out);
             }
@@ -175,7 +180,7 @@ impl Stage for Multiline {
             if block.lines == self.lines_max {
                 block.emit_part(out);
             }
-            blocks.bytes = (blocks.bytes + block.entry.bytes()).saturating_sub(before);
+            blocks.bytes = (blocks.bytes + block.bytes()).saturating_sub(before);
         } else if is_first {
             work.set_line(line.slice(0..len));
             let mut block = Block { serial: blocks.serial, entry: work.hold(), lines: 1, until };
@@ -183,7 +188,7 @@ impl Stage for Multiline {
                 block.emit_part(out);
             }
             blocks.serial += 1;
-            blocks.bytes += block.entry.bytes();
+            blocks.bytes += block.bytes();
             blocks.by_stream.insert(key, block);
         } else {
             return Next::Keep;

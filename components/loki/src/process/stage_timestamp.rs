@@ -15,6 +15,9 @@ use super::stage::{Build, Compile, Emit, Next, Slot, Stage, StageError, Work, ch
 /// For how many label sets the last time is remembered at least.
 const STREAMS_REMEMBERED: usize = 10_000;
 
+/// How much memory the label sets of a generation may take, in bytes.
+const STREAMS_BYTES_MAX: usize = 32 << 20;
+
 /// Takes the time of the entry from an extracted value.
 ///
 /// A format is a layout of the Go language, or one of the names `ANSIC`, `UnixDate`, `RubyDate`, `RFC822`, `RFC822Z`,
@@ -177,6 +180,7 @@ struct Last {
 struct LastTimes {
     young: HashMap<Stream, Last>,
     old: HashMap<Stream, Last>,
+    young_bytes: usize,
 }
 
 impl LastTimes {
@@ -191,9 +195,12 @@ impl LastTimes {
     }
 
     fn insert(&mut self, stream: Stream, last: Last) {
-        if self.young.len() >= STREAMS_REMEMBERED {
+        let bytes = stream.held_bytes();
+        if self.young.len() >= STREAMS_REMEMBERED || self.young_bytes + bytes > STREAMS_BYTES_MAX {
             self.old = std::mem::take(&mut self.young);
+            self.young_bytes = 0;
         }
+        self.young_bytes += bytes;
         self.young.insert(stream, last);
     }
 }
@@ -288,6 +295,18 @@ mod tests {
             |at: i64| known.get(&Stream::of([("a", at.to_string().as_str())]).unwrap()).map(|last| last.parsed);
         assert!((20_000..25_000).all(|at| get(at) == Some(at)));
         assert_eq!(get(0), None);
+    }
+
+    #[test]
+    fn last_times_of_large_label_sets_do_not_add_up() {
+        let mut known = LastTimes::default();
+        let stream =
+            |at: i64| Stream::of([("a", "x".repeat(1 << 20).as_str()), ("b", at.to_string().as_str())]).unwrap();
+        for at in 0..100 {
+            known.insert(stream(at), Last { parsed: at, adjusted: at });
+            assert!(known.young.len() + known.old.len() <= 64);
+        }
+        assert_eq!(known.get(&stream(99)).map(|last| last.parsed), Some(99));
     }
 
     proptest! {

@@ -491,6 +491,17 @@ impl Work {
         self.make_held(Some(acks))
     }
 
+    /// As [`hold`](Self::hold), in place of an entry that waited already, whose line the stage joins: what becomes of this
+    /// entry becomes of that one.
+    pub(crate) fn hold_with(&mut self, mut before: Held) -> Held {
+        let mut acks = self.take_acks();
+        acks.hold();
+        if let Some(other) = before.acks.take() {
+            acks.join(other);
+        }
+        self.make_held(Some(acks))
+    }
+
     /// An entry that a stage held becomes a part of this one: what becomes of this entry becomes of that one. The line is
     /// joined by the stage itself.
     pub(crate) fn absorb(&mut self, mut held: Held) {
@@ -783,7 +794,16 @@ pub(crate) struct Held {
 impl Held {
     /// How much memory it takes, in bytes, about.
     pub(crate) fn bytes(&self) -> usize {
-        self.line.capacity() + self.text.capacity() + self.cells.capacity() * size_of::<Cell>() + size_of::<Held>()
+        let pairs =
+            self.metadata.capacity() * size_of::<(Text, Text)>() + self.extra.capacity() * size_of::<(Text, Value)>();
+        let cells = self.cells.capacity() * size_of::<Cell>();
+        self.line.capacity() + self.text.capacity() + pairs + cells + size_of::<Held>()
+    }
+
+    /// How much memory its label sets take, in bytes: entries of one stream share them.
+    pub(crate) fn labels_bytes(&self) -> usize {
+        let before = if self.labels.same(&self.stream) { 0 } else { self.labels.labels().as_encoded().len() };
+        self.stream.labels().as_encoded().len() + before
     }
 
     /// Another entry becomes a part of this one, and its stage answers [`Next::Held`](super::stage::Next): what becomes of

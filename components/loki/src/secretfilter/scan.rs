@@ -181,6 +181,9 @@ pub(super) struct Scratch {
     groups: Groups,
 }
 
+/// Beyond so many pairs of findings, general ones stay beside others. They mask the same.
+const COMPARISONS_MAX: usize = 10_000;
+
 /// A line took too long; what was found until then stands in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TookTooLong;
@@ -264,10 +267,12 @@ impl Scanner {
         let general = |finding: &Finding| self.rules[finding.rule].id.contains("generic");
         let specific: Vec<Range<usize>> =
             found.iter().filter(|finding| !general(finding)).map(|finding| finding.secret.clone()).collect();
-        found.retain(|finding| {
-            let within = |range: &Range<usize>| line[range.clone()].contains(&line[finding.secret.clone()]);
-            !general(finding) || !specific.iter().any(within)
-        });
+        if specific.len().saturating_mul(found.len()) <= COMPARISONS_MAX {
+            found.retain(|finding| {
+                let within = |range: &Range<usize>| line[range.clone()].contains(&line[finding.secret.clone()]);
+                !general(finding) || !specific.iter().any(within)
+            });
+        }
         outcome
     }
 }

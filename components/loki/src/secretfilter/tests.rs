@@ -95,6 +95,50 @@ fn secrets_next_to_bytes_that_are_no_text_are_masked() {
 }
 
 #[test]
+fn secrets_that_lie_over_each_other_are_masked_whole() {
+    let spans = |list: &[(Range<usize>, usize)]| {
+        let shown = masked(b"0123456789", list.to_vec(), |at, text| {
+            format!("<{at}:{}>", String::from_utf8_lossy(text)).into_bytes()
+        });
+        String::from_utf8(shown).unwrap()
+    };
+    assert_eq!(spans(&[]), "0123456789");
+    assert_eq!(spans(&[(2..4, 0), (4..6, 1)]), "01<0:23><1:45>6789");
+    assert_eq!(spans(&[(3..5, 0), (2..8, 1), (7..9, 2)]), "01<1:2345678>9");
+    assert_eq!(spans(&[(2..4, 1), (2..4, 0), (0..10, 7)]), "<7:0123456789>");
+    // The token is a part of what the rule of a file finds, and is found first.
+    let world = host("loki.secretfilter.a");
+    let rules = "[[rules]]\nid = \"a\"\nregex = \"tok-[a-z]{8}\"\n[[rules]]\nid = \"b\"\nregex = \"key=(tok-[a-z]{8}-[0-9]{6})\"\n";
+    let path = world.write("rules.toml", rules);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (shown, _) = runtime.block_on(filtered(
+        &format!("gitleaks_config = {path:?}\nredact_with = \"<$SECRET_NAME>\""),
+        &["key=tok-abcdefgh-123456 and tok-abcdefgh"],
+    ));
+    assert_eq!(shown, [r#"{app="web"} key=<b> and <a>"#]);
+}
+
+#[test]
+fn many_secrets_of_a_long_line_take_no_longer_than_their_number() {
+    let stage = Stage { scanner: toml::read("[[rules]]\nid = \"a\"\nregex = \"t[0-9]{6}z\"\n").unwrap(), ..stage() };
+    let stream = Stream::of([]).unwrap();
+    let mut work = Work::default();
+    let look = |count: usize, work: &mut Work| {
+        let line: String = (0..200_000).map(|at| format!("t{:06}z ", at % count)).collect();
+        let began = Instant::now();
+        let verdict = stage.look_at(line.as_bytes(), &stream, work);
+        // One by one, each in the whole line, it would take minutes.
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        verdict
+    };
+    for count in [3, SECRETS_MAX] {
+        let Verdict::Masked(line) = look(count, &mut work) else { panic!("no secret") };
+        assert!(line.starts_with(b"t0") && memchr::memmem::find(&line, b"z ").is_none(), "{count}");
+    }
+    assert_eq!(look(200_000, &mut work), Verdict::Masked(b"REDACTED".to_vec()));
+}
+
+#[test]
 fn a_long_line_takes_milliseconds() {
     let stage = stage();
     let stream = Stream::of([]).unwrap();

@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use super::grpc::{self, GrpcArguments, GrpcServer};
 use super::http::{Answer, Door, TENANT_HEADER, inflate, media_type, now_ns, tenant, text};
 use super::{OnDrop, SourceLabels};
+use crate::forward::fanout;
 
 /// Receives log entries that clients push over HTTP, and sends them on.
 ///
@@ -44,7 +45,8 @@ pub struct ApiArguments {
     /// Rules that rewrite the labels of pushed streams, as a `loki.relabel` component exports them.
     #[arg(optional)]
     relabel_rules: RelabelRules,
-    /// Whether entries keep the time that they come with; otherwise they get the time at which they are received.
+    /// Whether entries keep the time that they come with; otherwise, and where they come without one, they get the time at
+    /// which they are received.
     #[arg(default = false)]
     use_incoming_timestamp: bool,
     /// The largest request, before as well as after decompression.
@@ -110,7 +112,7 @@ impl Component for Api {
             bytes => usize::try_from(bytes).unwrap_or(usize::MAX),
         };
         let settings = Arc::new(Settings {
-            forward: Fanout::new(arguments.forward_to),
+            forward: fanout(cx, arguments.forward_to),
             reading: Arc::new(Reading {
                 labels,
                 fixed: arguments.labels.into_iter().collect(),
@@ -121,11 +123,13 @@ impl Component for Api {
         });
         if let Some(mut current) = current {
             *current.shared.settings.lock() = settings;
+            current.shared.door.set_body_bytes_max(bytes_max);
             current.shared.door.listening.set(listen);
             current.grpc = GrpcServer::commit(current.grpc.take(), grpc, NAMES, &current.report, cx);
             return current;
         }
         let door = Door::new(listen, cx.metrics(), NAMES, cx.logger().clone(), "listening for pushed log entries");
+        door.set_body_bytes_max(bytes_max);
         let written = cx.metrics().counter("loki_source_api_entries_written", "Total number of entries written.");
         let shared = Arc::new(Shared { settings: Mutex::new(settings), door, written });
         let [report, of_grpc] = listen::reports(cx);
@@ -317,7 +321,7 @@ impl<'a> Collect<'a> {
     fn push<'t>(
         &mut self,
         stream: &Stream,
-        timestamp_ns: i64,
+        timestamp_ns: Option<i64>,
         line: &[u8],
         metadata: impl Iterator<Item = (&'t [u8], &'t [u8])>,
     ) {
@@ -331,8 +335,8 @@ impl<'a> Collect<'a> {
         }
         let part = self.builder.stream(stream);
         let line = self.span(line);
-        let timestamp_ns = if self.reading.use_incoming_timestamp { timestamp_ns } else { self.now_ns };
-        self.builder.push(part, timestamp_ns, line);
+        let timestamp_ns = timestamp_ns.filter(|_| self.reading.use_incoming_timestamp);
+        self.builder.push(part, timestamp_ns.unwrap_or(self.now_ns), line);
         for (name, value) in metadata {
             let (name, value) = (self.span(name), self.span(value));
             self.builder.push_metadata(name, value);
@@ -356,6 +360,11 @@ impl<'a> Collect<'a> {
     }
 }
 
+/// What is compressed, and why there is no more of it if it is broken.
+fn inflated(from: impl std::io::Read, bytes_max: usize) -> Result<(Bytes, Option<Answer>), Answer> {
+    inflate(from, bytes_max).map(|(body, broken)| (body.into(), broken))
+}
+
 impl Reading {
     /// Lines of plain text.
     fn raw(&self, body: Bytes) -> Result<Read, Answer> {
@@ -365,19 +374,24 @@ impl Reading {
             if end > 0 {
                 let now = now_ns();
                 collect.now_ns = now;
-                collect.push(&self.raw, now, &line[..end], std::iter::empty());
+                collect.push(&self.raw, Some(now), &line[..end], std::iter::empty());
             }
         }
         collect.finish(None)
     }
 
     fn push(&self, body: Bytes, push: &Push) -> Result<Read, Answer> {
-        let body = match push.encoding {
-            Encoding::None => body,
-            Encoding::Gzip => inflate(MultiGzDecoder::new(&body[..]), self.bytes_max)?.into(),
-            Encoding::Deflate => inflate(DeflateDecoder::new(&body[..]), self.bytes_max)?.into(),
+        let (body, broken) = match push.encoding {
+            Encoding::None => (body, None),
+            Encoding::Gzip => inflated(MultiGzDecoder::new(&body[..]), self.bytes_max)?,
+            Encoding::Deflate => inflated(DeflateDecoder::new(&body[..]), self.bytes_max)?,
         };
-        if push.is_json { self.json(body, push) } else { self.protobuf(&body, push) }
+        match broken {
+            None if !push.is_json => self.protobuf(&body, push),
+            None => self.json(body, push),
+            Some(broken) if push.is_json => self.json(body, push).map_err(|_| broken),
+            Some(broken) => Err(broken),
+        }
     }
 
     fn protobuf(&self, body: &[u8], push: &Push) -> Result<Read, Answer> {
@@ -420,17 +434,14 @@ impl Reading {
         let (mut bad, mut labels) = (None, LabelsBuilder::new());
         for stream in &streams {
             labels.clear();
-            let parsed = match stream.labels(&body).map_err(refuse)? {
-                None => Err("a stream has no labels".to_owned()),
-                Some(found) => found.iter().try_for_each(|(name, value)| {
-                    if !NameScheme::Legacy.is_valid(name) {
-                        return Err(format!("invalid label name {name:?}"));
-                    }
-                    labels.remove(name);
-                    labels.push(name, value);
-                    Ok(())
-                }),
-            };
+            let parsed = stream.labels(&body).map_err(refuse)?.iter().try_for_each(|(name, value)| {
+                if !NameScheme::Legacy.is_valid(name) {
+                    return Err(format!("invalid label name {name:?}"));
+                }
+                labels.remove(name);
+                labels.push(name, value);
+                Ok(())
+            });
             let target = match parsed.and_then(|()| self.stream(&mut labels, push)) {
                 Ok(target) => target,
                 Err(error) => {

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 
 use super::http::{Answer, Door, TENANT_HEADER, inflate, now_ns, text};
 use super::{OnDrop, SourceLabels};
+use crate::forward::fanout;
 
 /// Receives log entries from Amazon Data Firehose over HTTP, and sends them on.
 ///
@@ -173,7 +174,7 @@ impl Component for Firehose {
         let metrics =
             current.as_ref().map_or_else(|| Metrics::new(cx.metrics()), |current| current.shared.metrics.clone());
         let settings = Arc::new(Settings {
-            forward: Fanout::new(arguments.forward_to),
+            forward: fanout(cx, arguments.forward_to),
             access_key: arguments.access_key,
             reading: Arc::new(Reading {
                 labels,
@@ -271,14 +272,23 @@ fn respond(headers: &HeaderMap, refusal: Option<Answer>) -> Response<ServerBody>
 impl Reading {
     fn read(&self, body: &Bytes, headers: &HeaderMap) -> Result<Vec<Entries>, Answer> {
         let refused = |reason: &str| self.metrics.request_errors.with(&[reason]).inc();
+        let mut broken = None;
         let body = if text(headers, &header::CONTENT_ENCODING) == "gzip" {
-            inflate(MultiGzDecoder::new(&body[..]), BODY_BYTES_MAX).inspect_err(|_| refused("pre_read"))?.into()
+            let mut decoder = MultiGzDecoder::new(&body[..]);
+            let inflated = inflate(&mut decoder, BODY_BYTES_MAX).inspect_err(|_| refused("pre_read"))?;
+            let has_begun = !inflated.0.is_empty() || decoder.header().is_some();
+            broken = inflated.1;
+            if let Some(broken) = broken.take_if(|_| !has_begun) {
+                refused("pre_read");
+                return Err(broken);
+            }
+            inflated.0.into()
         } else {
             body.clone()
         };
         let request = firehose::Request::parse(&body).map_err(|error| {
             refused("read_or_format");
-            Answer::bad(error.to_string())
+            broken.unwrap_or_else(|| Answer::bad(error.to_string()))
         })?;
         let mut common = self.common_labels(headers);
         self.metrics.batch_size.observe(request.records.len() as f64);
@@ -421,7 +431,7 @@ mod tests {
     use flate2::Compression;
     use flate2::write::GzEncoder;
 
-    use super::super::testing::{Answered, Sink, Then, address, client, send};
+    use super::super::testing::{Answered, Case, Sink, Then, address, client, recorded, send};
     use super::*;
 
     const FIREHOSE: Definition = Definition::of::<Firehose>();
@@ -484,6 +494,36 @@ mod tests {
     #[test]
     fn the_table_of_the_arguments_is_in_order() {
         assert_eq!(FirehoseArguments::SCHEMA.defects(), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn requests_are_taken_as_the_reference_takes_them() {
+        let (cases, differ) = recorded(include_str!("../../tests/data/sources/firehose.json"));
+        assert_eq!((cases.len(), differ), (74, 0));
+        let client = client().await;
+        let mut differences = Vec::new();
+        for case in cases {
+            let sink = Sink::new();
+            let names = [("sink", sink.value()), ("rules", Case::rules().to_value())];
+            let unit = Unit::start_with(host("loki.source.awsfirehose.a"), &FIREHOSE, &case.arguments(), &names)
+                .await
+                .unwrap();
+            let at = address(&unit.world, "listening for Firehose requests").await;
+            let query = case.json()["query"].as_str().unwrap_or_default();
+            let headers = case.headers();
+            let headers: Vec<_> = headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+            let url = format!("http://{at}{}{query}", PATH);
+            let answer = send(&client, Method::POST, &url, &headers, case.body()).await;
+            differences.extend(case.difference(Some(answer.status), sink.entries()));
+            for (name, labels, value) in case.metrics() {
+                let labels: Vec<_> = labels.iter().map(|(name, value)| (&**name, &**value)).collect();
+                let is = unit.world.metrics().get(&name, &labels);
+                if is != Some(value) {
+                    differences.push(format!("{}\n  is     {name}{labels:?} {is:?}", case.json()));
+                }
+            }
+        }
+        assert!(differences.is_empty(), "{}", differences.join("\n"));
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@ use tokio::net::UdpSocket;
 use super::http::now_ns;
 use super::outlet::hand_on;
 use super::{OnDrop, SourceLabels, bind};
+use crate::forward::fanout;
 
 /// Receives log entries in Graylog's format over UDP, and sends them on.
 ///
@@ -52,6 +53,10 @@ const PATIENT_ATTEMPTS: u32 = 6;
 
 /// The longest packet that UDP has, in bytes.
 const PACKET_BYTES_MAX: usize = 64 << 10;
+
+/// For how long what has arrived is still read when the listener stops, and how long there may be nothing then.
+const LAST_READ_MAX: Duration = Duration::from_secs(1);
+const LAST_QUIET_MAX: Duration = Duration::from_millis(20);
 
 /// How many packets become one batch at most.
 const PACKETS_MAX: usize = 1_000;
@@ -90,11 +95,11 @@ impl Component for Gelf {
     type Exports = ();
     type Prepared = Prepared;
 
-    async fn prepare(arguments: GelfArguments, _: &Context<Self>, _: Option<&Self>) -> Result<(Prepared, ()), Error> {
+    async fn prepare(arguments: GelfArguments, cx: &Context<Self>, _: Option<&Self>) -> Result<(Prepared, ()), Error> {
         let settings = Settings {
             labels: SourceLabels::new(&arguments.relabel_rules, OnDrop::NoLabels, false)?,
             use_incoming_timestamp: arguments.use_incoming_timestamp,
-            forward: Fanout::new(arguments.forward_to),
+            forward: fanout(cx, arguments.forward_to),
         };
         // An address that is written as empty is that of the reference's library.
         let address = match arguments.listen_address {
@@ -181,10 +186,18 @@ async fn run(shared: &Shared, address: &str, cx: &Context<Gelf>, mut stop: Stop)
 
 async fn receive(shared: &Shared, socket: &UdpSocket, stop: &mut Stop) {
     let mut buffer = vec![0; PACKET_BYTES_MAX];
-    let mut intake = Intake { chunks: Chunks::default(), builder: EntriesBuilder::new(), labels: LabelsBuilder::new() };
+    let mut intake = Intake::new();
+    let mut end = None;
     loop {
         let received = tokio::select! {
-            () = stop.wait() => return,
+            // When it is to stop, what has arrived by then is taken, within a limit.
+            () = stop.wait() => match end.get_or_insert_with(|| Instant::now() + LAST_READ_MAX) {
+                end if Instant::now() >= *end => return,
+                _ => match tokio::time::timeout(LAST_QUIET_MAX, socket.recv_from(&mut buffer)).await {
+                    Ok(received) => received,
+                    Err(_) => return,
+                },
+            },
             received = socket.recv_from(&mut buffer) => received,
             () = tokio::time::sleep(CHUNKS_WAIT_MAX), if intake.chunks.pending() > 0 => {
                 intake.chunks.forget_expired(Instant::now());
@@ -221,6 +234,9 @@ async fn receive(shared: &Shared, socket: &UdpSocket, stop: &mut Stop) {
         let count = entries.len() as u64;
         if hand_on(entries, || shared.settings().forward.clone(), stop, &shared.complaints).await {
             shared.entries.add(count);
+        } else if stop.is_set() {
+            // There is no time for more.
+            return;
         }
     }
 }
@@ -233,6 +249,10 @@ struct Intake {
 }
 
 impl Intake {
+    fn new() -> Self {
+        Intake { chunks: Chunks::default(), builder: EntriesBuilder::new(), labels: LabelsBuilder::new() }
+    }
+
     fn take(&mut self, packet: &[u8], settings: &Settings) -> Result<(), GelfError> {
         let Some(whole) = self.chunks.take(packet, Instant::now())? else { return Ok(()) };
         let Some(message) = Message::parse(&decompress(&whole)?)? else { return Ok(()) };
@@ -270,7 +290,7 @@ mod tests {
     use flate2::Compression;
     use flate2::write::{GzEncoder, ZlibEncoder};
 
-    use super::super::testing::{Sink, address};
+    use super::super::testing::{Case, Sink, Then, address, recorded, shown};
     use super::*;
 
     const GELF: Definition = Definition::of::<Gelf>();
@@ -306,6 +326,28 @@ mod tests {
     #[test]
     fn the_table_of_the_arguments_is_in_order() {
         assert_eq!(GelfArguments::SCHEMA.defects(), [""; 0]);
+    }
+
+    #[test]
+    fn messages_are_taken_as_the_reference_takes_them() {
+        let (cases, differ) = recorded(include_str!("../../tests/data/sources/gelf.json"));
+        assert_eq!((cases.len(), differ), (66, 2));
+        let mut differences = Vec::new();
+        for case in cases {
+            let settings = Settings {
+                labels: SourceLabels::new(&Case::rules(), OnDrop::NoLabels, false).unwrap(),
+                use_incoming_timestamp: case.uses_incoming_timestamp(),
+                forward: Fanout::new([]),
+            };
+            let mut intake = Intake::new();
+            let taken: Vec<_> = case.datagrams().iter().map(|packet| intake.take(packet, &settings)).collect();
+            let errors = taken.iter().filter(|taken| taken.is_err()).count();
+            if errors != case.errors() {
+                differences.push(format!("{}\n  is     {taken:?}", case.json()));
+            }
+            differences.extend(case.difference(None, shown(&intake.builder.finish(0))));
+        }
+        assert!(differences.is_empty(), "{}", differences.join("\n"));
     }
 
     #[tokio::test]
@@ -384,5 +426,18 @@ mod tests {
         unit.update("forward_to = []\nlisten_address = \"127.0.0.1:0\"").await.unwrap();
         until("the old address is free", || std::net::UdpSocket::bind(at).is_ok()).await;
         unit.drain().await;
+    }
+
+    #[tokio::test]
+    async fn what_has_arrived_when_the_listener_stops_is_taken() {
+        let busy = || Then::Refuse(corten_signal::ConsumeError::Retry { after: None, reason: "busy".to_owned() });
+        let sink = Sink::that(busy());
+        let mut unit = start(&sink, "").await;
+        send(&unit, &[b"{}"]).await;
+        until("it was asked", || sink.asked() > 0).await;
+        send(&unit, &[&b"{\"level\":1}"[..]; 50]).await;
+        *sink.then.lock() = Then::Safe;
+        unit.drain().await;
+        assert_eq!(sink.shown().len(), 51);
     }
 }

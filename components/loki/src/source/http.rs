@@ -160,11 +160,22 @@ impl Door {
         })
     }
 
+    /// Takes requests whose bodies have up to so many bytes: there has to be room for one of them.
+    pub(super) fn set_body_bytes_max(&self, bytes_max: usize) {
+        self.requests.set_held_bytes_max(HELD_BYTES_MAX.max(bytes_max.saturating_mul(2)));
+    }
+
     /// Counts what was made of a body in place of the body.
     pub(super) fn hold(&self, held: &mut HeldBytes, batches: &[Entries]) -> Result<(), Answer> {
         held.release();
-        if held.grow(batches.iter().map(Entries::held_bytes).sum()) {
+        let bytes = batches.iter().map(Entries::held_bytes).sum();
+        if held.grow(bytes) {
             return Ok(());
+        }
+        if bytes > held.all_max() {
+            // There is not going to be room: a client must not try for good.
+            let text = format!("the entries of the request take {bytes} bytes, and {} are allowed", held.all_max());
+            return Err(Answer::new(StatusCode::PAYLOAD_TOO_LARGE, text));
         }
         Err(Answer::unavailable("too many requests are under way", Some(Duration::from_secs(1))))
     }
@@ -220,15 +231,17 @@ pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> std::borrow
     headers.get(name).map_or("".into(), |value| String::from_utf8_lossy(value.as_bytes()))
 }
 
-/// Decompresses, up to a limit.
-pub(super) fn inflate(from: impl Read, bytes_max: usize) -> Result<Vec<u8>, Answer> {
+/// Decompresses, up to a limit: what there is, and why there is no more if the compression is broken.
+///
+/// JSON may be whole where its compression is not, as it has no checksum or something else follows it.
+pub(super) fn inflate(from: impl Read, bytes_max: usize) -> Result<(Vec<u8>, Option<Answer>), Answer> {
     let mut out = Vec::new();
     let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
-    from.take(limit).read_to_end(&mut out).map_err(|error| Answer::bad(error.to_string()))?;
+    let broken = from.take(limit).read_to_end(&mut out).err().map(|error| Answer::bad(error.to_string()));
     if out.len() > bytes_max {
         return Err(Answer::bad(format!("received message larger than max ({} vs {bytes_max})", out.len())));
     }
-    Ok(out)
+    Ok((out, broken))
 }
 
 /// The header that names the tenant.
@@ -321,6 +334,32 @@ mod tests {
 
     use super::*;
 
+    #[tokio::test]
+    async fn what_never_has_room_is_refused_for_good_and_what_has_none_now_is_not() {
+        let registry = Registry::new();
+        let listen = ListenSettings::prepare(Default::default(), Duration::ZERO, None).await.unwrap();
+        let logger = Logger::new(corten_component::log::LogSink::memory().0);
+        let door = Door::new(listen, &registry, corten_component::request_metric_names!("a"), logger, "listening");
+        let mut builder = corten_signal::EntriesBuilder::new();
+        let part = builder.stream(&corten_signal::Stream::of([("a", "b")]).unwrap());
+        let line = builder.own(&[b'x'; 1000]);
+        builder.push(part, 1, line);
+        let batches = [builder.finish(0)];
+        let bytes = batches[0].held_bytes();
+        let status = |outcome: Result<(), Answer>| outcome.map_err(|answer| answer.status.as_u16());
+        door.requests.set_held_bytes_max(bytes);
+        let (mut first, mut second) = (door.requests.hold(), door.requests.hold());
+        assert_eq!(status(door.hold(&mut first, &batches)), Ok(()));
+        assert_eq!(status(door.hold(&mut second, &batches)), Err(503));
+        first.release();
+        assert_eq!(status(door.hold(&mut second, &batches)), Ok(()));
+        door.requests.set_held_bytes_max(bytes - 1);
+        assert_eq!(status(door.hold(&mut second, &batches)), Err(413));
+        // Bodies that are allowed have room in any case.
+        door.set_body_bytes_max(HELD_BYTES_MAX);
+        assert!(door.requests.hold().grow(HELD_BYTES_MAX + 1));
+    }
+
     #[test]
     fn a_tenant_is_one_name_in_letters_that_are_allowed() {
         let long = "a".repeat(TENANT_BYTES_MAX);
@@ -369,7 +408,7 @@ mod tests {
 
     #[test]
     fn a_bomb_is_read_no_further_than_the_limit() {
-        assert_eq!(inflate(&[0; 10][..], 10).unwrap().len(), 10);
+        assert_eq!(inflate(&[0; 10][..], 10).unwrap().0.len(), 10);
         let endless = std::io::repeat(0);
         assert_eq!(
             inflate(endless, 1 << 20).unwrap_err().text,

@@ -267,6 +267,29 @@ impl Shared {
         }
     }
 
+    /// Says when the folder cannot be listed any more, and when it can again; whether it cannot. What is in it then is read on,
+    /// or from its beginning where it is new.
+    async fn tell_of_folder(&self, path: Option<PathBuf>, was_gone: bool) -> bool {
+        let Some(path) = path else { return false };
+        let listing = tokio::task::spawn_blocking(move || {
+            let told = |error| format!("cannot read journal {}: {error}", path.display());
+            std::fs::read_dir(&path).map(drop).map_err(told)
+        });
+        let error = listing.await.map_err(|error| error.to_string()).and_then(|listed| listed).err();
+        match &error {
+            Some(error) if !was_gone => {
+                self.logger.error("journal cannot be read", &[("err", error.into())]);
+                self.set_health(Some(error));
+            }
+            None if was_gone => {
+                self.logger.info("journal can be read again", &[]);
+                self.set_health(None);
+            }
+            _ => {}
+        }
+        error.is_some()
+    }
+
     fn note(&self, cursor: Option<Cursor>) {
         if let Some(cursor) = cursor {
             self.cursors.lock().set(&self.key, cursor.to_string());
@@ -334,11 +357,12 @@ async fn read_on(
     let opening = tokio::task::spawn_blocking(move || {
         let mut journal = Journal::open(path.as_deref(), matches).map_err(|error| error.to_string())?;
         journal.seek(start);
-        Ok::<_, String>(Reading { journal, damaged: 0, builder: EntriesBuilder::new() })
+        Ok::<_, String>(Reading { journal, damaged: 0, builder: EntriesBuilder::new(), told: BTreeMap::new() })
     });
     let mut reading = opening.await.map_err(|error| error.to_string())??;
     shared.set_health(None);
     let mut saved = tokio::time::Instant::now();
+    let mut is_gone = false;
     let mut again = None;
     loop {
         if let Some(wait) = again.take().or_else(|| feed.take_failure()) {
@@ -381,6 +405,7 @@ async fn read_on(
             saved = tokio::time::Instant::now();
             shared.note(feed.settled_to());
             shared.save().await;
+            is_gone = shared.tell_of_folder(settings.path.clone(), is_gone).await;
         }
         if leave.load(Ordering::Relaxed) || (idle && !stop.sleep(POLL).await) {
             return Ok(());
@@ -393,7 +418,12 @@ struct Reading {
     journal: Journal,
     damaged: u64,
     builder: EntriesBuilder,
+    /// What was said last of files that cannot be read.
+    told: BTreeMap<PathBuf, String>,
 }
+
+/// How many files that cannot be read are remembered.
+const TOLD_MAX: usize = 1024;
 
 /// What was read at a time.
 struct Chunk {
@@ -425,7 +455,15 @@ impl Reading {
             }
         }
         for (path, error) in self.journal.take_problems() {
-            let (path, error) = (path.display().to_string(), error.to_string());
+            let error = error.to_string();
+            if self.told.get(&path) == Some(&error) {
+                continue;
+            }
+            if self.told.len() >= TOLD_MAX {
+                self.told.clear();
+            }
+            self.told.insert(path.clone(), error.clone());
+            let path = path.display().to_string();
             shared.logger.warn("journal file cannot be read", &[("path", (&path).into()), ("err", (&error).into())]);
         }
         let damaged = self.journal.damaged();
@@ -681,6 +719,21 @@ mod tests {
         let unit = Unit::start_with(host(ID), &JOURNAL, body, &[("sink", sink.value())]).await.unwrap();
         until("it says so", || unit.world.health_text().contains("error creating journal tailer: cannot open journal"))
             .await;
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_vanishes_is_told_by_health_until_it_is_back() {
+        let sink = Sink::new();
+        let unit = start(host(ID), "max_age = \"0s\"", &sink, Vec::new()).await;
+        until("all entries arrive", || sink.shown().len() == ENTRIES - SILENT).await;
+        let (folder, away) = (unit.world.path("journal"), unit.world.path("away"));
+        std::fs::rename(&folder, &away).unwrap();
+        let health = || unit.world.health_text();
+        until("it is told", || health().starts_with("unhealthy: cannot read journal ")).await;
+        std::fs::rename(&away, &folder).unwrap();
+        until("it is well", || health() == "healthy: journal tailer is running").await;
+        assert_eq!(unit.world.logs().matches("journal cannot be read").count(), 1);
+        assert_eq!(sink.shown().len(), ENTRIES - SILENT);
     }
 
     #[tokio::test]

@@ -45,7 +45,10 @@ pub(super) async fn hand_on(
         let error = match outcome.await {
             Some(Ok(())) => return true,
             Some(Err(error)) => error,
-            None => ConsumeError::Retry { after: None, reason: "the source ended".to_owned() },
+            None => {
+                complaints.warn("dropped log entries that nobody takes", "the source ended", count);
+                return false;
+            }
         };
         let after = match &error {
             ConsumeError::Refused { .. } => None,
@@ -103,5 +106,27 @@ mod tests {
             stopper.stop();
         });
         assert!(!taken);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_receiver_that_says_nothing_is_waited_for_once_when_the_source_stops() {
+        struct Never;
+        impl corten_signal::Consume<Logs> for Never {
+            fn consume(&self, _: LogsBatch) -> corten_signal::flow::BoxFuture<'_, Result<(), ConsumeError>> {
+                Box::pin(std::future::pending())
+            }
+        }
+        let inlet = corten_signal::Inlet::new("loki.echo.never");
+        inlet.attach(std::sync::Arc::new(Never));
+        let complaints = Complaints::new(Logger::new(LogSink::memory().0));
+        let (stopper, mut stop) = Stop::pair();
+        let started = tokio::time::Instant::now();
+        let forward = Fanout::new([inlet.receiver()]);
+        let (taken, ()) = tokio::join!(hand_on(entries(), || forward.clone(), &mut stop, &complaints), async {
+            tokio::time::sleep(Duration::from_secs(100)).await;
+            stopper.stop();
+        });
+        assert!(!taken);
+        assert_eq!(started.elapsed().as_secs(), 100 + STOP_WAIT_MAX.as_secs());
     }
 }

@@ -19,7 +19,9 @@ use corten_signal::relabel::RelabelRules;
 use corten_signal::{Fanout, Logs, Receiver};
 use parking_lot::Mutex;
 
+use self::listener::Slot;
 use super::{OnDrop, SourceLabels};
+use crate::forward::fanout;
 
 /// Receives log entries as syslog messages over TCP and UDP, and sends them on.
 ///
@@ -208,7 +210,22 @@ impl ListenerArguments {
 /// The component.
 pub struct Syslog {
     shared: Arc<Shared>,
-    listeners: Vec<(ListenerArguments, Task)>,
+    listeners: Vec<Running>,
+}
+
+/// A listener that runs.
+struct Running {
+    arguments: ListenerArguments,
+    task: Task,
+    slot: Slot,
+}
+
+impl Running {
+    /// Asks the listener to stop. Nobody takes over from it.
+    fn close(&self) {
+        self.slot.lock().take();
+        self.task.ask_to_stop();
+    }
 }
 
 /// What is to be put in place.
@@ -288,11 +305,15 @@ impl Component for Syslog {
     type Exports = ();
     type Prepared = Prepared;
 
-    async fn prepare(arguments: SyslogArguments, _: &Context<Self>, _: Option<&Self>) -> Result<(Prepared, ()), Error> {
+    async fn prepare(
+        arguments: SyslogArguments,
+        cx: &Context<Self>,
+        _: Option<&Self>,
+    ) -> Result<(Prepared, ()), Error> {
         let settings = Settings {
             labels: SourceLabels::new(&arguments.relabel_rules, OnDrop::GoOn, false)?,
             wants_names: names::are_wanted(&arguments.relabel_rules),
-            forward: Fanout::new(arguments.forward_to.clone()),
+            forward: fanout(cx, arguments.forward_to.clone()),
         };
         Ok((Prepared { arguments, settings }, ()))
     }
@@ -322,29 +343,46 @@ impl Component for Syslog {
             .listeners
             .iter()
             .map(|listener| {
-                let at = before.iter().position(|(before, _)| before == listener);
+                let at = before.iter().position(|before| before.arguments == *listener);
                 at.map(|at| before.swap_remove(at))
             })
             .collect();
+        let slots: Vec<Slot> = arguments
+            .listeners
+            .iter()
+            .zip(&kept)
+            .map(|(listener, kept)| {
+                let same = |before: &Running| {
+                    kept.is_none()
+                        && before.arguments.protocol == listener.protocol
+                        && before.arguments.address == listener.address
+                };
+                let at = before.iter().position(same);
+                at.map_or_else(Slot::default, |at| before.swap_remove(at).slot)
+            })
+            .collect();
         // What is gone is asked to stop first: another may want its address.
+        before.iter().for_each(Running::close);
         drop(before);
-        let listeners = arguments.listeners.into_iter().zip(kept).map(|(listener, kept)| {
+        let listeners = arguments.listeners.into_iter().zip(kept).zip(slots).map(|((listener, kept), slot)| {
             kept.unwrap_or_else(|| {
                 let (shared, arguments) = (Arc::clone(&shared), Arc::new(listener.clone()));
-                let logger = cx.logger().clone();
+                let (logger, at) = (cx.logger().clone(), Arc::clone(&slot));
                 let name = format!("{} {}", listener.protocol, listener.address);
                 let task = cx.spawn(name, move |stop| {
-                    listener::run(Arc::clone(&shared), Arc::clone(&arguments), logger.clone(), stop)
+                    let (shared, arguments) = (Arc::clone(&shared), Arc::clone(&arguments));
+                    listener::run(shared, arguments, Arc::clone(&at), logger.clone(), stop)
                 });
-                (listener, task)
+                Running { arguments: listener, task, slot }
             })
         });
         Syslog { listeners: listeners.collect(), shared: Arc::clone(&shared) }
     }
 
     async fn drain(self, _: &Context<Self>) {
-        self.listeners.iter().for_each(|(_, task)| task.ask_to_stop());
-        for (_, task) in self.listeners {
+        self.listeners.iter().for_each(Running::close);
+        let tasks: Vec<Task> = self.listeners.into_iter().map(|listener| listener.task).collect();
+        for task in tasks {
             task.stop().await;
         }
     }

@@ -144,8 +144,8 @@ fn show(stream: &Stream, line: &[u8], metadata: &[(&[u8], &[u8])]) -> String {
 
 /// What the reference answered to something that a source was sent.
 ///
-/// A case with `differs` says why it is not compared: see `docs/differences.md`. Texts of errors are our own; a time that
-/// is the one of the recording stands for the time of the receipt.
+/// A case with `differs` says what is done otherwise on purpose, as `docs/differences.md` does, and has what comes out here
+/// as `ours`. Texts of errors are our own; a time that is the one of the recording stands for the time of the receipt.
 pub(super) struct Case(serde_json::Value);
 
 /// A name, labels and a value of a metric.
@@ -154,16 +154,14 @@ type Series = (String, Vec<(String, String)>, f64);
 /// When the cases were recorded.
 const RECORDED_AT_NS: i64 = 1_787_313_600_000_000_000;
 
-/// The cases of a file that are to be compared, and how many are not.
+/// The cases of a file, and how many of them differ from the reference.
 pub(super) fn recorded(file: &str) -> (Vec<Case>, usize) {
     let mut file: serde_json::Value = serde_json::from_str(file).unwrap();
     assert_eq!(file["now"], "2026-08-21T12:00:00Z");
-    let cases: Vec<_> = serde_json::from_value(file["cases"].take()).unwrap();
-    let all = cases.len();
-    let compared = cases.into_iter().filter(|case: &serde_json::Value| case.get("differs").is_none());
-    let compared: Vec<Case> = compared.map(Case).collect();
-    let left_out = all - compared.len();
-    (compared, left_out)
+    let cases: Vec<serde_json::Value> = serde_json::from_value(file["cases"].take()).unwrap();
+    let cases: Vec<Case> = cases.into_iter().map(Case).collect();
+    let differ = cases.iter().filter(|case| case.0.get("differs").is_some()).count();
+    (cases, differ)
 }
 
 /// A text, or what is no text as base64.
@@ -191,6 +189,20 @@ impl Case {
         bytes(&self.0["body"])
     }
 
+    pub(super) fn datagrams(&self) -> Vec<Vec<u8>> {
+        self.0["datagrams"].as_array().unwrap().iter().map(bytes).collect()
+    }
+
+    /// How many errors are to be told of.
+    pub(super) fn errors(&self) -> usize {
+        self.output()["errors"].as_array().map_or(0, Vec::len)
+    }
+
+    /// What is to come out.
+    fn output(&self) -> &serde_json::Value {
+        self.0.get("ours").unwrap_or(&self.0["output"])
+    }
+
     fn pairs(&self, of: &str) -> Vec<(String, String)> {
         let pairs = self.0[of].as_object().into_iter().flatten();
         pairs.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned())).collect()
@@ -198,6 +210,11 @@ impl Case {
 
     pub(super) fn headers(&self) -> Vec<(String, String)> {
         self.pairs("headers")
+    }
+
+    /// The argument `labels`.
+    pub(super) fn labels(&self) -> Vec<(String, String)> {
+        self.pairs("labels")
     }
 
     /// The argument `relabel_rules` of all cases, where they apply.
@@ -223,6 +240,9 @@ impl Case {
                 labels.as_object().unwrap().iter().map(|(name, value)| format!("\"{name}\" = {value}")).collect();
             text.push_str(&format!("labels = {{ {} }}\n", labels.join(", ")));
         }
+        if let Some(key) = self.0.get("access_key") {
+            text.push_str(&format!("access_key = {key}\n"));
+        }
         text
     }
 
@@ -246,7 +266,7 @@ impl Case {
 
     /// How what came out differs from what is recorded. A source without HTTP has no status.
     pub(super) fn difference(&self, status: Option<u16>, mut entries: Vec<(i64, String)>) -> Option<String> {
-        let output = &self.0["output"];
+        let output = self.output();
         let mut expected: Vec<_> =
             output["entries"].as_array().unwrap().iter().map(|entry| self.expected(entry)).collect();
         // Entries of different streams have no order.

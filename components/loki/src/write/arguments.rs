@@ -37,7 +37,8 @@ pub struct Config {
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct Endpoint {
     /// The name of the endpoint's place in the queue: an endpoint that keeps its name keeps what waits for it, whatever else
-    /// changes. Without one its URL stands for it.
+    /// changes. Without one its URL stands for it. One that gets another name, or its first, and is the only one of its URL
+    /// keeps what waits for it, too.
     #[arg(default = "")]
     pub(super) name: String,
     /// The URL to send to, with its path.
@@ -208,14 +209,19 @@ impl Endpoint {
 
     /// What names the endpoint's place in the queue: never credentials, never tuning.
     fn identity(&self) -> String {
-        if !self.name.is_empty() {
-            return format!("name:{}", self.name);
+        match self.name.as_str() {
+            "" => url_identity(&self.url),
+            name => format!("name:{name}"),
         }
-        let Ok(uri) = self.url.to_uri() else { return String::from("invalid") };
-        let scheme = uri.scheme_str().unwrap_or("http");
-        let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
-        format!("{scheme}://{}:{port}{}", uri.host().unwrap_or_default(), uri.path())
     }
+}
+
+/// What names the place in the queue of an endpoint without a name.
+pub(super) fn url_identity(url: &Url) -> String {
+    let Ok(uri) = url.to_uri() else { return String::from("invalid") };
+    let scheme = uri.scheme_str().unwrap_or("http");
+    let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+    format!("{scheme}://{}:{port}{}", uri.host().unwrap_or_default(), uri.path())
 }
 
 impl QueueConfig {

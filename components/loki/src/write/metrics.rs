@@ -1,8 +1,7 @@
 //! The metrics of all endpoints.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use corten_component::DebugInfo;
 use corten_component::metrics::{Counter, DEFAULT_BUCKETS, Gauge, Histogram, Refresh, Registry, Vector};
@@ -22,8 +21,10 @@ pub(super) const RATE_LIMITED: &str = "rate_limited";
 pub(super) const STREAM_LIMITED: &str = "stream_limited";
 /// Kept for those who look for it: no entry is too long.
 const LINE_TOO_LONG: &str = "line_too_long";
+/// A record is larger than the queue may be.
+pub(super) const TOO_LARGE: &str = "too_large";
 /// The queue made room for what is newer.
-const QUEUE_IS_FULL: &str = "queue_is_full";
+pub(super) const QUEUE_IS_FULL: &str = "queue_is_full";
 
 /// The reasons that every tenant has from its first entry on.
 const REASONS: [&str; 5] = [INGESTER_ERROR, RATE_LIMITED, STREAM_LIMITED, LINE_TOO_LONG, QUEUE_IS_FULL];
@@ -70,8 +71,8 @@ pub(super) struct SharedMetrics {
     latency: Vector<Histogram>,
     /// What of the losses of readers was counted, by the identity of the endpoint and the reason.
     counted: Mutex<HashMap<Loss, (u64, u64)>>,
-    /// How many entries the queue has dropped to make room for others.
-    made_room: AtomicU64,
+    /// What the queue dropped since somebody last looked, by the host and the reason.
+    lost: Mutex<BTreeMap<(String, &'static str), u64>>,
     wal: WalMetrics,
 }
 
@@ -226,7 +227,7 @@ impl SharedMetrics {
                 LATENCY_BUCKETS,
             ),
             counted: Mutex::default(),
-            made_room: AtomicU64::new(0),
+            lost: Mutex::default(),
             wal: WalMetrics::new(registry),
         });
         let weak = Arc::downgrade(&shared);
@@ -247,20 +248,18 @@ impl SharedMetrics {
         self.tenants.lock().contains(tenant)
     }
 
-    /// Notes that there are entries of a tenant: its counters are there from now on. How many tenants there are.
-    pub(super) fn note_tenant(&self, tenant: &Tenant) -> usize {
-        let tenants = {
+    /// Notes that there are entries of a tenant: its counters are there from now on.
+    pub(super) fn note_tenant(&self, tenant: &Tenant) {
+        {
             let mut tenants = self.tenants.lock();
             if tenants.contains(tenant) || tenants.len() >= TENANTS_MAX {
-                return tenants.len();
+                return;
             }
             tenants.insert(tenant.clone());
-            tenants.len()
-        };
+        }
         for endpoint in self.endpoints.lock().iter() {
             self.begin(&endpoint.host, self.shown(tenant, &endpoint.tenant_id));
         }
-        tenants
     }
 
     fn begin(&self, host: &str, tenant: &str) {
@@ -326,11 +325,11 @@ impl SharedMetrics {
         }
     }
 
-    /// How many entries the queue has dropped to make room for others.
-    pub(super) fn made_room(&self) -> u64 {
+    /// How many entries the queue dropped since the last call, by the host that does not get them and the reason.
+    pub(super) fn take_lost(&self) -> BTreeMap<(String, &'static str), u64> {
         let endpoints = self.endpoints.lock().clone();
         endpoints.iter().for_each(|endpoint| self.count_losses(endpoint));
-        self.made_room.load(Ordering::Relaxed)
+        std::mem::take(&mut self.lost.lock())
     }
 
     /// Counts what the queue dropped since the last time, as far as nobody else has.
@@ -348,7 +347,7 @@ impl SharedMetrics {
             }
             let is_full = matches!(reason, reason::OVERFLOW | reason::MEMORY);
             let shown = if is_full { QUEUE_IS_FULL } else { reason };
-            self.made_room.fetch_add(if is_full { entries } else { 0 }, Ordering::Relaxed);
+            *self.lost.lock().entry((endpoint.host.clone(), shown)).or_default() += entries;
             self.dropped(&endpoint.host, &endpoint.tenant_id, shown, entries, bytes);
         }
     }

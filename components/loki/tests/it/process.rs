@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use corten_component::Definition;
 use corten_loki::process::Process;
-use corten_signal::Logs;
 use corten_signal::acks::Answer;
+use corten_signal::{ConsumeError, Logs};
 use corten_testkit::{LogsSink, Unit, awaited_logs, host, logs};
 
 const MULTILINE: &str = "stage.multiline {\nfirstline = \"^S\"\n}";
@@ -49,6 +49,27 @@ async fn a_change_of_the_stages_sends_on_what_was_collected() {
     texts.sort();
     assert_eq!(texts, ["S1", "{\"_entry\":\"a\"}"]);
     unit.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_replaced_pipeline_held_is_sent_before_the_component_ends() {
+    let sink = LogsSink::default();
+    let mut unit = start(&sink, &sink, &body("first", MULTILINE)).await;
+    send(&unit, "S1").await;
+    let retry = ConsumeError::Retry { after: None, reason: "busy".to_owned() };
+    sink.answer_with(Some(retry));
+    unit.update(&body("first", "")).await.unwrap();
+    unit.update(&body("first", &format!("{MULTILINE}\nstage.pack {{\nlabels = []\n}}"))).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::spawn({
+        let sink = sink.clone();
+        async move {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            sink.answer_with(None);
+        }
+    });
+    unit.drain().await;
+    assert_eq!(sink.texts(), ["S1"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -618,6 +618,48 @@ async fn one_tenant_that_is_refused_does_not_stop_the_others() {
 }
 
 #[tokio::test]
+async fn a_tenant_that_is_refused_from_the_start_does_not_stop_those_that_come_later() {
+    let is_up = Arc::new(AtomicBool::new(false));
+    let up = Arc::clone(&is_up);
+    let loki = Loki::answering(move |seen, _| match seen.header("x-scope-orgid") {
+        "bad" if !up.load(Ordering::SeqCst) => answer(429, &[], ""),
+        _ => answer(204, &[], ""),
+    });
+    let (world, loki) = (host(ID), loki.await);
+    let body = endpoint(&loki.url(), "batch_size = \"4KiB\"");
+    let mut unit = start(&world, &body).await;
+    let bad = [("__tenant_id__", "bad"), ("a", "b")];
+    let good = [("__tenant_id__", "good"), ("a", "b")];
+    // Far more than is read ahead, of what compresses badly.
+    let lines: Vec<String> = (0..500u32).map(noise).collect();
+    for lines in lines.chunks(20) {
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        push(&receiver(&world), &bad, &lines).await.wait(LIMIT).await;
+    }
+    push(&receiver(&world), &good, &["1"]).await;
+    loki.wait_for(&["1"]).await;
+    // Also after a restart.
+    unit.drain().await;
+    drop(unit);
+    let _unit = start(&world, &body).await;
+    push(&receiver(&world), &good, &["2"]).await;
+    loki.wait_for(&["1", "2"]).await;
+    is_up.store(true, Ordering::SeqCst);
+    loki.wait_for_count(2 + lines.len()).await;
+    assert_eq!(loki.lines()[2..], lines);
+}
+
+/// A line of which compression saves little.
+fn noise(number: u32) -> String {
+    let mut state = u64::from(number) * 2 + 1;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(33 + ((state >> 40) % 89) as u8)
+    };
+    std::iter::repeat_with(next).take(500).collect()
+}
+
+#[tokio::test]
 async fn a_thousand_tenants_each_get_what_is_theirs() {
     let (world, loki) = (host(ID), Loki::start().await);
     let _unit = start(&world, &endpoint(&loki.url(), "")).await;
@@ -717,6 +759,32 @@ async fn an_endpoint_that_keeps_its_name_keeps_what_waits_for_it() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_gets_another_name_keeps_what_waits_for_it() {
+    let is_up = Arc::new(AtomicBool::new(false));
+    let up = Arc::clone(&is_up);
+    let loki = Loki::answering(move |_, _| match up.load(Ordering::SeqCst) {
+        true => answer(204, &[], ""),
+        false => answer(503, &[], "down"),
+    });
+    let (world, loki) = (host(ID), loki.await);
+    let named = |name: &str| endpoint(&loki.url(), &format!("name = {name:?}"));
+    let mut unit = start(&world, &named("")).await;
+    push(&receiver(&world), &[("a", "b")], &["1"]).await.wait(LIMIT).await;
+    // While the program runs, and over a restart.
+    for (name, line) in [("n", "2"), ("m", "3"), ("", "4")] {
+        until("it was tried", || loki.server.seen().len() > 2).await;
+        unit.update(&named(name)).await.unwrap();
+        push(&receiver(&world), &[("a", "b")], &[line]).await.wait(LIMIT).await;
+    }
+    unit.drain().await;
+    drop(unit);
+    let _unit = start(&world, &named("o")).await;
+    push(&receiver(&world), &[("a", "b")], &["5"]).await.wait(LIMIT).await;
+    is_up.store(true, Ordering::SeqCst);
+    loki.wait_for(&["1", "2", "3", "4", "5"]).await;
+}
+
+#[tokio::test]
 async fn without_a_disk_entries_are_safe_once_they_are_delivered() {
     let is_up = Arc::new(AtomicBool::new(false));
     let up = Arc::clone(&is_up);
@@ -784,6 +852,28 @@ async fn without_a_disk_sources_wait_while_the_memory_is_full() {
 }
 
 #[tokio::test]
+async fn a_full_memory_behind_a_black_hole_does_not_hold_up_the_end() {
+    let hole = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/push", hole.local_addr().unwrap());
+    let queue = "batch_size = \"1KiB\"\nqueue_config {\ncapacity = \"4KiB\"\ndrain_timeout = \"200ms\"\n}";
+    let world = host(ID);
+    let mut unit = start(&world, &format!("wal {{\nenabled = false\n}}\n{}", endpoint(&url, queue))).await;
+    let to = receiver(&world);
+    let mut waiters = Vec::new();
+    for number in 0..1000 {
+        let line = noise(number);
+        let pushed = tokio::time::timeout(Duration::from_millis(300), push(&to, &[("a", "b")], &[&line])).await;
+        let Ok(waiter) = pushed else { break };
+        waiters.push(waiter);
+    }
+    assert!(waiters.len() < 100);
+    tokio::time::timeout(LIMIT, unit.drain()).await.unwrap();
+    for mut waiter in waiters {
+        assert_eq!(waiter.wait(LIMIT).await, Answer::Failed);
+    }
+}
+
+#[tokio::test]
 async fn a_queue_that_is_switched_to_memory_and_back_loses_nothing() {
     let (world, loki) = (host(ID), Loki::start().await);
     let body = |on: bool| format!("wal {{\nenabled = {on}\n}}\n{}", endpoint(&loki.url(), ""));
@@ -837,6 +927,41 @@ async fn a_full_queue_drops_the_oldest_and_says_so() {
         assert!(sent < 1000);
     }
     assert!(value(&world, "loki_write_dropped_bytes_total", &labels).unwrap() > 0.0);
+    // A peer that takes nothing is not what is worst about it.
+    until("it is told", || world.health().message.contains("the queue is full")).await;
+    assert!(world.logs().contains("entries that waited in the queue were dropped"));
+}
+
+#[tokio::test]
+async fn what_does_not_fit_into_the_queue_at_all_is_counted() {
+    let world = World::with(ID, |services| services.queue_bytes_max = Some(64 << 10));
+    let loki = Loki::start().await;
+    let _unit = start(&world, &endpoint(&loki.url(), "")).await;
+    let large: String = (0..200).map(noise).collect();
+    let entries = [(&[("a", "b")][..], "1".to_owned()), (&[("__tenant_id__", "t"), ("a", "b")], large)];
+    receiver(&world).consume(mixed(&entries)).await.unwrap();
+    loki.wait_for(&["1"]).await;
+    let host = loki.server.address().to_string();
+    let labels = [("host", host.as_str()), ("tenant", "t"), ("reason", "too_large")];
+    until("it is counted", || value(&world, "loki_write_dropped_entries_total", &labels) == Some(1.0)).await;
+}
+
+#[tokio::test]
+async fn what_waits_is_sent_also_where_nobody_knows_how_far_that_was_done() {
+    let (world, loki) = (host(ID), Loki::start().await);
+    let mut unit = start(&world, &endpoint("http://127.0.0.1:9/push", "name = \"n\"")).await;
+    push(&receiver(&world), &[("a", "b")], &["1"]).await.wait(LIMIT).await;
+    unit.drain().await;
+    drop(unit);
+    // As after a crash with a disk that had no room for it.
+    for entry in std::fs::read_dir(world.host().services.storage_path.join(ID).join("queue/logs")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "cur") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let _unit = start(&world, &endpoint(&loki.url(), "name = \"n\"")).await;
+    loki.wait_for(&["1"]).await;
 }
 
 #[tokio::test]

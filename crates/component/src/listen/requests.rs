@@ -149,24 +149,36 @@ impl Drop for InFlight {
 #[derive(Clone, Debug)]
 pub struct Requests {
     metrics: RequestMetrics,
-    held_bytes: Arc<AtomicUsize>,
-    held_bytes_max: usize,
+    held: Arc<Held>,
+}
+
+/// How many bytes are in memory, and how many may be.
+#[derive(Debug)]
+struct Held {
+    bytes: AtomicUsize,
+    bytes_max: AtomicUsize,
 }
 
 impl Requests {
     /// Requests of which so many bytes may be in memory at a time: bodies, and what was made of them.
     pub fn new(metrics: RequestMetrics, held_bytes_max: usize) -> Self {
-        Requests { metrics, held_bytes: Arc::default(), held_bytes_max }
+        let held = Held { bytes: AtomicUsize::new(0), bytes_max: AtomicUsize::new(held_bytes_max) };
+        Requests { metrics, held: Arc::new(held) }
+    }
+
+    /// So many bytes may be in memory from here on.
+    pub fn set_held_bytes_max(&self, bytes_max: usize) {
+        self.held.bytes_max.store(bytes_max, Ordering::Relaxed);
     }
 
     /// How many bytes are in memory.
     pub fn held_bytes(&self) -> usize {
-        self.held_bytes.load(Ordering::Relaxed)
+        self.held.bytes.load(Ordering::Relaxed)
     }
 
     /// Nothing yet, which can grow.
     pub fn hold(&self) -> HeldBytes {
-        HeldBytes { all: Arc::clone(&self.held_bytes), all_max: self.held_bytes_max, bytes: 0 }
+        HeldBytes { all: Arc::clone(&self.held), bytes: 0 }
     }
 
     /// Begins to answer a request. `route` says how metrics call where it goes to.
@@ -215,23 +227,28 @@ impl Exchange {
 /// Bytes in memory that count for the limit of [`Requests`] until this is dropped.
 #[derive(Debug)]
 pub struct HeldBytes {
-    all: Arc<AtomicUsize>,
-    all_max: usize,
+    all: Arc<Held>,
     bytes: usize,
 }
 
 impl HeldBytes {
     /// Counts further bytes, if there is room for them: whether there was.
     pub fn grow(&mut self, bytes: usize) -> bool {
-        let fits = |all: usize| all.checked_add(bytes).filter(|all| *all <= self.all_max);
-        let grown = self.all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
+        let all_max = self.all_max();
+        let fits = |all: usize| all.checked_add(bytes).filter(|all| *all <= all_max);
+        let grown = self.all.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
         self.bytes += if grown { bytes } else { 0 };
         grown
     }
 
+    /// How many bytes all requests together may hold: more than that has no room even when there is no other.
+    pub fn all_max(&self) -> usize {
+        self.all.bytes_max.load(Ordering::Relaxed)
+    }
+
     /// Forgets what was counted.
     pub fn release(&mut self) {
-        self.all.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+        self.all.bytes.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
     }
 }
 

@@ -94,7 +94,7 @@ const IBM1047_HIGH: [char; 128] = [
 ];
 
 static IBM1047: CodePage =
-    CodePage { names: &["ibm1047", "ibm-1047", "cp1047"], low: Some(&IBM1047_LOW), high: &IBM1047_HIGH };
+    CodePage { names: &["ibm1047", "ibm-1047", "cp1047", "csibm1047"], low: Some(&IBM1047_LOW), high: &IBM1047_HIGH };
 
 const IBM01140_LOW: [char; 128] = [
     '\u{0}', '\u{1}', '\u{2}', '\u{3}', '\u{9c}', '\u{9}', '\u{86}', '\u{7f}', '\u{97}', '\u{8d}', '\u{8e}', '\u{b}',

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use super::encoding::{Encoding, MARK_BYTES_MAX};
 use super::lines::Line;
 use super::{Chunk, Options, World};
+use crate::handles::Handle;
 use crate::identity::{Digest, FileFacts, HEAD_BYTES_MAX, Mark, read_at};
 use crate::positions::Record;
 
@@ -59,6 +60,9 @@ pub(super) struct Piece {
     pub(super) head: Digest,
     /// Where the next line begins.
     pub(super) read: Mark,
+    /// Places on the way to `read`, each at least twice as far as the one before: a copy that was made earlier is known by
+    /// them.
+    trail: Vec<Mark>,
     /// Up to here it is known where lines end: behind `read` while a long line has no end.
     scan: Mark,
     /// Up to here the content was looked at.
@@ -69,18 +73,23 @@ pub(super) struct Piece {
     pub(super) settled: Mark,
     /// Zeros at the beginning are no text.
     pub(super) skips_holes: bool,
+    /// Reading began anew because the file was cut.
+    pub(super) was_cut: bool,
     pub(super) life: Life,
     /// The file is what was compressed in the one that it stands for.
     pub(super) is_unpacked: bool,
+    /// The file never had the name: it was found beside it. It may be written over with the next copy.
+    pub(super) is_copy: bool,
     /// How many chunks are on their way.
     on_way: u32,
     /// Something changed that is to be kept.
     pub(super) unsaved: bool,
+    _handle: Handle,
 }
 
 impl Piece {
     /// A file that is read from a place on.
-    pub(super) fn new(number: u32, file: File, facts: FileFacts, mark: Mark, head: Digest) -> Self {
+    pub(super) fn new(number: u32, file: File, facts: FileFacts, mark: Mark, head: Digest, handle: Handle) -> Self {
         Piece {
             number,
             file,
@@ -89,15 +98,19 @@ impl Piece {
             bom_bytes: 0,
             head,
             read: mark,
+            trail: Vec::new(),
             scan: mark,
             seen: mark.offset,
             seen_modified_ns: 0,
             settled: mark,
             skips_holes: false,
+            was_cut: false,
             life: Life::Live,
             is_unpacked: false,
+            is_copy: false,
             on_way: 0,
             unsaved: false,
+            _handle: handle,
         }
     }
 
@@ -121,6 +134,13 @@ impl Piece {
     pub(super) fn record(&self, seen_ms: u64, done: bool) -> Record {
         let FileFacts { id, birth_ns, .. } = self.facts;
         Record { id, birth_ns, head: self.head, mark: self.settled, seen_ms, done }
+    }
+
+    /// What was read, as it was known on the way.
+    pub(super) fn records_on_the_way(&self) -> impl DoubleEndedIterator<Item = Record> + ExactSizeIterator {
+        let record = self.record(0, true);
+        let read = self.trail.partition_point(|mark| mark.offset <= self.read.offset);
+        self.trail[..read].iter().map(move |mark| Record { mark: *mark, ..record })
     }
 
     pub(super) fn settle(&mut self, mark: Mark) {
@@ -156,8 +176,28 @@ impl Piece {
         std::mem::replace(&mut self.file, file)
     }
 
-    pub(super) fn into_file(self) -> File {
-        self.file
+    pub(super) fn into_file(self) -> (File, Handle) {
+        (self.file, self._handle)
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// It is known how it is now.
+    pub(super) fn looked_at(&mut self) {
+        self.seen_modified_ns = self.facts.modified_ns;
+        // Unless there is something to read.
+        self.seen = self.seen.min(self.read.offset);
+    }
+
+    /// Whether it may have been written to and cut while nobody looked, so that nothing of that is left.
+    pub(super) fn may_have_been_cut(&self) -> bool {
+        // What was cut before is cut again, and what was written to and has nothing was cut.
+        (self.was_cut || self.facts.size == 0)
+            && self.read.offset == 0
+            && self.seen_modified_ns > 0
+            && self.facts.modified_ns != self.seen_modified_ns
     }
 
     /// Asks how large the file is now.
@@ -197,19 +237,23 @@ impl Piece {
         let World { options, buffers, .. } = world;
         let modified_ns = self.facts.modified_ns;
         let mut want = options.turn_bytes;
-        for _ in 0..SCANS_MAX {
+        let mut scans = 0;
+        while scans < SCANS_MAX {
             let from = self.scan;
             let window = usize::from(from.window.len);
             let available = usize::try_from(self.facts.size.saturating_sub(from.offset)).unwrap_or(usize::MAX);
-            let asked = window + available.min(want);
+            // What is read from the beginning once more, because it was lost on its way, is known by its first bytes.
+            let head = if from.offset == 0 { usize::from(self.head.len) } else { 0 };
+            let asked = window + available.min(want.max(head));
             let mut buffer = buffers.take(asked);
             let end = read_at(&self.file, &mut buffer[..asked], from.offset - window as u64)?;
-            if end < window || !from.window.is_of(&buffer[..window]) {
+            let has_head = end >= head && (head == 0 || self.head.is_of(&buffer[..head]));
+            if end < window || !from.window.is_of(&buffer[..window]) || !has_head {
                 buffers.give_back(buffer);
                 return Ok(Outcome::Replaced);
             }
             self.seen = from.offset + (end - window) as u64;
-            let at_end = end < asked || available <= want;
+            let at_end = end < asked || available <= want.max(head);
             if at_end {
                 self.seen_modified_ns = modified_ns;
             }
@@ -223,6 +267,7 @@ impl Piece {
                 if zeros > 0 {
                     self.read = mark_at(&buffer[..start + zeros], from, window);
                     self.scan = self.read;
+                    scans += 1;
                     buffers.give_back(buffer);
                     if at_end && self.skips_holes {
                         return Ok(Outcome::Nothing);
@@ -239,7 +284,8 @@ impl Piece {
                 if begun == 0 {
                     return Ok(Outcome::Chunk(self.chunk(world, buffer, next, lines, encoding)));
                 }
-                // The line began in an earlier turn: once more, from its beginning.
+                // The line began in an earlier turn: once more, from its beginning. That is no scan: it has an end, and the
+                // next one would not know where.
                 want = begun as usize + (next - window);
             } else if have >= options.line_bytes_max {
                 let cut = start + options.line_bytes_max / ends.unit * ends.unit;
@@ -247,7 +293,7 @@ impl Piece {
                     lines.push(Line { at: start as u32, len: (cut - start) as u32 });
                     return Ok(Outcome::Chunk(self.chunk(world, buffer, cut, lines, encoding)));
                 }
-                want = options.line_bytes_max + start - window;
+                want = options.line_bytes_max + MARK_BYTES_MAX + start - window;
             } else if at_end && unended && have > 0 {
                 if begun == 0 {
                     ends.put(&buffer, start, end, &mut lines);
@@ -263,6 +309,7 @@ impl Piece {
                 if at_end {
                     return Ok(Outcome::Nothing);
                 }
+                scans += 1;
                 continue;
             }
             self.scan = self.read;
@@ -305,6 +352,10 @@ impl Piece {
         let known = usize::from(self.head.len);
         if known < HEAD_BYTES_MAX && from.offset == u64::from(from.window.len) && next > known {
             self.head = Digest::of_first(&buffer[..next]);
+        }
+        if end.offset >= self.trail.last().map_or(1, |last| last.offset.saturating_mul(2)) {
+            self.trail.reserve_exact(1);
+            self.trail.push(end);
         }
         let bytes = end.offset - self.read.offset;
         self.read = end;

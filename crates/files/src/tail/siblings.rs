@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::handles::open_plain;
 use crate::identity::{FileFacts, FileId};
 
 /// How many files of a folder are looked at.
@@ -22,7 +23,7 @@ pub(crate) struct Sibling {
 
 impl Sibling {
     pub(crate) fn open(&self) -> io::Result<File> {
-        File::open(&self.path)
+        open_plain(&self.path)
     }
 }
 

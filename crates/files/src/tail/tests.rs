@@ -676,6 +676,136 @@ fn positions_expire_a_week_after_the_last_sign_of_life_in_the_file() {
 }
 
 #[test]
+fn a_file_is_read_under_a_name_until_it_was_let_go_of_as_often_as_it_was_held() {
+    let mut positions = Positions::in_memory();
+    let id = FileId { device: 1, inode: 1 };
+    let (a, b): (Arc<str>, Arc<str>) = ("/a".into(), "/b".into());
+    let names = |positions: &Positions| {
+        let held: Vec<String> = positions.holders(id).map(|name| name.to_string()).collect();
+        let known: Vec<String> = positions.of_file(id).map(|(name, _)| name.to_string()).collect();
+        (held.join(" "), known.join(" "))
+    };
+    positions.hold(&a, id);
+    positions.hold(&a, id);
+    positions.put(&b, Record { id, ..Record::default() });
+    assert_eq!(names(&positions), ("/a".into(), "/b".into()));
+    positions.put(&a, Record { id, ..Record::default() });
+    positions.let_go(&a, id);
+    positions.let_go(&b, id);
+    positions.remove(&a, id);
+    assert_eq!(names(&positions), ("/a".into(), "/b".into()));
+    positions.let_go(&a, id);
+    positions.let_go(&a, id);
+    positions.hold(&b, id);
+    assert_eq!(names(&positions), ("/b".into(), "/b".into()));
+    positions.hold(&a, id);
+    positions.let_all_go();
+    assert_eq!(names(&positions), (String::new(), "/b".into()));
+    positions.remove(&b, id);
+    assert_eq!(names(&positions), (String::new(), String::new()));
+    assert!(positions.is_empty() && positions.records("/a").is_empty());
+}
+
+#[test]
+fn a_sign_of_life_that_is_yet_to_come_has_nothing_else_expire() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut positions, _) = Positions::load(dir.path(), None).unwrap();
+    let now_ms = UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+    let record = |inode: u64, seen_ms: u64| Record { id: FileId { device: 1, inode }, seen_ms, ..Record::default() };
+    let (new, ahead): (Arc<str>, Arc<str>) = ("/new".into(), "/ahead".into());
+    positions.put(&new, record(1, now_ms));
+    // The clock was wrong for a moment.
+    positions.put(&ahead, record(2, now_ms + 10 * crate::positions::KEEP_MS));
+    positions.save().unwrap();
+    let (read, _) = Positions::load(dir.path(), None).unwrap();
+    assert_eq!((read.records("/new").len(), read.records("/ahead").len()), (1, 1));
+}
+
+#[test]
+fn a_copy_that_was_written_over_while_it_is_read_is_not_read_again() {
+    let mut rig = rig(&["a"]);
+    let mut expected = Vec::new();
+    rig.poll();
+    for round in 0..4 {
+        rig.write("a", format!("{round} seen\n"));
+        rig.poll();
+        rig.write("a", format!("{round} not seen\n"));
+        rig.copy_and_truncate("a", "a.1");
+        expected.extend([format!("{round} seen"), format!("{round} not seen")]);
+        rig.pass(100);
+        rig.poll();
+        assert_eq!(rig.got, expected);
+    }
+    rig.pass_long();
+    assert_eq!(rig.take(), expected);
+}
+
+#[test]
+fn what_was_read_after_it_was_copied_does_not_have_the_copy_read_again() {
+    for copy_is_read in [false, true] {
+        let mut rig = rig(if copy_is_read { &["a", "a.1"] } else { &["a"] });
+        let text: String = (0..1_000).map(|n| format!("line {n}\n")).collect();
+        // The name of the copy was that of the one before.
+        rig.write("a.1", if copy_is_read { "an older copy\n" } else { "" });
+        rig.poll();
+        rig.take();
+        rig.rename("a.1", "a.2");
+        rig.write("a", &text);
+        rig.poll();
+        fs::write(rig.path("a.1"), &text[..1_000]).unwrap();
+        rig.write("a.1", "");
+        rig.pass(100);
+        rig.poll();
+        fs::copy(rig.path("a"), rig.path("a.1")).unwrap();
+        rig.write("a.1", "");
+        rig.pass(100);
+        rig.poll();
+        rig.write("a", "after the copy\n");
+        rig.poll();
+        rig.save();
+        OpenOptions::new().write(true).truncate(true).open(rig.path("a")).unwrap();
+        rig.write("a", "new\n");
+        rig.pass(100);
+        rig.poll();
+        rig.pass_long();
+        assert_eq!(rig.got.len(), 1_002, "{copy_is_read}");
+        assert_eq!(rig.got[1_000..], ["after the copy", "new"]);
+    }
+}
+
+#[test]
+fn what_was_lost_on_its_way_and_cut_meanwhile_is_read_in_the_copy() {
+    for settles in [false, true] {
+        let mut rig = rig(&["a"]);
+        if settles {
+            rig.write("a", "0\n");
+            rig.poll();
+        }
+        let before = rig.take().len();
+        rig.write("a", "1\n2\n");
+        let Step::Chunk(_) = rig.step(0) else { panic!("lines") };
+        rig.tails[0].rewind();
+        rig.copy_and_truncate("a", "a.1");
+        rig.write("a", "3 and more than there was before\n");
+        rig.pass(100);
+        assert_eq!(rig.take_polled(), ["1", "2", "3 and more than there was before"], "{before}");
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_back_keeps_no_file_open_that_lost_its_name() {
+    let mut rig = rig(&["a"]);
+    rig.write("a", "1\n");
+    rig.poll();
+    rig.rename("a", "a.1");
+    rig.poll();
+    rig.now_ms -= 24 * 3600 * 1000;
+    rig.pass_long();
+    assert!(!rig.tails[0].lingers());
+    assert_eq!(rig.take(), ["1"]);
+}
+
+#[test]
 fn other_positions_files_are_read_as_the_reference_does() {
     let load = |files: &[(&str, &str)]| {
         let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! Compressed files, which are read once from beginning to end.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,8 @@ use super::encoding::{Encoding, MARK_BYTES_MAX};
 use super::lines::Line;
 use super::siblings::leads_to;
 use super::{Chunk, Step, World};
-use crate::identity::{Digest, FileFacts, Mark};
+use crate::handles::open_plain;
+use crate::identity::{Digest, FileFacts, Mark, has_head, read_head};
 use crate::positions::{Positions, Record};
 
 /// How many files are unpacked at the same time: each needs up to some megabytes.
@@ -57,7 +58,7 @@ const UNPACKED_BYTES_MAX: u64 = 1 << 30;
 /// What is in a compressed file, as a file in a folder that nobody else sees and that is gone when it is closed.
 pub(super) fn unpacked(path: &Path, packing: Packing, folder: &Path) -> io::Result<File> {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
-    let mut from = packing.decoder(File::open(path)?);
+    let mut from = packing.decoder(open_plain(path)?);
     std::fs::create_dir_all(folder)?;
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let name = folder.join(format!("unpacked-{}-{number}", std::process::id()));
@@ -104,6 +105,8 @@ pub struct Unpack {
     piece: u32,
     /// When the file was seen first.
     seen_ms: u64,
+    /// The first bytes of the file as it is compressed.
+    head: Digest,
     state: State,
     encoding: Encoding,
     read: u64,
@@ -146,6 +149,7 @@ impl Unpack {
             facts: FileFacts::default(),
             piece: 0,
             seen_ms: 0,
+            head: Digest::default(),
             state: State::None,
             encoding: Encoding::RAW,
             read: 0,
@@ -179,9 +183,10 @@ impl Unpack {
         let facts = match std::fs::metadata(&*self.name) {
             Ok(metadata) if !metadata.is_file() => return Err(io::Error::other("is not a regular file")),
             Ok(metadata) => FileFacts::of(&metadata),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 // What is open is read to its end.
                 if !matches!(self.state, State::Open { .. }) {
+                    self.forget(world);
                     return Ok(Step::Missing);
                 }
                 self.facts
@@ -189,18 +194,35 @@ impl Unpack {
             Err(error) => return Err(error),
         };
         let is_other = facts.id != self.facts.id || matches!(self.state, State::None);
+        let is_changed = (facts.size, facts.modified_ns) != (self.facts.size, self.facts.modified_ns);
         if is_other && !(self.on_way > 0 || matches!(self.state, State::Open { .. })) {
-            self.begin(world, facts);
+            if !self.begin(world, facts)? {
+                return Ok(Step::Waits);
+            }
         } else if let State::Failed(why) = &self.state {
-            if (facts.size, facts.modified_ns) == (self.facts.size, self.facts.modified_ns) {
+            if !is_changed {
                 return Err(io::Error::other(why.clone()));
             }
             self.state = State::New;
+        } else if is_changed && !is_other && matches!(self.state, State::Done) {
+            if self.on_way > 0 {
+                return Ok(Step::Waits);
+            }
+            // It was compressed into once more, or is another one.
+            let is_same = facts.size == self.facts.size && has_head(&open_plain(Path::new(&*self.name))?, &self.head)?;
+            if !is_same {
+                self.state = State::New;
+                self.seen_ms = world.now_ms;
+            }
         }
         if !is_other {
             self.facts = facts;
         }
         if matches!(self.state, State::New) {
+            if self.on_way > 0 {
+                // Where to go on is known when it is known what became of that.
+                return Ok(Step::Waits);
+            }
             if world.now_ms < self.seen_ms.saturating_add(self.delay_ms) {
                 return Ok(Step::Quiet);
             }
@@ -215,9 +237,25 @@ impl Unpack {
         outcome
     }
 
-    /// The name leads to a file that was not read yet, or under another name.
-    fn begin(&mut self, world: &World<'_>, facts: FileFacts) {
+    /// There is no file of the name any more. Who reads it under another name need not wait.
+    fn forget(&mut self, world: &World<'_>) {
+        if self.on_way == 0 && !matches!(self.state, State::None) {
+            let mut positions = world.positions.lock();
+            self.note(&mut positions, world.now_ms);
+            positions.let_go(&self.name, self.facts.id);
+            self.facts = FileFacts::default();
+            self.state = State::None;
+        }
+    }
+
+    /// The name leads to a file that was not read yet, or under another name. Whether it can be begun with: not while it is
+    /// still read under a name that it had before.
+    fn begin(&mut self, world: &World<'_>, facts: FileFacts) -> io::Result<bool> {
+        let file = open_plain(Path::new(&*self.name))?;
         let mut positions = world.positions.lock();
+        if positions.holders(facts.id).any(|name| **name != *self.name && !leads_to(name, facts.id)) {
+            return Ok(false);
+        }
         if self.facts.id != facts.id {
             positions.let_go(&self.name, self.facts.id);
             positions.hold(&self.name, facts.id);
@@ -225,7 +263,10 @@ impl Unpack {
         // Places in the file as it is compressed have something before them.
         let known = positions.of_file(facts.id).filter(|(name, record)| {
             let is_same = record.birth_ns == facts.birth_ns || record.birth_ns == 0 || facts.birth_ns == 0;
-            is_same && record.mark.window.len == 0 && (**name == self.name || !leads_to(name, facts.id))
+            is_same
+                && record.mark.window.len == 0
+                && (**name == self.name || !leads_to(name, facts.id))
+                && has_head(&file, &record.head).unwrap_or(false)
         });
         let known = known.map(|(_, record)| *record).max_by_key(|record| (record.done, record.mark.offset));
         self.facts = facts;
@@ -233,14 +274,24 @@ impl Unpack {
         self.seen_ms = world.now_ms;
         self.settled = known.map_or(0, |record| record.mark.offset);
         self.read = self.settled;
-        let is_done = known.is_some_and(|record| record.done);
+        self.head = known.map_or_else(Digest::default, |record| record.head);
+        let is_done = known.is_some_and(|record| record.done && [0, facts.size].contains(&record.mark.window.hash));
         self.state = if is_done { State::Done } else { State::New };
         positions.put(&self.name, self.record(world.now_ms));
+        Ok(true)
     }
 
     /// Opens the file and goes to where reading goes on.
     fn open(&mut self, world: &World<'_>, permit: Permit) -> io::Result<()> {
-        let mut from = self.packing.decoder(File::open(&*self.name)?);
+        let file = open_plain(Path::new(&*self.name))?;
+        if !has_head(&file, &self.head)? {
+            // It was written over.
+            self.piece += 1;
+            self.settled = 0;
+        }
+        self.head = read_head(&file, self.facts.size)?;
+        (&file).seek(SeekFrom::Start(0))?;
+        let mut from = self.packing.decoder(file);
         let mut first = Vec::new();
         from.by_ref().take(MARK_BYTES_MAX as u64).read_to_end(&mut first)?;
         let (encoding, mark_bytes) = Encoding::of_mark(&first).unwrap_or((world.options.encoding, 0));
@@ -337,9 +388,11 @@ impl Unpack {
 
     fn record(&self, now_ms: u64) -> Record {
         let FileFacts { id, birth_ns, .. } = self.facts;
-        let mark = Mark { offset: self.settled, window: Digest::default() };
         let done = matches!(self.state, State::Done) && self.read == self.settled;
-        Record { id, birth_ns, head: Digest::default(), mark, seen_ms: now_ms, done }
+        // In the place of the bytes before the position stands how large the file is, as it is compressed.
+        let window = Digest { len: 0, hash: if done { self.facts.size } else { 0 } };
+        let mark = Mark { offset: self.settled, window };
+        Record { id, birth_ns, head: self.head, mark, seen_ms: now_ms, done }
     }
 }
 

@@ -159,6 +159,118 @@ fn parse(bytes: &[u8]) -> Result<Url, String> {
     Ok(url)
 }
 
+/// The parts of a URL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UrlParts {
+    /// The whole, as Go writes it.
+    pub text: Vec<u8>,
+    /// The scheme, in lower case.
+    pub scheme: Vec<u8>,
+    /// The name of the user, and the password if there is one.
+    pub user: Option<(Vec<u8>, Option<Vec<u8>>)>,
+    /// The user as it is written.
+    pub user_text: Vec<u8>,
+    /// The host without its port and brackets.
+    pub host_name: Vec<u8>,
+    /// The port; empty if there is none.
+    pub port: Vec<u8>,
+    /// The path.
+    pub path: Vec<u8>,
+    /// The query as it is written.
+    pub query: Vec<u8>,
+    /// The fragment.
+    pub fragment: Vec<u8>,
+}
+
+/// Reads a URL as Go's `url.Parse` does.
+///
+/// # Errors
+///
+/// What is wrong with it, in Go's words.
+pub fn parse_url(bytes: &[u8]) -> Result<UrlParts, String> {
+    let url = parse(bytes)?;
+    let user_text = url.user.as_ref().map(user_text).unwrap_or_default();
+    // What is escaped well stays as it was written.
+    let kept = |raw: &[u8], plain: &[u8], part: Part| {
+        let well = raw.iter().all(|byte| {
+            matches!(byte, b'!' | b'\'' | b'(' | b')' | b'*' | b'[' | b']' | b'%') || !escapes(*byte, part)
+        });
+        if well { raw.to_vec() } else { escape(plain, part) }
+    };
+    let (whole, fragment) = cut(bytes, b'#');
+    let (_, rest) = scheme(whole)?;
+    let (before_query, query) = cut(rest, b'?');
+    let mut text = url.scheme.clone();
+    if !text.is_empty() {
+        text.push(b':');
+    }
+    if url.opaque.is_empty() {
+        let mut path = before_query;
+        if (!url.scheme.is_empty() || !before_query.starts_with(b"///"))
+            && let Some(behind) = before_query.strip_prefix(b"//")
+        {
+            path = &behind[memchr::memchr(b'/', behind).unwrap_or(behind.len())..];
+            text.extend_from_slice(b"//");
+            if url.user.is_some() {
+                text.extend_from_slice(&user_text);
+                text.push(b'@');
+            }
+            text.extend_from_slice(&escape(&url.host, Part::Host));
+        }
+        text.extend_from_slice(&kept(path, &url.path, Part::Path));
+    } else {
+        text.extend_from_slice(&url.opaque);
+    }
+    if let Some(query) = query {
+        text.push(b'?');
+        text.extend_from_slice(query);
+    }
+    if !url.fragment.is_empty() {
+        text.push(b'#');
+        text.extend_from_slice(&kept(fragment.unwrap_or_default(), &url.fragment, Part::Fragment));
+    }
+    let name = host_name(&url.host).to_vec();
+    let port = match memchr::memrchr(b':', &url.host) {
+        Some(colon) if is_port(&url.host[colon..]) => url.host[colon + 1..].to_vec(),
+        _ => Vec::new(),
+    };
+    Ok(UrlParts {
+        text,
+        scheme: url.scheme,
+        user: url.user,
+        user_text,
+        host_name: name,
+        port,
+        path: url.path,
+        query: url.query,
+        fragment: url.fragment,
+    })
+}
+
+/// A key and a value of a query.
+pub type QueryPair = (Vec<u8>, Vec<u8>);
+
+/// The pairs of a query, in their order, as Go's `url.ParseQuery` reads them.
+///
+/// # Errors
+///
+/// What is wrong with it, in Go's words.
+pub fn parse_query(query: &[u8]) -> Result<Vec<QueryPair>, String> {
+    let mut pairs = Vec::new();
+    for pair in query.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
+        if pair.contains(&b';') {
+            return Err("invalid semicolon separator in query".to_owned());
+        }
+        let (key, value) = cut(pair, b'=');
+        let plain = |part: &[u8]| {
+            let spaced: Vec<u8> = part.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+            unescape(&spaced, Part::Query)
+        };
+        pairs.push((plain(key)?, plain(value.unwrap_or_default())?));
+    }
+    Ok(pairs)
+}
+
 fn authority(url: &mut Url, bytes: &[u8]) -> Result<(), String> {
     let Some(at) = memchr::memrchr(b'@', bytes) else {
         url.host = host(&url.scheme, bytes)?;

@@ -14,14 +14,20 @@ use super::value::{Dict, List, ListKind, Value};
 use super::{Data, Template};
 use crate::functions::{self, Function, Special, Type};
 
-/// The largest output, and the largest text that a function may make, in bytes.
-pub(crate) const OUTPUT_BYTES_MAX: usize = 1 << 20;
+/// The largest text that a function may make, in bytes, whatever the data.
+pub(crate) const OUTPUT_BYTES_MAX: usize = 16 << 20;
+/// The largest output, and the largest text that a function may make, in bytes: so much, and four times the longest text of
+/// the data that was read. A line of megabytes must have its template carried out, and a short one must not grow to them.
+const OUTPUT_BYTES_BASE: usize = 1 << 20;
+const OUTPUT_TIMES_MAX: usize = 4;
 /// How many turns all loops of an execution may take together.
 const TURNS_MAX: usize = 10_000;
 /// How many actions, operands and calls an execution may take.
 const STEPS_MAX: usize = 1_000_000;
-/// How many bytes the functions of an execution may read and write together.
-const WORK_BYTES_MAX: usize = 32 << 20;
+/// How many bytes the functions of an execution may read and write together: so much, and 32 times the longest text of the
+/// data that was read.
+const WORK_BYTES_BASE: usize = 32 << 20;
+const WORK_TIMES_MAX: usize = 32;
 /// How deep templates, blocks and parentheses may nest in execution.
 const DEPTH_MAX: usize = 120;
 
@@ -63,6 +69,8 @@ pub(crate) struct Exec<'a> {
     turns: usize,
     steps: usize,
     work: usize,
+    /// The length of the longest text of the data that was read, in bytes.
+    longest: usize,
     depth: usize,
 }
 
@@ -95,6 +103,7 @@ impl<'a> Exec<'a> {
             turns: 0,
             steps: 0,
             work: 0,
+            longest: 0,
             depth: 0,
         }
     }
@@ -122,10 +131,16 @@ impl<'a> Exec<'a> {
     /// Accounts for bytes that a function handles.
     pub(crate) fn charge(&mut self, bytes: usize) -> Result<(), String> {
         self.work = self.work.saturating_add(bytes);
-        if self.work > WORK_BYTES_MAX {
-            return Err(format!("template handles more than {WORK_BYTES_MAX} bytes"));
+        let max = WORK_BYTES_BASE.saturating_add(self.longest.saturating_mul(WORK_TIMES_MAX));
+        if self.work > max {
+            return Err(format!("template handles more than {max} bytes"));
         }
         Ok(())
+    }
+
+    /// How long the output and the result of a function may be, in bytes.
+    fn output_max(&self) -> usize {
+        OUTPUT_BYTES_BASE.saturating_add(self.longest.saturating_mul(OUTPUT_TIMES_MAX)).min(OUTPUT_BYTES_MAX)
     }
 
     fn step(&mut self) -> Result<(), String> {
@@ -137,8 +152,9 @@ impl<'a> Exec<'a> {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Done {
-        if self.out.len() - self.out_start + bytes.len() > OUTPUT_BYTES_MAX {
-            return Err(Flow::Error(format!("output is larger than {OUTPUT_BYTES_MAX} bytes")));
+        let max = self.output_max();
+        if self.out.len() - self.out_start + bytes.len() > max {
+            return Err(Flow::Error(format!("output is larger than {max} bytes")));
         }
         self.out.extend_from_slice(bytes);
         Ok(())
@@ -173,9 +189,12 @@ impl<'a> Exec<'a> {
             return root.clone();
         }
         let mut map = BTreeMap::new();
+        let mut longest = self.longest;
         self.data.each(&mut |name, value| {
+            longest = longest.max(value.len());
             map.insert(Bytes::copy_from_slice(name), Value::text(value));
         });
+        self.longest = longest;
         let root = self.new_dict(map, self.data.is_texts());
         self.root = Some(root.clone());
         root
@@ -513,9 +532,12 @@ impl<'a> Exec<'a> {
             }
             Value::Root => match &self.root {
                 Some(Value::Dict(dict)) => dict.map.borrow().get(name.as_bytes()).cloned(),
-                _ => self.data.get(name.as_bytes()).map(|text| match text {
-                    Cow::Borrowed(text) => Value::text(text),
-                    Cow::Owned(text) => Value::from(text),
+                _ => self.data.get(name.as_bytes()).map(|text| {
+                    self.longest = self.longest.max(text.len());
+                    match text {
+                        Cow::Borrowed(text) => Value::text(text),
+                        Cow::Owned(text) => Value::from(text),
+                    }
                 }),
             },
             Value::Dict(dict) => dict.map.borrow().get(name.as_bytes()).cloned(),
@@ -570,8 +592,9 @@ impl<'a> Exec<'a> {
         let sizes = values.iter().fold(16usize, |sum, value| sum.saturating_add(value.size()));
         let result = self.charge(sizes).and_then(|()| (function.run)(self, &values));
         let result = result.and_then(|value| {
-            if matches!(&value, Value::Text(text) if text.len() > OUTPUT_BYTES_MAX) {
-                return Err(format!("result is larger than {OUTPUT_BYTES_MAX} bytes"));
+            let max = self.output_max();
+            if matches!(&value, Value::Text(text) if text.len() > max) {
+                return Err(format!("result is larger than {max} bytes"));
             }
             self.charge(value.size())?;
             Ok(value)

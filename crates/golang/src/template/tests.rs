@@ -125,6 +125,26 @@ fn endless_templates_end() {
 }
 
 #[test]
+fn a_long_text_has_its_template_carried_out() {
+    let long = |len: usize| Texts { map: BTreeMap::from([(b"line".to_vec(), vec![b'a'; len])]), is_texts: false };
+    let text = "{{ $l := .line }}{{ range until 5 }}{{ $l = Replace (ToUpper $l) \"A\" \"a\" -1 }}{{ end }}{{ $l }}";
+    assert_eq!(render(text, &long(2 << 20)).map(|out| out.len()), Ok(2 << 20));
+    let masked = render("{{ regexReplaceAll \"a+\" .line \"***\" }}", &long(10 << 20));
+    assert_eq!(masked.as_deref(), Ok("***"));
+    assert_eq!(render("{{ .line }}", &long(16 << 20)).map(|out| out.len()), Ok(16 << 20));
+    assert!(render("{{ .line }}{{ .line }}", &long(10 << 20)).unwrap_err().contains("larger than"));
+    // A short one does not grow without end.
+    assert!(render("{{ repeat 2000000 .line }}", &long(1)).unwrap_err().contains("larger than"));
+    assert!(
+        render("{{ range until 9000 }}{{ $_ := repeat 9000 $.line }}{{ end }}", &long(1))
+            .unwrap_err()
+            .contains("handles")
+    );
+    let all = "{{ range $k, $v := . }}{{ $v | ToUpper | len }}{{ end }}";
+    assert_eq!(render(all, &long(5 << 20)).as_deref(), Ok("5242880"));
+}
+
+#[test]
 fn the_deepest_template_fits_a_small_stack() {
     let run = || {
         let blocks = format!("{}{}", "{{ with 1 }}".repeat(99), "{{ end }}".repeat(99));

@@ -2,6 +2,7 @@
 
 mod auth;
 mod client;
+mod grpc;
 mod proxy;
 mod redirect;
 mod server;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{append, drain, dropped, eager, number_of, numbered, numbers, options, run, simple};
-use crate::{AppendError, Counts, NewRecord, Options, Outcome, Queue, ReaderOptions, Start, keeper};
+use crate::{AppendError, Counts, NewRecord, Options, Outcome, Queue, ReaderOptions, Start, keeper, reason};
 
 #[test]
 fn a_record_comes_out_as_it_went_in_from_memory_and_from_disk() {
@@ -223,6 +223,143 @@ fn a_slow_partition_does_not_stop_another_within_the_room() {
         }
         // Four runs of ten, and what one chunk of a file had more.
         assert!(reader.stats().memory_bytes < 40 * 2300 + crate::reader::CHUNK_BYTES * 2);
+    });
+}
+
+#[test]
+fn a_partition_whose_run_is_out_for_long_is_overtaken_and_then_goes_on_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || Options { segment_bytes_max: 100_000, ..options() };
+    let reader_options =
+        || ReaderOptions { items_max: 10, bytes_max: 20_000, overtake_after: Some(Duration::ZERO), ..eager() };
+    run(async {
+        let queue = Queue::open(dir.path(), options()).unwrap();
+        let reader = queue.reader("r", reader_options());
+        // Far more than may be read ahead waits for the first of four partitions.
+        let last = |number: u64| number % 100 == 99;
+        let of = |number: u64| if last(number) { 1 + (number / 100 % 3) as u16 } else { 0 };
+        for number in 0..1000 {
+            queue.append(vec![numbered(number, of(number), 4, 2000)]).await.unwrap();
+        }
+        let stuck = reader.next().await.unwrap();
+        assert_eq!(numbers(&stuck), (0..10).collect::<Vec<_>>());
+        let mut delivered = Vec::new();
+        while delivered.len() < 10 {
+            let run = reader.next().await.unwrap();
+            delivered.extend(numbers(&run));
+            reader.settle(run, Outcome::Delivered);
+            assert!(reader.stats().memory_bytes < 16 * 23_000 + crate::reader::CHUNK_BYTES);
+        }
+        delivered.sort_unstable();
+        assert_eq!(delivered, (0..1000).filter(|number| last(*number)).collect::<Vec<_>>());
+        assert_eq!(reader.lag().pending.records, 990);
+        // What was overtaken comes again after a crash, and what overtook it does not.
+        queue.abandon();
+        let queue = Queue::open(dir.path(), options()).unwrap();
+        let reader = queue.reader("r", reader_options());
+        let mut delivered = Vec::new();
+        for round in 0..99 {
+            let run = reader.next().await.unwrap();
+            delivered.extend(numbers(&run));
+            // And others go on while the one that was stuck has much to catch up on.
+            let number = 1000 + round;
+            queue.append(vec![numbered(number, 1, 4, 2000)]).await.unwrap();
+            let other = reader.next().await.unwrap();
+            assert_eq!((other.partition, numbers(&other)), (1, vec![number]));
+            reader.settle(other, Outcome::Delivered);
+            reader.settle(run, Outcome::Delivered);
+        }
+        assert_eq!(delivered, (0..1000).filter(|number| !last(*number)).collect::<Vec<_>>());
+        assert_eq!(reader.lag().pending.records, 0);
+        assert!(reader.stats().dropped.is_empty());
+        queue.close().await;
+    });
+}
+
+#[test]
+fn a_reader_goes_on_under_another_name_also_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    run(async {
+        let queue = Queue::open(dir.path(), options()).unwrap();
+        let old = queue.reader("old", ReaderOptions { items_max: 2, ..eager() });
+        append(&queue, 0..6).await;
+        let settled = old.next().await.unwrap();
+        old.settle(settled, Outcome::Delivered);
+        let out = old.next().await.unwrap();
+        assert!(queue.rename_reader("old", "new"));
+        assert!(old.has_ended() && !queue.rename_reader("old", "newer"));
+        old.settle(out, Outcome::Delivered);
+        assert_eq!(queue.reader_names(), ["new"]);
+        queue.abandon();
+        let queue = Queue::open(dir.path(), options()).unwrap();
+        assert_eq!(queue.reader_names(), ["new"]);
+        let _other = queue.reader("other", eager());
+        assert!(!queue.rename_reader("new", "other"), "there is one");
+        assert_eq!(drain(&queue.reader("new", eager())).await, [2, 3, 4, 5]);
+    });
+}
+
+#[test]
+fn many_partitions_that_are_stuck_have_small_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    run(async {
+        let queue = Queue::open(dir.path(), options()).unwrap();
+        let overtaking = ReaderOptions { bytes_max: 1 << 20, overtake_after: Some(Duration::ZERO), ..eager() };
+        let reader = queue.reader("r", overtaking);
+        for partition in 0..64 {
+            queue.append((0..40).map(|number| numbered(number, partition, 64, 30_000)).collect()).await.unwrap();
+        }
+        let mut stuck = Vec::new();
+        while stuck.len() < 64 {
+            stuck.push(reader.next().await.unwrap());
+        }
+        let large = stuck.iter().filter(|run| run.body_len() > 100_000).count();
+        assert!((8..=9).contains(&large), "{large}");
+        assert!(reader.stats().memory_bytes < 18 << 20, "{:?}", reader.stats());
+        let mut next = vec![0; 64];
+        let mut settle = |run: crate::Run| {
+            for number in numbers(&run) {
+                assert_eq!(number, next[usize::from(run.partition)]);
+                next[usize::from(run.partition)] += 1;
+            }
+            reader.settle(run, Outcome::Delivered);
+            next.iter().sum::<u64>()
+        };
+        let mut delivered = stuck.into_iter().map(&mut settle).max().unwrap();
+        while delivered < 64 * 40 {
+            delivered = settle(reader.next().await.unwrap());
+        }
+    });
+}
+
+#[test]
+fn what_goes_of_a_partition_that_is_overtaken_is_counted_once() {
+    let dir = tempfile::tempdir().unwrap();
+    run(async {
+        let limits = Options { segment_bytes_max: 8192, bytes_max: 40_000, ..options() };
+        let queue = Queue::open(dir.path(), limits).unwrap();
+        let overtaking = ReaderOptions { items_max: 2, overtake_after: Some(Duration::ZERO), ..eager() };
+        let reader = queue.reader("r", overtaking);
+        queue.append(vec![numbered(0, 0, 2, 1000)]).await.unwrap();
+        let stuck = reader.next().await.unwrap();
+        for number in 1..100 {
+            queue.append(vec![numbered(number, (number % 2) as u16, 2, 1000)]).await.unwrap();
+            if number % 2 == 1 {
+                let run = reader.next().await.unwrap();
+                assert_eq!(numbers(&run), [number]);
+                reader.settle(run, Outcome::Delivered);
+            }
+        }
+        let stats = reader.stats();
+        let dropped = dropped(&reader, reason::OVERFLOW).samples;
+        assert_eq!(stats.delivered.samples, 50);
+        assert!(dropped > 20, "{stats:?}");
+        assert_eq!(dropped + reader.lag().pending.samples, 50);
+        reader.settle(stuck, Outcome::Delivered);
+        let rest = drain(&reader).await;
+        assert_eq!(rest.len() as u64 + dropped + 1, 50);
+        assert!(rest.is_sorted() && rest.iter().all(|number| number % 2 == 0));
+        assert_eq!(reader.lag().pending.records, 0);
     });
 }
 

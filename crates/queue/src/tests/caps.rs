@@ -215,7 +215,10 @@ fn the_cap_that_nobody_chose_is_at_most_a_tenth_of_what_is_free() {
     let dir = tempfile::tempdir().unwrap();
     let free = crate::storage::free_bytes(dir.path()).unwrap();
     let chosen = crate::default_bytes_max(&dir.path().join("not/there/yet"));
-    assert!(chosen == Options::BYTES_MAX_DEFAULT || chosen <= free / 10 + (1 << 30), "{chosen} of {free}");
+    assert!(
+        chosen == Options::BYTES_MAX_DEFAULT || chosen <= (free / 10).max(32 << 20) + (1 << 30),
+        "{chosen} of {free}"
+    );
     assert!(chosen > 0);
 }
 
@@ -227,7 +230,9 @@ fn the_cap_that_nobody_chose_leaves_what_is_there_whatever_else_fills_the_disk()
         (0, 1 << 30, 1 << 30),
         (9 << 30, 1 << 30, 1 << 30),
         (max, 2 * max, max),
-        (0, 0, 0),
+        // A full disk is no reason for a cap that nothing fits into.
+        (0, 0, 32 << 20),
+        (100 << 20, 1 << 20, 32 << 20),
     ] {
         assert_eq!(crate::types::bytes_max(free, used), chosen, "{free} and {used}");
     }

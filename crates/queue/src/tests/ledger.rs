@@ -82,6 +82,7 @@ proptest! {
     fn what_is_appended_is_delivered_dropped_or_pending(
         ops in prop::collection::vec(op(), 1..120),
         items_max in 1..6u32,
+        overtakes in any::<bool>(),
         segment_bytes_max in 4096..8192u64,
     ) {
         let dir = tempfile::tempdir().expect("directory");
@@ -95,7 +96,7 @@ proptest! {
                 ..options()
             };
             let queue = Queue::open_with(dir.path(), limits, disk.clone()).expect("open");
-            let reader_options = ReaderOptions { items_max, ..eager() };
+            let reader_options = ReaderOptions { items_max, overtake_after: overtakes.then_some(Duration::ZERO), ..eager() };
             let busy = queue.reader("busy", reader_options.clone());
             let idle = queue.reader("idle", reader_options);
             busy.flush();

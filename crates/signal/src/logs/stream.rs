@@ -134,16 +134,22 @@ impl fmt::Debug for Stream {
 /// How many streams a [`StreamCache`] keeps at most, unless it is told otherwise.
 pub const STREAMS_MAX: usize = 10_000;
 
+/// How long the keys of a [`StreamCache`] may be together, in bytes: what it remembers is about as large.
+const STREAMS_BYTES_MAX: usize = 32 << 20;
+
 /// Remembers the streams that something was turned into, so that a line costs one look-up.
 ///
-/// A key is any text that decides the outcome: the hash of the stream before and the values that change it. The cache
-/// keeps two generations of half the limit each, so that what is in use stays.
+/// A key is any text that decides the outcome: the stream before and the values that change it. The cache keeps two
+/// generations of half the limit each, so that what is in use stays. Keys are not kept, but their lengths count: label
+/// sets of megabytes must not add up.
 pub struct StreamCache<V = Stream> {
     // Keys are hashes with a seed of this cache, so that nobody can look for two texts of one key.
     seed: u64,
     streams_max: usize,
     young: HashTable<(u128, V)>,
     old: HashTable<(u128, V)>,
+    /// The length of the keys of the young ones.
+    young_bytes: usize,
 }
 
 impl<V> fmt::Debug for StreamCache<V> {
@@ -162,7 +168,7 @@ impl<V> StreamCache<V> {
     /// A cache of at most so many streams.
     pub fn new(streams_max: usize) -> Self {
         let seed = RandomState::new().hash_one(0);
-        StreamCache { seed, streams_max, young: HashTable::new(), old: HashTable::new() }
+        StreamCache { seed, streams_max, young: HashTable::new(), old: HashTable::new(), young_bytes: 0 }
     }
 }
 
@@ -173,6 +179,7 @@ impl<V: Clone> StreamCache<V> {
     ///
     /// Those of the maker; nothing is remembered then.
     pub fn get_or_make<E>(&mut self, key: &[u8], make: impl FnOnce() -> Result<V, E>) -> Result<V, E> {
+        let len = key.len();
         let key = xxh3_128_with_seed(key, self.seed);
         let (hash, is_it) = (key as u64, |entry: &(u128, V)| entry.0 == key);
         if let Some((_, found)) = self.young.find(hash, is_it) {
@@ -182,9 +189,11 @@ impl<V: Clone> StreamCache<V> {
             Ok(found) => found.remove().0.1,
             Err(_) => make()?,
         };
-        if self.young.len() >= (self.streams_max / 2).max(1) {
+        if self.young.len() >= (self.streams_max / 2).max(1) || self.young_bytes + len > STREAMS_BYTES_MAX / 2 {
             self.old = std::mem::take(&mut self.young);
+            self.young_bytes = 0;
         }
+        self.young_bytes += len;
         self.young.insert_unique(hash, (key, value.clone()), |entry| entry.0 as u64);
         Ok(value)
     }
@@ -205,6 +214,7 @@ impl<V> StreamCache<V> {
     pub fn clear(&mut self) {
         self.young.clear();
         self.old.clear();
+        self.young_bytes = 0;
     }
 }
 
@@ -259,5 +269,21 @@ mod tests {
             assert!(cache.len() <= STREAMS_MAX);
         }
         assert_eq!(get(&mut cache, 7), 100_000);
+    }
+
+    #[test]
+    fn large_label_sets_do_not_add_up_in_the_cache() {
+        let mut cache = StreamCache::default();
+        let key = |at: u32| [vec![b'x'; 1 << 20], at.to_le_bytes().to_vec()].concat();
+        for at in 0..200 {
+            cache.get_or_make(&key(at), || Ok::<_, ()>(at)).unwrap();
+            assert!(cache.len() <= STREAMS_BYTES_MAX >> 20);
+        }
+        assert_eq!(cache.get_or_make(&key(199), || Err("made again")), Ok(199));
+        // Even one that is larger than all may be is remembered until the next comes.
+        let large = vec![b'y'; STREAMS_BYTES_MAX];
+        assert_eq!(cache.get_or_make(&large, || Ok::<_, ()>(0)), Ok(0));
+        assert_eq!(cache.get_or_make(&key(1), || Ok::<_, ()>(1)), Ok(1));
+        assert_eq!(cache.len(), 2);
     }
 }

@@ -158,9 +158,10 @@ impl Framer {
         }
         match (state, self.framing) {
             (State::Lines, _) => {
-                // Lines that are whole are one message, and what follows them is taken for another.
+                // Here all lines but the last are one message. The reference takes a last one that has no line end for
+                // another, and so loses what a message, as all of a packet, says in its last line.
                 let last = memchr::memrchr(b'\n', &self.buffer[rest.clone()]).map(|at| rest.start + at);
-                if let Some(last) = last {
+                if let Some(last) = last.filter(|last| matches!(self.buffer.get(last + 1), None | Some(b'<'))) {
                     frames.push(self.take(rest.start..last, last + 1, false));
                 }
                 if self.start < len {
@@ -319,7 +320,7 @@ mod tests {
     fn messages_are_told_apart_wherever_the_stream_is_cut() {
         for (framing, stream, expected) in [
             (SYSLOG, "<1>a\n<2>b\n", vec!["<1>a", "<2>b"]),
-            (SYSLOG, "<1>a\nb\n\n<2>c\nd", vec!["<1>a\nb\n", "<2>c", "d"]),
+            (SYSLOG, "<1>a\nb\n\n<2>c\nd", vec!["<1>a\nb\n", "<2>c\nd"]),
             (SYSLOG, "<1>a\r\n<2>b", vec!["<1>a\r", "<2>b"]),
             (SYSLOG, "<1>a", vec!["<1>a"]),
             (SYSLOG, "4 <1>a6 <2>b\nc\n5 <3>de", vec!["<1>a", "<2>b\nc", "<3>de"]),

@@ -69,23 +69,27 @@ impl Stamp {
         self.day <= days_of(self.year, self.month)
     }
 
-    /// Reads a time after RFC 3339. Digits of a second beyond nanoseconds are cut off.
+    /// Reads a time after RFC 3339. As Go takes it, the hour may have one digit, and a comma may stand for the point; digits
+    /// of a second beyond nanoseconds are cut off.
     pub fn parse_rfc3339(text: &[u8]) -> Option<Self> {
         let number = |range: std::ops::Range<usize>, low: u32, high: u32| {
             let digits = text.get(range).filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
             let value = digits.iter().fold(0, |value, digit| value * 10 + u32::from(digit - b'0'));
             (low..=high).contains(&value).then_some(value)
         };
-        let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+        let hour = 11..if text.get(12) == Some(&b':') { 12 } else { 13 };
+        let minute = hour.end + 1;
+        let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (hour.end, b':'), (minute + 2, b':')];
         if separators.iter().any(|(at, separator)| text.get(*at) != Some(separator)) {
             return None;
         }
         let year = number(0..4, 0, 9999)? as i32;
         let (month, day) = (number(5..7, 1, 12)? as u8, number(8..10, 1, 31)? as u8);
-        let time = [number(11..13, 0, 23)? as u8, number(14..16, 0, 59)? as u8, number(17..19, 0, 59)? as u8];
-        let mut at = 19;
+        let (minute, second) = (minute..minute + 2, minute + 3..minute + 5);
+        let mut at = second.end;
+        let time = [number(hour, 0, 23)? as u8, number(minute, 0, 59)? as u8, number(second, 0, 59)? as u8];
         let mut nanos = 0;
-        if text.get(at) == Some(&b'.') {
+        if let Some(b'.' | b',') = text.get(at) {
             let digits = text[at + 1..].iter().take_while(|byte| byte.is_ascii_digit()).count();
             if digits == 0 {
                 return None;
@@ -107,7 +111,7 @@ impl Stamp {
             if text[at + 3] != b':' {
                 return None;
             }
-            let (hours, minutes) = (number(at + 1..at + 3, 0, 24)? as i32, number(at + 4..at + 6, 0, 59)? as i32);
+            let (hours, minutes) = (number(at + 1..at + 3, 0, 24)? as i32, number(at + 4..at + 6, 0, 60)? as i32);
             offset_minutes = sign * (hours * 60 + minutes);
         }
         let stamp = Stamp { year, month, day, time, nanos, offset_minutes };
@@ -214,6 +218,12 @@ mod tests {
         for (text, expected) in [
             ("2024-02-29T01:02:03Z", Some("2024-02-29T01:02:03Z")),
             ("2024-01-01T01:02:03.1234567899-05:30", Some("2024-01-01T01:02:03.123456-05:30")),
+            ("2024-01-01T1:02:03,5+24:60", Some("2024-01-01T01:02:03.5+25:00")),
+            ("2024-01-01T:02:03Z", None),
+            ("2024-01-01T001:02:03Z", None),
+            ("2024-01-01T1:2:03Z", None),
+            ("2024-01-01T1:02:03+25:00", None),
+            ("2024-01-01T1:02:03+1:00", None),
             ("2023-02-29T01:02:03Z", None),
             ("2024-01-01T01:02:03", None),
             ("2024-01-01T01:02:03.Z", None),

@@ -1,7 +1,7 @@
 //! Files that are rotated in every way while the program that reads them is killed, stopped and reloaded, and what it
 //! sends to fails half the time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -37,6 +37,8 @@ struct Writer {
     name: &'static str,
     ended: Arc<AtomicBool>,
     written: Arc<Mutex<u64>>,
+    /// The lines that were cut and are in no copy.
+    destroyed: Arc<Mutex<BTreeSet<u64>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -48,13 +50,13 @@ impl Writer {
             Rotation::RenameAndPack => "pack.log",
             Rotation::CopyAndCut => "copy.log",
         };
-        let (ended, written) = (Arc::new(AtomicBool::new(false)), shared(0));
+        let (ended, written, destroyed) = (Arc::new(AtomicBool::new(false)), shared(0), shared(BTreeSet::new()));
         let path = folder.join(name);
         let thread = std::thread::spawn({
-            let (ended, written) = (Arc::clone(&ended), Arc::clone(&written));
-            move || write(&path, rotation, rotate_every, Rng(rng), &ended, &written)
+            let (ended, written, destroyed) = (Arc::clone(&ended), Arc::clone(&written), Arc::clone(&destroyed));
+            move || write(&path, rotation, rotate_every, Rng(rng), &ended, &written, &destroyed)
         });
-        Writer { name, ended, written, thread: Some(thread) }
+        Writer { name, ended, written, destroyed, thread: Some(thread) }
     }
 
     /// Ends, and gives how many lines there are.
@@ -74,6 +76,7 @@ fn write(
     mut rng: Rng,
     ended: &AtomicBool,
     written: &Mutex<u64>,
+    destroyed: &Mutex<BTreeSet<u64>>,
 ) {
     let open = || OpenOptions::new().create(true).append(true).open(path).expect("a file to write to");
     let mut file = open();
@@ -91,13 +94,23 @@ fn write(
         std::thread::sleep(rng.millis(1, 10));
         if rotation != Rotation::None && rotated.elapsed() >= rotate_every {
             rotated = Instant::now();
-            rotate(path, rotation);
+            // Whoever writes does not know of a copy that is being made.
+            let unlucky = if rotation == Rotation::CopyAndCut && rng.below(3) == 0 { rng.between(1, 5) } else { 0 };
+            rotate(path, rotation, || {
+                for _ in 0..unlucky {
+                    let number = *lock(written) + 1;
+                    file.write_all(format!("n={number} unlucky\n").as_bytes()).expect("it is written");
+                    *lock(written) = number;
+                    lock(destroyed).insert(number);
+                }
+            });
             file = open();
         }
     }
 }
 
-fn rotate(path: &Path, rotation: Rotation) {
+/// Rotates a file; what happens between the copy and the cut is done in between.
+fn rotate(path: &Path, rotation: Rotation, in_between: impl FnOnce()) {
     let numbered = |number: usize, packed: &str| PathBuf::from(format!("{}.{number}{packed}", path.display()));
     for number in (1..=KEPT).rev() {
         for packed in ["", ".gz"] {
@@ -120,6 +133,7 @@ fn rotate(path: &Path, rotation: Rotation) {
     }
     if rotation == Rotation::CopyAndCut {
         fs::copy(path, numbered(1, "")).expect("it is copied");
+        in_between();
         OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(0)).expect("it is cut");
     } else {
         fs::rename(path, numbered(1, "")).expect("it is renamed");
@@ -288,7 +302,8 @@ impl Stage {
         config(self.logs.path(), &self.sink, self.label)
     }
 
-    /// Ends writing, and waits until all came. What came twice, and what is missing of the file that is copied and cut.
+    /// Ends writing, and waits until all came. What came twice, and what is missing of the file that is copied and cut
+    /// though it was in a copy.
     fn finish(&mut self, corten: &Corten) -> (String, Vec<u64>) {
         let written: Vec<(&str, u64)> = self.writers.iter_mut().map(|writer| (writer.name, writer.stop())).collect();
         self.sink.fails.store(false, Ordering::Release);
@@ -301,7 +316,8 @@ impl Stage {
         let (_, last) = written.iter().find(|(name, _)| *name == "copy.log").expect("it is there");
         until("the last line of the file that is cut came", || {
             let missing = self.sink.missing("copy.log", *last).0;
-            if missing.last() == Some(last) { Err(format!("{missing:?} of {last}")) } else { Ok(()) }
+            let destroyed = self.writers.iter().any(|writer| lock(&writer.destroyed).contains(last));
+            if missing.last() == Some(last) && !destroyed { Err(format!("{missing:?} of {last}")) } else { Ok(()) }
         });
         expect_ready(corten);
         let repeats = written.iter().flat_map(|(name, last)| {
@@ -309,12 +325,23 @@ impl Stage {
             let runs = repeated.chunk_by(|a, b| a + 1 == *b);
             runs.map(|run| format!("{name} {}..={} ", run[0], run[run.len() - 1])).collect::<Vec<_>>()
         });
-        (repeats.collect(), self.sink.missing("copy.log", *last).0)
+        let destroyed = self.writers.iter().find(|writer| writer.name == "copy.log").map(|writer| &writer.destroyed);
+        let destroyed = lock(destroyed.expect("it is there")).clone();
+        let missing = self.sink.missing("copy.log", *last).0;
+        let (cut, missing): (Vec<u64>, Vec<u64>) = missing.into_iter().partition(|number| destroyed.contains(number));
+        say(&format!("{} of the {} lines that were cut without a copy are missing", cut.len(), destroyed.len()));
+        say(&format!("lines written: {written:?}, missing: {missing:?}"));
+        (repeats.collect(), missing)
     }
 }
 
+#[expect(clippy::print_stdout, reason = "the test runner shows it when the test fails, or is told to")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
 #[test]
-fn no_line_is_lost_by_renaming_however_often_the_program_is_killed() {
+fn no_line_is_lost_however_files_are_rotated_and_the_program_is_killed() {
     let mut rng = Rng::new("logs");
     let mut stage = Stage::set(&mut rng, Duration::from_secs(1));
     let mut folder = Folder::new("");
@@ -333,8 +360,8 @@ fn no_line_is_lost_by_renaming_however_often_the_program_is_killed() {
     folder.write(&stage.config());
     let corten = Corten::start_in(folder, &[]);
     let (_, missing) = stage.finish(&corten);
-    // What is copied and cut while nobody looks may be lost, and is little.
-    assert!(missing.len() < 2_000, "{} lines of the file that is cut are missing", missing.len());
+    // What was cut is in the copies, but for what came between a copy and its cut.
+    assert_eq!(missing, [0; 0], "lines of the file that is cut are missing");
     corten.end();
 }
 

@@ -19,7 +19,7 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::super::testing::{Answered, MOMENT, Sink, Then, address, client, send};
+use super::super::testing::{Answered, Case, MOMENT, Sink, Then, address, client, recorded, send, shown};
 use super::*;
 
 const API: Definition = Definition::of::<Api>();
@@ -432,6 +432,41 @@ fn reading() -> Reading {
         use_incoming_timestamp: true,
         bytes_max: 1 << 20,
     }
+}
+
+#[test]
+fn requests_are_taken_as_the_reference_takes_them() {
+    let pushed = recorded(include_str!("../../../tests/data/sources/api.json"));
+    let raw = recorded(include_str!("../../../tests/data/sources/raw.json"));
+    assert_eq!([(pushed.0.len(), pushed.1), (raw.0.len(), raw.1)], [(284, 12), (17, 0)]);
+    let mut differences = Vec::new();
+    for case in pushed.0.into_iter().chain(raw.0) {
+        let is_raw = case.json()["path"] == "raw";
+        let labels = case.labels();
+        let reading = Reading {
+            labels: SourceLabels::new(&Case::rules(), OnDrop::DropEntry, false).unwrap(),
+            raw: Stream::of(labels.iter().map(|(name, value)| (&**name, &**value))).unwrap(),
+            fixed: labels,
+            use_incoming_timestamp: case.uses_incoming_timestamp(),
+            bytes_max: MESSAGE_BYTES_DEFAULT,
+        };
+        let headers = case.headers().into_iter().map(|(name, value)| {
+            (name.parse::<header::HeaderName>().unwrap(), value.parse::<header::HeaderValue>().unwrap())
+        });
+        let headers: HeaderMap = headers.collect();
+        let body = case.body();
+        let body = Bytes::from(if case.json()["snappy"] == true { compressed(&body) } else { body });
+        let read =
+            if is_raw { reading.raw(body) } else { Push::of(&headers).and_then(|push| reading.push(body, &push)) };
+        let (status, entries) = match read {
+            Ok(Read { batches, bad }) => {
+                (if bad.is_some() { 400 } else { 204 }, batches.iter().flat_map(shown).collect())
+            }
+            Err(answer) => (answer.status.as_u16(), Vec::new()),
+        };
+        differences.extend(case.difference(Some(status), entries));
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
 #[test]

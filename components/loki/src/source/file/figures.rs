@@ -110,10 +110,11 @@ impl DebugInfo for AllFigures {
 
 impl Collect for AllFigures {
     fn collect(&self, into: &mut Snapshot) {
+        let path: Arc<str> = "path".into();
         for (name, figures) in &*self.files.lock() {
             let mut add = |family: &str, help: &str, kind, value: &AtomicU64| {
-                let labels = vec![("path".to_owned(), name.to_string())];
-                into.add(family, help, kind, labels, Value::Number(value.load(Ordering::Relaxed) as f64));
+                let labels = vec![(Arc::clone(&path), Arc::clone(name))];
+                into.add_shared(family, help, kind, labels, Value::Number(value.load(Ordering::Relaxed) as f64));
             };
             add("loki_source_file_read_bytes_total", "Number of bytes read.", Kind::Gauge, &figures.read_bytes);
             add("loki_source_file_file_bytes_total", "Number of bytes total.", Kind::Gauge, &figures.file_bytes);

@@ -11,6 +11,9 @@ use tokio::sync::Notify;
 
 /// How many batches of a file may be on their way.
 const BATCHES_MAX: usize = 16;
+/// How many batches of a file may be remembered. Those that a stage keeps, and those that are safe meanwhile, count as
+/// on their way no more: a file whose lines are joined slowly must be read on, for the next line ends what is kept.
+const BATCHES_KEPT_MAX: usize = 16 << 10;
 /// How much text of a file may be on its way, in bytes.
 const FILE_BYTES_MAX: usize = 8 << 20;
 /// How much text of all files may be on its way, in bytes. What stages keep for a while is theirs.
@@ -38,12 +41,17 @@ struct State {
     touched: Vec<u32>,
 }
 
+/// The lane of a file that nothing is read from keeps no batches, and no room for them.
 #[derive(Debug, Default)]
 struct Lane {
     /// The number of the first batch of the list. Numbers go on when the lane becomes another file's.
     first: u64,
     batches: VecDeque<Batch>,
+    /// How many of them count as on their way, and how much text.
+    open: usize,
     bytes: usize,
+    /// How many of them a stage keeps.
+    kept: usize,
     touched: bool,
     /// What is safe and was not asked for yet.
     safe: Vec<(u32, Mark)>,
@@ -54,7 +62,10 @@ struct Batch {
     /// The number of the file among those of its name, and where its lines end.
     end: (u32, Mark),
     bytes: usize,
-    held: bool,
+    /// Counts as on its way.
+    open: bool,
+    /// A stage keeps some of it.
+    kept: bool,
     settled: Option<Settled>,
 }
 
@@ -95,7 +106,11 @@ impl Ledger {
         let state = self.state.lock();
         let own = &state.lanes[lane as usize];
         let lost = own.batches.iter().any(|batch| batch.settled == Some(Settled::Failed));
-        !lost && own.batches.len() < BATCHES_MAX && own.bytes < FILE_BYTES_MAX && state.bytes < ALL_BYTES_MAX
+        !lost
+            && own.batches.len() < BATCHES_KEPT_MAX
+            && own.open < BATCHES_MAX
+            && own.bytes < FILE_BYTES_MAX
+            && state.bytes < ALL_BYTES_MAX
     }
 
     /// Notes a batch; what goes with it, and its number.
@@ -104,7 +119,8 @@ impl Ledger {
         state.bytes += bytes;
         let own = &mut state.lanes[lane as usize];
         let sequence = own.first + own.batches.len() as u64;
-        own.batches.push_back(Batch { end, bytes, held: false, settled: None });
+        own.batches.push_back(Batch { end, bytes, open: true, kept: false, settled: None });
+        own.open += 1;
         own.bytes += bytes;
         drop(state);
         let serial = (u64::from(lane) << SEQUENCE_BITS) | sequence;
@@ -135,7 +151,11 @@ impl Ledger {
         if lost {
             state.reset(lane);
         }
-        let empty = state.lanes[lane as usize].batches.is_empty();
+        let batches = &mut state.lanes[lane as usize].batches;
+        let empty = batches.is_empty();
+        if empty {
+            *batches = VecDeque::new();
+        }
         News { safe, lost, empty }
     }
 
@@ -153,12 +173,14 @@ impl Ledger {
         let Some(at) = sequence.checked_sub(own.first) else { return };
         let Some(batch) = own.batches.get_mut(at as usize) else { return };
         batch.settled = Some(how);
-        while let Some(batch) = own.batches.front().filter(|batch| batch.settled == Some(Settled::Safe)) {
-            own.safe.push(batch.end);
-            own.bytes -= batch.bytes;
-            *bytes -= if batch.held { 0 } else { batch.bytes };
+        own.kept -= usize::from(std::mem::take(&mut batch.kept));
+        if own.kept > 0 {
+            own.close(at as usize, bytes);
+        }
+        while own.batches.front().is_some_and(|batch| batch.settled == Some(Settled::Safe)) {
+            own.close(0, bytes);
             own.first += 1;
-            own.batches.pop_front();
+            own.safe.extend(own.batches.pop_front().map(|batch| batch.end));
         }
         if !own.touched {
             own.touched = true;
@@ -169,14 +191,26 @@ impl Ledger {
     }
 }
 
+impl Lane {
+    /// A batch counts as on its way no more.
+    fn close(&mut self, at: usize, all_bytes: &mut usize) {
+        let batch = &mut self.batches[at];
+        if std::mem::take(&mut batch.open) {
+            self.open -= 1;
+            self.bytes -= batch.bytes;
+            *all_bytes -= batch.bytes;
+        }
+    }
+}
+
 impl State {
     fn reset(&mut self, lane: u32) {
         let own = &mut self.lanes[lane as usize];
         own.first += own.batches.len() as u64;
         for batch in own.batches.drain(..) {
-            self.bytes -= if batch.held { 0 } else { batch.bytes };
+            self.bytes -= if batch.open { batch.bytes } else { 0 };
         }
-        own.bytes = 0;
+        (own.open, own.bytes, own.kept) = (0, 0, 0);
         own.safe.clear();
     }
 }
@@ -189,17 +223,27 @@ impl Settle for Ledger {
     fn held(&self, serial: u64) {
         let (lane, sequence) = ((serial >> SEQUENCE_BITS) as usize, serial & ((1 << SEQUENCE_BITS) - 1));
         let mut state = self.state.lock();
-        let State { lanes, bytes, .. } = &mut *state;
-        let batch = lanes.get_mut(lane).and_then(|own| {
-            let at = sequence.checked_sub(own.first)?;
-            own.batches.get_mut(at as usize)
-        });
-        if let Some(batch) = batch.filter(|batch| !batch.held) {
-            batch.held = true;
-            *bytes -= batch.bytes;
-            drop(state);
-            self.changed.notify_one();
+        let State { lanes, bytes, touched, .. } = &mut *state;
+        let Some(own) = lanes.get_mut(lane) else { return };
+        let Some(at) = sequence.checked_sub(own.first) else { return };
+        let Some(batch) = own.batches.get_mut(at as usize).filter(|batch| !batch.kept) else { return };
+        batch.kept = true;
+        own.kept += 1;
+        own.close(at as usize, bytes);
+        if own.kept == 1 {
+            // What is safe already may wait for this one for long.
+            for at in 0..own.batches.len() {
+                if own.batches[at].settled.is_some() {
+                    own.close(at, bytes);
+                }
+            }
         }
+        if !own.touched {
+            own.touched = true;
+            touched.push(lane as u32);
+        }
+        drop(state);
+        self.changed.notify_one();
     }
 }
 
@@ -272,5 +316,39 @@ mod tests {
         let batches: Vec<_> = (0..BATCHES_MAX).map(|n| ledger.push(lanes[2], (1, mark(n as u64)), 1)).collect();
         assert!(!ledger.has_room(lanes[2]));
         drop(batches);
+    }
+
+    #[test]
+    fn a_file_is_read_on_while_a_stage_keeps_its_lines() {
+        let ledger = Arc::new(Ledger::default());
+        let lane = ledger.open().unwrap();
+        let push = |at: u64| ledger.push(lane, (1, mark(at)), 1 << 20).0;
+        let partial = push(0);
+        let second = push(1);
+        second.safe();
+        partial.hold();
+        let mut touched = Vec::new();
+        ledger.take_touched(&mut touched);
+        assert_eq!(touched, [lane], "who waits for room hears of it");
+        // As a line whose end does not come, between others.
+        for at in 2..100 {
+            assert!(ledger.has_room(lane), "{at}");
+            push(at).safe();
+        }
+        // As a block whose lines come slowly.
+        let block: Vec<_> = (100..200)
+            .map(|at| {
+                assert!(ledger.has_room(lane), "{at}");
+                let acks = push(at);
+                acks.hold();
+                acks
+            })
+            .collect();
+        assert_eq!((ledger.news(lane), ledger.state.lock().bytes), (News::default(), 0));
+        partial.safe();
+        block.into_iter().for_each(Acks::safe);
+        assert_eq!(ledger.news(lane).safe.len(), 200);
+        let _open: Vec<_> = (0..8).map(push).collect();
+        assert!(!ledger.has_room(lane));
     }
 }

@@ -53,6 +53,8 @@ const MISSING_MAX: Duration = Duration::from_secs(1);
 const QUIET_MIN: u32 = 3;
 /// How often a file is looked at that the system tells of: some file systems do not tell, and links may lead elsewhere.
 const WATCHED_WAIT: Duration = Duration::from_secs(10);
+/// By how much the clock may be set back before times are given that were given before, in nanoseconds.
+const CLOCK_SLACK_NS: i64 = 1_000_000_000;
 /// How many builders are kept for the next batches.
 const BUILDERS_MAX: usize = 16;
 
@@ -136,11 +138,22 @@ impl Shared {
     /// time are one line to whoever stores them.
     fn times(&self, count: usize) -> i64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64);
-        let count = count as i64;
-        let next = |last: i64| Some((now - count).max(last) + count);
-        let last = self.clock_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_default();
-        (now - count).max(last) + 1
+        let mut first = 0;
+        let next = |last: i64| {
+            first = first_of(count as i64, now, last);
+            Some(first + count as i64 - 1)
+        };
+        let _ = self.clock_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        first
     }
+}
+
+/// The first of so many times, in nanoseconds since the Unix epoch: the last of them is now, unless that is not after all
+/// that were given before.
+fn first_of(count: i64, now: i64, last: i64) -> i64 {
+    // A clock that was set back is right now. Else all times were wrong until it is as late again.
+    let last = if last > now.saturating_add(CLOCK_SLACK_NS) { 0 } else { last };
+    (now - count).max(last) + 1
 }
 
 fn now_ms() -> u64 {
@@ -165,7 +178,7 @@ struct FileState {
     /// A batch is being handed on.
     forwarding: bool,
     /// It is closed when nothing is on its way.
-    leaving: Option<Leaving>,
+    leaving: Option<Box<Leaving>>,
     /// Something is to be saved.
     unsaved: bool,
     /// There was a file, or it was told that there is none.
@@ -213,6 +226,8 @@ struct Manager {
     by_name: HashMap<Arc<str>, usize>,
     /// By the lane of the ledger.
     by_lane: HashMap<u32, usize>,
+    /// Those of the file that was begun with last: most files have the same.
+    labels: Arc<[String]>,
     /// All names, for the tails: what is read under its own name is nobody else's.
     names: Arc<HashSet<Arc<str>>>,
     heap: BinaryHeap<Reverse<(Instant, usize)>>,
@@ -260,6 +275,7 @@ impl Manager {
             free: Vec::new(),
             by_name: HashMap::new(),
             by_lane: HashMap::new(),
+            labels: Arc::default(),
             names: Arc::default(),
             heap: BinaryHeap::new(),
             forwards: JoinSet::new(),
@@ -425,7 +441,7 @@ impl Manager {
         match file.leaving {
             None => {}
             // It has to be opened anew.
-            Some(Leaving { renew: true, .. }) => file.leaving = Some(Leaving { renew: true, then: Some(wanted) }),
+            Some(ref mut leaving) if leaving.renew => leaving.then = Some(wanted),
             Some(_) => {
                 file.leaving = None;
                 self.plan(slot, Instant::now());
@@ -436,8 +452,12 @@ impl Manager {
     /// Begins with a file.
     fn begin(&mut self, name: Arc<str>, wanted: Wanted) {
         let Some(lane) = self.shared.ledger.open() else { return };
+        if *self.labels != *wanted.labels {
+            self.labels = wanted.labels.into();
+        }
+        let labels = Arc::clone(&self.labels);
         let file = FileState {
-            tail: Some(Reader::new(Arc::clone(&name), wanted.labels, self.settings.unpacked)),
+            tail: Some(Reader::new(Arc::clone(&name), labels, self.settings.unpacked)),
             streams: wanted.streams.into(),
             lane,
             due: None,
@@ -473,7 +493,7 @@ impl Manager {
         if file.leaving.is_some() {
             return false;
         }
-        file.leaving = Some(Leaving { renew, then: None });
+        file.leaving = Some(Box::new(Leaving { renew, then: None }));
         file.due = None;
         self.close_if_done(slot);
         true
@@ -860,4 +880,24 @@ fn read(shared: &Shared, options: &Options, names: &HashSet<Arc<str>>, due: Vec<
         Swept { slot, tail, step }
     });
     sweep.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_go_on_unless_the_clock_was_set_back() {
+        let second = CLOCK_SLACK_NS;
+        for (count, now, last, first) in [
+            (1, 10 * second, 0, 10 * second),
+            (3, 10 * second, 5, 10 * second - 2),
+            (3, 10 * second, 10 * second - 1, 10 * second),
+            (2, 10 * second, 10 * second + 7, 10 * second + 8),
+            // A day ahead.
+            (2, 10 * second, 86_410 * second, 10 * second - 1),
+        ] {
+            assert_eq!(first_of(count, now, last), first, "{count} {now} {last}");
+        }
+    }
 }

@@ -18,15 +18,15 @@ pub(super) struct Unpacked {
 /// Reads one file. The methods are those of [`Tail`].
 #[derive(Debug)]
 pub(super) enum Reader {
-    Tail(Tail),
-    Unpack(Unpack),
+    Tail(Box<Tail>),
+    Unpack(Box<Unpack>),
 }
 
 impl Reader {
-    pub(super) fn new(name: Arc<str>, labels: Vec<String>, unpacked: Option<Unpacked>) -> Self {
+    pub(super) fn new(name: Arc<str>, labels: Arc<[String]>, unpacked: Option<Unpacked>) -> Self {
         match unpacked {
-            Some(Unpacked { packing, delay_ms }) => Reader::Unpack(Unpack::new(name, packing, delay_ms)),
-            None => Reader::Tail(Tail::new(name, labels)),
+            Some(Unpacked { packing, delay_ms }) => Reader::Unpack(Box::new(Unpack::new(name, packing, delay_ms))),
+            None => Reader::Tail(Box::new(Tail::new(name, labels))),
         }
     }
 

@@ -1,11 +1,12 @@
 //! From targets to files, each with the streams that its lines are entries of.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use corten_component::Logger;
-use corten_files::{Dialect, Pattern};
+use corten_files::{Dialect, Pattern, io_error_text};
 use corten_signal::target::Target;
 use corten_signal::{LabelsBuilder, Stream};
 
@@ -71,7 +72,10 @@ impl Finder {
             };
             match &patterns.of_targets[place] {
                 Ok((pattern, exclude)) => {
-                    expand(&mut files, target, pattern, exclude.as_ref(), patterns.oldest(now), logger);
+                    let refused = expand(&mut files, target, pattern, exclude.as_ref(), patterns.oldest(now), logger);
+                    if let Some(error) = refused {
+                        problem.get_or_insert_with(|| format!("error getting paths of {path:?}: {error}"));
+                    }
                 }
                 Err(error) => {
                     logger.error("error getting paths", &[("path", path.into()), ("err", error.into())]);
@@ -96,7 +100,7 @@ fn compile(target: &Target) -> Result<(Pattern, Option<Pattern>), String> {
     Ok((path, exclude))
 }
 
-/// Adds the files that match a target's pattern.
+/// Adds the files that match a target's pattern; what may not be looked into of what the pattern means.
 fn expand(
     files: &mut WantedFiles,
     target: &Target,
@@ -104,8 +108,10 @@ fn expand(
     exclude: Option<&Pattern>,
     oldest: Option<SystemTime>,
     logger: &Logger,
-) {
-    for path in pattern.walk().paths {
+) -> Option<String> {
+    let found = pattern.walk();
+    let mut refused = found.refused;
+    for path in found.paths {
         // Names that are no text cannot be a label.
         let Some(name) = path.to_str() else { continue };
         if exclude.is_some_and(|exclude| exclude.matches(name)) {
@@ -116,6 +122,9 @@ fn expand(
             Ok(metadata) => metadata,
             Err(error) => {
                 let path = absolute.display().to_string();
+                if error.kind() == io::ErrorKind::PermissionDenied {
+                    refused.get_or_insert_with(|| format!("stat {path}: {}", io_error_text(&error)));
+                }
                 logger.debug("left out", &[("path", path.into()), ("err", error.to_string().into())]);
                 continue;
             }
@@ -128,6 +137,7 @@ fn expand(
             add(files, target, path, is_old);
         }
     }
+    refused
 }
 
 fn add(files: &mut WantedFiles, target: &Target, path: &str, is_old: bool) {
@@ -145,7 +155,10 @@ fn add(files: &mut WantedFiles, target: &Target, path: &str, is_old: bool) {
     });
     file.only_if_open &= is_old;
     if !file.streams.contains(&stream) {
+        // There are many files, and most are wanted once.
+        file.streams.reserve_exact(1);
         file.streams.push(stream);
+        file.labels.reserve_exact(1);
         file.labels.push(without.canonical());
     }
 }

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use corten_component::listen::connection_slots;
 use corten_component::{Logger, Stop};
 use corten_net::{Backoff, ServerTls, TlsAcceptor};
 use corten_wire::syslog::frame::{FrameError, Framer};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::super::bind::{self, BindError};
 use super::entry::{Intake, Reading, Sender};
@@ -31,19 +33,32 @@ const PATIENT_ATTEMPTS: u32 = 6;
 /// tell.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// How many connections a listener serves at a time; further ones wait.
-const CONNECTIONS_MAX: usize = 4_096;
+/// How many connections a listener serves at a time; further ones wait. While they do, whoever sends no whole message for
+/// as long as a connection may be idle is closed, because single bytes are no reason to keep others out.
+pub(super) const CONNECTIONS_MAX: usize = if cfg!(test) { 8 } else { 10_000 };
 
-/// How much is read at a time, in bytes: the more often there is as much, the more.
+/// How much is read at a time, in bytes: the more often there is as much, the more, and the less the more connections there
+/// are, because what was read of each may have to wait for a receiver.
 const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
+const READ_BYTES_OF_ALL: usize = 64 << 20;
 
 /// How much all connections of a listener may keep because it is no whole message yet, in bytes. Whoever exceeds it with a
-/// long message is closed.
+/// message that is longer than a connection may always keep is closed.
 const PENDING_BYTES_MAX: usize = 256 << 20;
+const PENDING_BYTES_FREE: usize = 16 << 10;
+
+/// How long a connection is still read when the listener stops, and how long it may be quiet then. Senders are told of the end,
+/// and what they had sent before should not be lost.
+const LAST_READ_MAX: Duration = Duration::from_secs(1);
+const LAST_QUIET_MAX: Duration = Duration::from_millis(100);
+const LAST_PACKETS_QUIET_MAX: Duration = Duration::from_millis(20);
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// How many packets may wait to be read, whatever is configured.
+const QUEUE_MAX: usize = 1 << 20;
 
 /// How many packets become one batch at most.
 const PACKETS_MAX: usize = 1_000;
@@ -54,6 +69,8 @@ struct Listener {
     reading: Arc<Reading>,
     names: Names,
     idle_max: Duration,
+    /// How many connections there are.
+    connections: AtomicUsize,
     /// What all connections keep because it is no whole message yet, in bytes.
     pending_bytes: AtomicUsize,
 }
@@ -70,7 +87,7 @@ impl Pending<'_> {
         let before = self.all.fetch_add(bytes, Ordering::Relaxed) - self.own;
         self.all.fetch_sub(self.own, Ordering::Relaxed);
         self.own = bytes;
-        bytes <= READ_BYTES_MAX || before + bytes <= PENDING_BYTES_MAX
+        bytes <= PENDING_BYTES_FREE || before + bytes <= PENDING_BYTES_MAX
     }
 }
 
@@ -80,10 +97,15 @@ impl Drop for Pending<'_> {
     }
 }
 
+/// The socket of a listener once it is open. A listener that takes over from another at the same address goes on with its
+/// socket, so that nobody is refused meanwhile and no packet is lost.
+pub(super) type Slot = Arc<Mutex<Option<Socket>>>;
+
 /// Listens until it is to stop.
 pub(super) async fn run(
     shared: Arc<Shared>,
     arguments: Arc<ListenerArguments>,
+    slot: Slot,
     logger: Logger,
     mut stop: Stop,
 ) -> Result<(), String> {
@@ -96,25 +118,26 @@ pub(super) async fn run(
         reading: Arc::new(Reading::new(&arguments)),
         names: Names::system(cache_size),
         idle_max,
+        connections: AtomicUsize::new(0),
         pending_bytes: AtomicUsize::new(0),
     });
     let mut waits = Backoff::new(BIND_WAIT_MIN, BIND_WAIT_MAX);
     let mut attempts = 0;
     loop {
-        let opened = Socket::open(&arguments).await;
+        let opened = open(&arguments, &slot).await;
         let error = match opened {
-            Ok(socket) => {
+            Ok((socket, tls)) => {
                 shared.trouble(&name, None);
-                let (address, tls) = socket.address();
+                let protocol = &arguments.protocol;
                 logger.info(
                     "syslog listening on address",
-                    &[("addr", address.into()), ("protocol", (&arguments.protocol).into()), ("tls", tls.into())],
+                    &[("addr", socket.address().into()), ("protocol", protocol.into()), ("tls", tls.is_some().into())],
                 );
                 match socket {
-                    Socket::Tcp(socket, tls) => listener.tcp(socket, tls, stop).await,
+                    Socket::Tcp(socket) => listener.tcp(socket, tls, stop).await,
                     Socket::Udp(socket) => {
                         let queue = usize::try_from(arguments.udp_queue_size).ok().filter(|size| *size > 0);
-                        listener.udp(socket, queue.unwrap_or(10), stop).await;
+                        listener.udp(socket, queue.unwrap_or(10).min(QUEUE_MAX), stop).await;
                     }
                 }
                 break;
@@ -139,31 +162,39 @@ pub(super) async fn run(
     Ok(())
 }
 
-enum Socket {
-    Tcp(TcpListener, Option<Arc<TlsAcceptor>>),
-    Udp(UdpSocket),
+/// An open socket.
+#[derive(Clone, Debug)]
+pub(super) enum Socket {
+    Tcp(Arc<TcpListener>),
+    Udp(Arc<UdpSocket>),
 }
 
 impl Socket {
-    async fn open(arguments: &ListenerArguments) -> Result<Self, BindError> {
-        if arguments.protocol == "udp" {
-            return Ok(Socket::Udp(bind::udp(&arguments.address).await?));
-        }
-        let tls = match tls(arguments)? {
-            None => None,
-            Some(tls) => Some(Arc::new(TlsAcceptor::new(tls).await.map_err(|error| error.to_string())?)),
-        };
-        Ok(Socket::Tcp(bind::tcp(&arguments.address).await?, tls))
-    }
-
-    fn address(&self) -> (String, bool) {
+    fn address(&self) -> String {
         let address = match self {
-            Socket::Tcp(socket, _) => socket.local_addr(),
+            Socket::Tcp(socket) => socket.local_addr(),
             Socket::Udp(socket) => socket.local_addr(),
         };
-        let address = address.map_or_else(|error| error.to_string(), |address| address.to_string());
-        (address, matches!(self, Socket::Tcp(_, Some(_))))
+        address.map_or_else(|error| error.to_string(), |address| address.to_string())
     }
+}
+
+/// Opens the socket of a listener, unless it is open already, and reads what its TLS needs.
+async fn open(arguments: &ListenerArguments, slot: &Slot) -> Result<(Socket, Option<Arc<TlsAcceptor>>), BindError> {
+    let is_udp = arguments.protocol == "udp";
+    // What is said of TLS is not for UDP.
+    let tls = match if is_udp { None } else { tls(arguments)? } {
+        Some(tls) => Some(Arc::new(TlsAcceptor::new(tls).await.map_err(|error| error.to_string())?)),
+        None => None,
+    };
+    let known = slot.lock().clone();
+    let socket = match known {
+        Some(socket) => socket,
+        None if is_udp => Socket::Udp(Arc::new(bind::udp(&arguments.address).await?)),
+        None => Socket::Tcp(Arc::new(bind::tcp(&arguments.address).await?)),
+    };
+    *slot.lock() = Some(socket.clone());
+    Ok((socket, tls))
 }
 
 /// TLS of a listener, where it has any.
@@ -201,15 +232,21 @@ impl Listener {
         Sender { address: address.to_string(), hostname }
     }
 
-    async fn tcp(self: Arc<Self>, socket: TcpListener, tls: Option<Arc<TlsAcceptor>>, mut stop: Stop) {
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    async fn tcp(self: Arc<Self>, socket: Arc<TcpListener>, tls: Option<Arc<TlsAcceptor>>, mut stop: Stop) {
+        let (permits, slots) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), connection_slots());
         let mut connections = JoinSet::new();
         let mut waits = Backoff::new(Duration::from_millis(5), Duration::from_secs(1));
         loop {
+            if permits.available_permits() == 0 || slots.available_permits() == 0 {
+                let count = self.connections.load(Ordering::Relaxed);
+                let text = format!("{count} connections are open, further ones wait");
+                self.shared.complaints.warn("too many syslog connections", &text, 1);
+            }
             let accepted = async {
-                // The semaphore is never closed, so that a permit always comes.
+                // The semaphores are never closed, so that a permit always comes.
                 let permit = Arc::clone(&permits).acquire_owned().await.ok();
-                (socket.accept().await, permit)
+                let slot = Arc::clone(&slots).acquire_owned().await.ok();
+                (socket.accept().await, (permit, slot))
             };
             let (accepted, permit) = tokio::select! {
                 () = stop.wait() => break,
@@ -220,8 +257,10 @@ impl Listener {
                 Ok((stream, peer)) => {
                     waits = Backoff::new(Duration::from_millis(5), Duration::from_secs(1));
                     let (listener, tls, stop) = (Arc::clone(&self), tls.clone(), stop.clone());
+                    self.connections.fetch_add(1, Ordering::Relaxed);
                     connections.spawn(async move {
                         listener.connection(stream, peer, tls, stop).await;
+                        listener.connections.fetch_sub(1, Ordering::Relaxed);
                         drop(permit);
                     });
                 }
@@ -254,15 +293,29 @@ impl Listener {
         }
     }
 
+    /// Whether further connections have to wait.
+    fn is_crowded(&self) -> bool {
+        self.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX || connection_slots().available_permits() == 0
+    }
+
+    /// How much is read of a connection at a time, at most.
+    fn read_bytes_max(&self) -> usize {
+        let share = READ_BYTES_OF_ALL / self.connections.load(Ordering::Relaxed).max(1);
+        share.clamp(READ_BYTES_MIN, READ_BYTES_MAX)
+    }
+
     /// Reads the messages of a connection until it ends, is idle for too long, or the listener stops.
-    async fn messages(&self, mut stream: impl AsyncRead + Send + Unpin, peer: IpAddr, mut stop: Stop) {
+    async fn messages(&self, mut stream: impl AsyncRead + AsyncWrite + Send + Unpin, peer: IpAddr, mut stop: Stop) {
         let sender = self.sender(peer, false).await;
         let mut intake = Intake::new(Arc::clone(&self.shared), Arc::clone(&self.reading));
         let mut framer = self.reading.framer();
         let mut buffer = vec![0; READ_BYTES_MIN];
         let mut pending = Pending { all: &self.pending_bytes, own: 0 };
         let mut last = Instant::now();
+        // When there was a whole message last.
+        let mut last_whole = last;
         let mut is_cut = false;
+        let mut end = None;
         loop {
             let quiet = async {
                 // What is kept may be whole.
@@ -272,9 +325,17 @@ impl Listener {
                     std::future::pending::<()>().await;
                 }
             };
+            let wait = match end {
+                None => self.idle_max.saturating_sub(last.elapsed()),
+                Some(end) => LAST_QUIET_MAX.min(end - Instant::now()),
+            };
             let read = tokio::select! {
-                () = stop.wait() => break,
-                read = timeout(self.idle_max.saturating_sub(last.elapsed()), stream.read(&mut buffer)) => Some(read),
+                () = stop.wait(), if end.is_none() => {
+                    end = Some(Instant::now() + LAST_READ_MAX);
+                    let _ = timeout(LAST_QUIET_MAX, stream.shutdown()).await;
+                    continue;
+                }
+                read = timeout(wait, stream.read(&mut buffer)) => Some(read),
                 () = quiet => None,
             };
             match read {
@@ -286,11 +347,18 @@ impl Listener {
                 Some(Ok(Ok(len))) if len > 0 => {
                     last = Instant::now();
                     framer.feed(&buffer[..len]);
+                    let kept = framer.pending_bytes();
                     if !self.take_all(&mut framer, &mut intake, &sender, &mut stop).await {
                         return;
                     }
-                    if len == buffer.len() && len < READ_BYTES_MAX {
-                        buffer.resize(len * 2, 0);
+                    if framer.pending_bytes() < kept {
+                        last_whole = last;
+                    }
+                    let len_max = self.read_bytes_max();
+                    if len == buffer.len() && len < len_max {
+                        buffer.resize((len * 2).min(len_max), 0);
+                    } else if buffer.len() > len_max {
+                        buffer = vec![0; len_max];
                     }
                 }
                 // Closed properly, by an error, or idle for too long, which is nobody's fault.
@@ -301,9 +369,22 @@ impl Listener {
                 }
             }
             let waits = Instant::now();
-            intake.hand_on(&mut stop).await;
+            let taken = intake.hand_on(&mut stop).await;
+            if !taken && stop.is_set() {
+                // There is no time for more.
+                return;
+            }
+            if end.is_some_and(|end| Instant::now() >= end) {
+                is_cut = true;
+                break;
+            }
             // While receivers take nothing, nobody is idle.
             last += waits.elapsed();
+            last_whole += waits.elapsed();
+            if last_whole.elapsed() > self.idle_max && self.is_crowded() {
+                let text = format!("{peer}: no whole message within {:?}", self.idle_max);
+                return self.shared.complaints.warn("closed a syslog connection in favor of others", &text, 1);
+            }
             if !pending.set(framer.pending_bytes()) {
                 let len_max = PENDING_BYTES_MAX;
                 return intake.broken(FrameError::TooLong { len: framer.pending_bytes() as u64, len_max });
@@ -337,7 +418,7 @@ impl Listener {
         true
     }
 
-    async fn udp(self: Arc<Self>, socket: UdpSocket, queue: usize, mut stop: Stop) {
+    async fn udp(self: Arc<Self>, socket: Arc<UdpSocket>, queue: usize, mut stop: Stop) {
         let (packets, queued) = mpsc::channel(queue);
         let reader = Arc::clone(&self);
         let mut work = JoinSet::new();
@@ -352,11 +433,13 @@ impl Listener {
             match received {
                 // Where the queue is full, what comes meanwhile waits in the system, as far as that has room.
                 Ok((len, from)) => {
-                    let sent = tokio::select! {
-                        () = stop.wait() => break,
-                        sent = packets.send((from.ip(), buffer[..len].to_vec())) => sent,
+                    let sending = packets.send((from.ip(), buffer[..len].to_vec()));
+                    tokio::pin!(sending);
+                    let is_sent = tokio::select! {
+                        sent = &mut sending => sent.is_ok(),
+                        () = stop.wait() => timeout(LAST_READ_MAX, sending).await.is_ok(),
                     };
-                    if sent.is_err() {
+                    if !is_sent {
                         break;
                     }
                 }
@@ -364,6 +447,14 @@ impl Listener {
                     self.shared.complaints.warn("failed to read packets", &error.to_string(), 1);
                     stop.sleep(Duration::from_millis(100)).await;
                 }
+            }
+        }
+        // What has arrived by now is taken, within a limit.
+        let end = Instant::now() + LAST_READ_MAX;
+        while let Ok(Ok((len, from))) = timeout(LAST_PACKETS_QUIET_MAX, socket.recv_from(&mut buffer)).await {
+            let sending = packets.send((from.ip(), buffer[..len].to_vec()));
+            if Instant::now() >= end || !matches!(timeout_at(end, sending).await, Ok(Ok(()))) {
+                break;
             }
         }
         drop((socket, packets));
@@ -399,7 +490,9 @@ impl Listener {
                 count += 1;
                 next = if count < PACKETS_MAX && !intake.is_full() { queued.try_recv().ok() } else { None };
             }
-            intake.hand_on(&mut stop).await;
+            if !intake.hand_on(&mut stop).await && stop.is_set() {
+                return;
+            }
         }
     }
 }

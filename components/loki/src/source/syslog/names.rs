@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corten_files::read_limited;
 use corten_signal::regex::GoRegex;
@@ -18,6 +18,14 @@ const LABEL: &str = "__syslog_connection_hostname";
 
 /// How long finding out a name may take. A host whose name is not found in time has none.
 const LOOK_UP_MAX: Duration = Duration::from_secs(1);
+
+/// For how long it is remembered that nobody said the name of a host in time.
+const UNANSWERED_MAX: Duration = Duration::from_secs(60);
+
+/// After so many questions in a row that were not answered none are asked for a while: packets must not wait a second each
+/// because the name servers are down.
+const SILENCES_MAX: u32 = 3;
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// The largest file that is read.
 const FILE_BYTES_MAX: usize = 1 << 20;
@@ -48,9 +56,21 @@ pub(super) struct Names {
 
 #[derive(Debug, Default)]
 struct Remembered {
-    /// Names, and when they were last asked for.
-    names: HashMap<IpAddr, (String, u64)>,
+    names: HashMap<IpAddr, Known>,
     asked: u64,
+    /// Questions in a row that were not answered, and when the last one was.
+    silences: u32,
+    silent_since: Option<Instant>,
+}
+
+/// What is known of a host.
+#[derive(Debug)]
+struct Known {
+    name: String,
+    /// When it was last asked for.
+    asked: u64,
+    /// When nobody answered.
+    unanswered: Option<Instant>,
 }
 
 impl Names {
@@ -66,24 +86,43 @@ impl Names {
     }
 
     /// The names of a host, joined by commas; empty where there is none, or nobody says so in time. That, too, is
-    /// remembered.
+    /// remembered, for a while.
     pub(super) async fn remembered(&self, address: IpAddr) -> String {
-        if let Some(name) = self.remembered.lock().get(address) {
-            return name;
+        let may_ask = {
+            let mut remembered = self.remembered.lock();
+            if let Some(name) = remembered.get(address) {
+                return name;
+            }
+            remembered.may_ask()
+        };
+        let found = self.look_up(address, may_ask).await;
+        let mut remembered = self.remembered.lock();
+        if may_ask {
+            remembered.note(found.is_some());
         }
-        let name = self.find(address).await;
-        self.remembered.lock().insert(address, name.clone(), self.remembered_max);
-        name
+        if may_ask || found.is_some() {
+            remembered.insert(address, found.clone(), self.remembered_max);
+        }
+        found.unwrap_or_default()
     }
 
     /// The names of a host, without remembering.
     pub(super) async fn find(&self, address: IpAddr) -> String {
+        self.look_up(address, true).await.unwrap_or_default()
+    }
+
+    /// The names of a host; nothing where nobody said so in time.
+    async fn look_up(&self, address: IpAddr, may_ask: bool) -> Option<String> {
         let names = async {
             let known = read(&self.hosts).await;
             let known: Vec<String> = of_hosts(&known, address).map(str::to_owned).collect();
-            if known.is_empty() { self.ask(address).await.unwrap_or_default() } else { known }
+            match known.is_empty() {
+                false => Some(known),
+                true if may_ask => self.ask(address).await,
+                true => None,
+            }
         };
-        tokio::time::timeout(LOOK_UP_MAX, names).await.unwrap_or_default().join(",")
+        tokio::time::timeout(LOOK_UP_MAX, names).await.ok().flatten().map(|names| names.join(","))
     }
 
     async fn ask(&self, address: IpAddr) -> Option<Vec<String>> {
@@ -106,18 +145,33 @@ impl Names {
 impl Remembered {
     fn get(&mut self, address: IpAddr) -> Option<String> {
         self.asked += 1;
-        let (name, asked) = self.names.get_mut(&address)?;
-        *asked = self.asked;
-        Some(name.clone())
+        let known = self.names.get_mut(&address)?;
+        if known.unanswered.is_some_and(|since| since.elapsed() >= UNANSWERED_MAX) {
+            return None;
+        }
+        known.asked = self.asked;
+        Some(known.name.clone())
     }
 
-    fn insert(&mut self, address: IpAddr, name: String, names_max: usize) {
-        while self.names.len() >= names_max {
-            let oldest = self.names.iter().min_by_key(|(_, (_, asked))| *asked).map(|(address, _)| *address);
+    /// Whether name servers may be asked now.
+    fn may_ask(&self) -> bool {
+        self.silences < SILENCES_MAX || self.silent_since.is_none_or(|since| since.elapsed() >= SILENCE)
+    }
+
+    /// Notes whether a question was answered.
+    fn note(&mut self, is_answered: bool) {
+        self.silences = if is_answered { 0 } else { self.silences.saturating_add(1) };
+        self.silent_since = (!is_answered).then(Instant::now);
+    }
+
+    fn insert(&mut self, address: IpAddr, name: Option<String>, names_max: usize) {
+        while self.names.len() >= names_max && !self.names.contains_key(&address) {
+            let oldest = self.names.iter().min_by_key(|(_, known)| known.asked).map(|(address, _)| *address);
             let Some(oldest) = oldest else { break };
             self.names.remove(&oldest);
         }
-        self.names.insert(address, (name, self.asked));
+        let unanswered = name.is_none().then(Instant::now);
+        self.names.insert(address, Known { name: name.unwrap_or_default(), asked: self.asked, unanswered });
     }
 }
 
@@ -229,5 +283,41 @@ mod tests {
             names.remembered([127, 0, 0, last].into()).await;
             assert!(names.remembered.lock().names.len() <= 2);
         }
+    }
+
+    #[tokio::test]
+    async fn name_servers_that_do_not_answer_are_left_alone_for_a_while() {
+        let dir = tempfile::tempdir().unwrap();
+        let conf = dir.path().join("resolv.conf");
+        std::fs::write(&conf, "nameserver 127.0.0.1\n").unwrap();
+        let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let names = Names { hosts: dir.path().join("none"), conf, port, ..Names::system(1000) };
+        let mut packet = [0; 1000];
+        for last in 0..=255 {
+            assert_eq!(names.remembered([10, 0, 0, last].into()).await, "");
+        }
+        let mut asked = 0;
+        while tokio::time::timeout(Duration::from_millis(50), silent.recv(&mut packet)).await.is_ok() {
+            asked += 1;
+        }
+        assert_eq!(asked, SILENCES_MAX);
+        // Later they are asked again, also for hosts that nobody knew before.
+        {
+            let mut remembered = names.remembered.lock();
+            remembered.silent_since = remembered.silent_since.map(|since| since - SILENCE);
+            let known = remembered.names.get_mut(&IpAddr::from([10, 0, 0, 0])).unwrap();
+            known.unanswered = known.unanswered.map(|since| since - UNANSWERED_MAX);
+        }
+        let (name, ()) = tokio::join!(names.remembered([10, 0, 0, 0].into()), async {
+            let (len, from) = silent.recv_from(&mut packet).await.unwrap();
+            let mut answer = Message::from_vec(&packet[..len]).unwrap();
+            answer.metadata.message_type = MessageType::Response;
+            let data = RData::PTR(PTR(Name::from_ascii("a.example.").unwrap()));
+            answer.answers.push(Record::from_rdata(answer.queries[0].name().clone(), 60, data));
+            silent.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
+        });
+        assert_eq!(name, "a.example.");
+        assert!(names.remembered.lock().may_ask());
     }
 }

@@ -393,6 +393,144 @@ async fn a_receiver_that_takes_nothing_holds_the_sender_up_and_loses_nothing() {
 }
 
 #[tokio::test]
+async fn what_was_sent_before_a_listener_stops_is_not_lost() {
+    for protocol in ["tcp", "udp"] {
+        // The receiver is in the way until the listener is to stop, so that most is not read yet by then.
+        let busy = || Then::Refuse(corten_signal::ConsumeError::Retry { after: None, reason: "busy".to_owned() });
+        let body = listener(&format!("protocol = \"{protocol}\"\n idle_timeout = \"1h\""));
+        let mut running = Running::into_sink(&body, Sink::that(busy()), &[]).await;
+        let mut stream = None;
+        if protocol == "tcp" {
+            let mut connected = running.connect().await;
+            for number in 0..1000 {
+                let text = format!("<34>1 - - - - - - {number}\n");
+                connected.write_all(text.as_bytes()).await.unwrap();
+            }
+            stream = Some(connected);
+        } else {
+            let packets: Vec<String> = (0..100).map(|number| format!("<34>1 - - - - - - {number}")).collect();
+            running.udp(&packets.iter().map(String::as_bytes).collect::<Vec<_>>()).await;
+        }
+        until("it was asked", || running.sink.asked() > 0).await;
+        *running.sink.then.lock() = Then::Safe;
+        running.unit.drain().await;
+        let count = if protocol == "tcp" { 1000 } else { 100 };
+        let expected: Vec<String> = (0..count).map(|number| format!("{{}} {number}")).collect();
+        assert_eq!(running.sink.shown(), expected, "{protocol}");
+        // Senders hear of the end.
+        if let Some(mut stream) = stream {
+            assert_eq!(stream.read(&mut [0; 10]).await.unwrap(), 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_listener_that_changes_goes_on_at_its_port_and_loses_nothing() {
+    let body = |label: u32| {
+        let labels = format!("labels = {{ a = \"{label}\" }}");
+        format!("{}\n{}", listener(&labels), listener(&format!("protocol = \"udp\"\n {labels}")))
+    };
+    let mut running = Running::start(&body(0)).await;
+    let listens = |protocol: &str| {
+        let end = format!(" protocol={protocol} tls=false");
+        let logs = running.unit.world.logs();
+        let line = logs.lines().find(|line| line.contains("syslog listening on address") && line.ends_with(&end));
+        let at = line?.strip_suffix(&end)?.rsplit_once("addr=")?.1.parse::<SocketAddr>();
+        Some(at.unwrap())
+    };
+    let tcp = corten_testkit::until_some("tcp is listened on", || listens("tcp")).await;
+    let udp = corten_testkit::until_some("udp is listened on", || listens("udp")).await;
+    let (stopper, stop) = corten_component::Stop::pair();
+    let sending = tokio::spawn(async move {
+        let (mut stream, packets) =
+            (TcpStream::connect(tcp).await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        let mut sent = 0;
+        while !stop.is_set() {
+            // As senders do, which connect again when the other side has closed.
+            if matches!(stream.try_read(&mut [0]), Ok(0)) {
+                stream = TcpStream::connect(tcp).await.unwrap();
+            }
+            stream.write_all(format!("<34>1 - - - - - - t{sent}\n").as_bytes()).await.unwrap();
+            packets.send_to(format!("<34>1 - - - - - - u{sent}").as_bytes(), udp).await.unwrap();
+            sent += 1;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        sent
+    });
+    for label in 1..=4 {
+        let changed = format!("forward_to = [sink]\n{}", body(label));
+        running.unit.update(&changed).await.unwrap();
+        for kind in ["t", "u"] {
+            let begin = format!("{{a=\"{label}\"}} {kind}");
+            until("entries have the new label", || running.sink.shown().iter().any(|line| line.starts_with(&begin)))
+                .await;
+        }
+    }
+    stopper.stop();
+    let sent = sending.await.unwrap();
+    for kind in ["t", "u"] {
+        let numbers = || -> Vec<u32> {
+            let shown = running.sink.shown();
+            let mut numbers: Vec<u32> = shown.iter().filter_map(|l| l.rsplit_once(kind)?.1.parse().ok()).collect();
+            numbers.sort_unstable();
+            numbers
+        };
+        until("all have come", || numbers().len() >= sent).await;
+        assert!(numbers().into_iter().eq(0..sent as u32), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_and_those_that_send_single_bytes_make_room() {
+    let running = Running::start(&listener("idle_timeout = \"2s\"")).await;
+    let mut slow = Vec::new();
+    for _ in 0..listener::CONNECTIONS_MAX {
+        let mut stream = running.connect().await;
+        stream.write_all(b"<34>1 - - ").await.unwrap();
+        slow.push(stream);
+    }
+    let dripping = tokio::spawn(async move {
+        loop {
+            for stream in &mut slow {
+                let _ = stream.write_all(b"x").await;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let mut waiting = running.connect().await;
+    waiting.write_all(b"<34>1 - - - - - - late\n").await.unwrap();
+    until("it is told", || running.unit.world.logs().contains("too many syslog connections")).await;
+    running.lines(1).await;
+    assert!(running.sink.shown().contains(&"{} late".to_owned()));
+    assert!(running.unit.world.logs().contains("closed a syslog connection in favor of others"));
+    dripping.abort();
+}
+
+#[tokio::test]
+async fn what_one_of_several_receivers_does_not_take_is_counted_and_told() {
+    let refuses = Then::Refuse(corten_signal::ConsumeError::Refused { reason: "no".to_owned() });
+    let (sink, other) = (Sink::new(), Sink::that(refuses));
+    let body = format!("forward_to = [sink, other]\n{}", listener(""));
+    let names = [("sink", sink.value()), ("other", other.value())];
+    let unit = Unit::start_with(host("loki.source.syslog.a"), &SYSLOG, &body, &names).await.unwrap();
+    let running = Running { unit, sink };
+    running.tcp(b"<34>1 - - - - - - one\n<34>1 - - - - - - two\n").await;
+    running.lines(2).await;
+    let of = [("receiver", "loki.echo.sink")];
+    let dropped = || running.unit.world.metrics().get("corten_forward_dropped_entries_total", &of);
+    until("it is counted", || dropped() == Some(2.0)).await;
+    assert!(running.unit.world.logs().contains("dropped entries for one of several receivers"));
+}
+
+#[tokio::test]
+async fn no_size_of_a_queue_is_too_large() {
+    let more = format!("protocol = \"udp\"\n udp_queue_size = {0}\n udp_host_cache_size = {0}", i64::MAX);
+    let running = Running::start(&listener(&more)).await;
+    running.udp(&[b"<34>1 - - - - - - one"]).await;
+    assert_eq!(running.lines(1).await, ["{} one"]);
+}
+
+#[tokio::test]
 async fn a_reload_leaves_alone_what_stays_as_it_is() {
     let other = Sink::new();
     let mut running =

@@ -1,0 +1,144 @@
+//! How telemetry enters the components of the family, and leaves them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use corten_component::{Component, Context};
+use corten_config::{Arguments, Exports};
+use corten_otlp::{Consumer, OtlpLogs, OtlpMetrics, OtlpSignal, Traces};
+use corten_signal::flow::BoxFuture;
+use corten_signal::{Consume, ConsumeError, Fanout, Inlet, Receiver, Signal};
+use parking_lot::Mutex;
+
+/// Where a component sends its output.
+#[derive(Arguments, Clone, Debug, Default, PartialEq)]
+pub struct Output {
+    /// Where to send metrics.
+    #[arg(optional)]
+    metrics: Vec<Consumer>,
+    /// Where to send logs.
+    #[arg(optional)]
+    logs: Vec<Consumer>,
+    /// Where to send traces.
+    #[arg(optional)]
+    traces: Vec<Consumer>,
+}
+
+/// Which metrics of its own a component has.
+#[derive(Arguments, Clone, Debug, Default, PartialEq)]
+pub struct DebugMetrics {
+    /// Whether metrics have no labels for the peers of connections.
+    #[arg(default = true)]
+    disable_high_cardinality_metrics: bool,
+}
+
+/// What a component exports that takes telemetry.
+#[derive(Exports, Clone, Debug, PartialEq)]
+pub struct Input {
+    /// Takes telemetry.
+    pub input: Consumer,
+}
+
+/// The entrances of a component: one for each signal.
+pub(crate) struct Inlets {
+    traces: Inlet<Traces>,
+    metrics: Inlet<OtlpMetrics>,
+    logs: Inlet<OtlpLogs>,
+}
+
+impl Inlets {
+    pub(crate) fn new(component: &str) -> Arc<Self> {
+        Arc::new(Inlets { traces: Inlet::new(component), metrics: Inlet::new(component), logs: Inlet::new(component) })
+    }
+
+    pub(crate) fn exports(&self) -> Input {
+        Input {
+            input: Consumer {
+                traces: self.traces.receiver(),
+                metrics: self.metrics.receiver(),
+                logs: self.logs.receiver(),
+            },
+        }
+    }
+
+    /// Puts in place a stage for each signal that has somewhere to go. What comes of another one is not taken.
+    pub(crate) fn attach(&self, stages: Stages) {
+        self.traces.attach(stages.traces.unwrap_or_else(|| Arc::new(Unsupported)));
+        self.metrics.attach(stages.metrics.unwrap_or_else(|| Arc::new(Unsupported)));
+        self.logs.attach(stages.logs.unwrap_or_else(|| Arc::new(Unsupported)));
+    }
+
+    pub(crate) fn close(&self) {
+        self.traces.close();
+        self.metrics.close();
+        self.logs.close();
+    }
+}
+
+/// What runs behind the entrances; nothing for a signal that is not taken.
+#[derive(Default)]
+pub(crate) struct Stages {
+    pub(crate) traces: Option<Arc<dyn Consume<Traces>>>,
+    pub(crate) metrics: Option<Arc<dyn Consume<OtlpMetrics>>>,
+    pub(crate) logs: Option<Arc<dyn Consume<OtlpLogs>>>,
+}
+
+impl Output {
+    /// The consumers of a signal; `None` where there are none. What one of several does not take is counted and logged.
+    fn fanout<C: Component, S: OtlpSignal>(&self, cx: &Context<C>, consumers: &[Consumer]) -> Option<Fanout<S>> {
+        let receivers: Vec<Receiver<S>> = consumers.iter().map(|consumer| S::of(consumer).clone()).collect();
+        (!receivers.is_empty()).then(|| fanout(cx, receivers))
+    }
+
+    /// Makes a stage for each signal that has consumers.
+    pub(crate) fn stages<C: Component>(&self, cx: &Context<C>, make: &impl MakeStage) -> Stages {
+        Stages {
+            traces: self.fanout(cx, &self.traces).map(|to| make.stage::<Traces>(to)),
+            metrics: self.fanout(cx, &self.metrics).map(|to| make.stage::<OtlpMetrics>(to)),
+            logs: self.fanout(cx, &self.logs).map(|to| make.stage::<OtlpLogs>(to)),
+        }
+    }
+}
+
+/// Makes the stage of a signal.
+pub(crate) trait MakeStage {
+    fn stage<S: OtlpSignal>(&self, forward: Fanout<S>) -> Arc<dyn Consume<S>>;
+}
+
+/// How often the log says that something is dropped for a receiver.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+
+fn fanout<C: Component, S: Signal>(cx: &Context<C>, receivers: Vec<Receiver<S>>) -> Fanout<S> {
+    let dropped = cx.metrics().counters(
+        "corten_forward_dropped_items_total",
+        "Spans, data points and log records that one of several consumers did not take in time or refused, while others took them.",
+        &["receiver", "signal"],
+    );
+    let logger = cx.logger().clone();
+    let warned = Mutex::new(None::<Instant>);
+    Fanout::new(receivers).with_on_lost(Arc::new(move |component, items, why| {
+        dropped.with(&[component, S::NAME]).add(items as u64);
+        let mut warned = warned.lock();
+        if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            *warned = Some(Instant::now());
+            let fields = [
+                ("receiver", component.into()),
+                ("signal", S::NAME.into()),
+                ("items", items.into()),
+                ("err", why.into()),
+            ];
+            logger.warn("dropped telemetry for one of several consumers", &fields);
+        }
+    }))
+}
+
+/// Takes nothing: there is nowhere to send it.
+struct Unsupported;
+
+impl<S: OtlpSignal> Consume<S> for Unsupported {
+    fn consume(&self, _: S::Batch) -> BoxFuture<'_, Result<(), ConsumeError>> {
+        Box::pin(async {
+            Err(ConsumeError::Retry { after: None, reason: "telemetry type is not supported".to_owned() })
+        })
+    }
+}

@@ -1,0 +1,567 @@
+//! `otelcol.processor.batch`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use corten_component::metrics::{Counter, Gauge, Histogram};
+use corten_component::{Component, Context, Error, Logger};
+use corten_config::Arguments;
+use corten_config::arguments::CheckErrors;
+use corten_net::Backoff;
+use corten_otlp::{Batch, Metadata, OtlpSignal, RequestContext};
+use corten_signal::flow::BoxFuture;
+use corten_signal::{Consume, ConsumeError, Fanout};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::flow::{DebugMetrics, Inlets, Input, MakeStage, Output};
+use crate::metrics::{PROCESSOR, ScopedMetrics};
+
+/// Joins spans, data points and log records to larger batches, so that what follows has fewer and larger requests to make.
+///
+/// A batch is sent when it has `send_batch_size` items or when it is as old as `timeout`, whichever comes first.
+///
+/// Whoever sends to the component is told that it took the data as soon as they wait here. Sources that keep what they
+/// sent until it is safe keep it until the batch got on.
+#[derive(Arguments, Clone, Debug, PartialEq)]
+pub struct BatchArguments {
+    /// How long data waits for a batch to become full, at most. With 0 nothing waits, and only `send_batch_max_size` counts.
+    #[arg(default = "200ms")]
+    timeout: Duration,
+    /// How many spans, data points or log records make a batch that is sent at once. With 0 nothing waits.
+    #[arg(default = 2000)]
+    send_batch_size: u32,
+    /// How many spans, data points or log records a batch has at most; 0 sets no limit.
+    #[arg(default = 3000)]
+    send_batch_max_size: u32,
+    /// Names of headers: requests that differ in their values do not get into the same batch, and batches keep them. The
+    /// receiver has to be told to keep headers, with `include_metadata`.
+    #[arg(optional)]
+    metadata_keys: Vec<String>,
+    /// How many different combinations of the values of those headers there may be.
+    #[arg(default = 1000)]
+    metadata_cardinality_limit: u32,
+    /// Where to send batches.
+    #[block]
+    output: Output,
+    /// Which metrics of its own the component has.
+    #[block(optional)]
+    debug_metrics: DebugMetrics,
+}
+
+impl BatchArguments {
+    fn check(&self) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        errors.require(
+            self.send_batch_max_size == 0 || self.send_batch_max_size >= self.send_batch_size,
+            &["send_batch_max_size"],
+            "send_batch_max_size must be greater or equal to send_batch_size when not 0",
+        );
+        let mut seen: Vec<String> = Vec::new();
+        for key in &self.metadata_keys {
+            let lower = key.to_ascii_lowercase();
+            if seen.contains(&lower) {
+                errors
+                    .push(&["metadata_keys"], format!("duplicate entry in metadata_keys: {key:?} (case-insensitive)"));
+            }
+            seen.push(lower);
+        }
+        errors.into_result()
+    }
+}
+
+/// The component.
+pub struct BatchProcessor {
+    inlets: Arc<Inlets>,
+    /// Closed when the last worker has ended.
+    workers: mpsc::Receiver<()>,
+}
+
+/// What is to be put in place.
+pub struct Prepared {
+    inlets: Arc<Inlets>,
+    arguments: BatchArguments,
+}
+
+impl Component for BatchProcessor {
+    const NAME: &'static str = "otelcol.processor.batch";
+    type Arguments = BatchArguments;
+    type Exports = Input;
+    type Prepared = Prepared;
+
+    async fn prepare(
+        arguments: BatchArguments,
+        cx: &Context<Self>,
+        current: Option<&Self>,
+    ) -> Result<(Prepared, Input), Error> {
+        let inlets = current.map_or_else(|| Inlets::new(cx.id()), |current| Arc::clone(&current.inlets));
+        let exports = inlets.exports();
+        Ok((Prepared { inlets, arguments }, exports))
+    }
+
+    fn commit(current: Option<Self>, prepared: Prepared, cx: &Context<Self>) -> Self {
+        let Prepared { inlets, arguments } = prepared;
+        let scoped = ScopedMetrics::new(cx, "go.opentelemetry.io/collector/processor/batchprocessor", "batch");
+        let (worker, workers) = mpsc::channel(1);
+        let make = Make {
+            settings: Settings {
+                wait: (arguments.send_batch_size > 0 && !arguments.timeout.is_zero()).then_some(arguments.timeout),
+                size: arguments.send_batch_size as usize,
+                size_max: match arguments.send_batch_max_size {
+                    0 => usize::MAX,
+                    size => size as usize,
+                },
+                keys: arguments.metadata_keys.iter().map(|key| key.to_ascii_lowercase()).collect(),
+                combinations_max: arguments.metadata_cardinality_limit as usize,
+                before: current.map(|current| Arc::new(tokio::sync::Mutex::new(current.workers))),
+            },
+            metrics: Metrics::new(&scoped),
+            logger: cx.logger().clone(),
+            worker,
+        };
+        inlets.attach(arguments.output.stages(cx, &make));
+        BatchProcessor { inlets, workers }
+    }
+
+    async fn drain(mut self, _: &Context<Self>) {
+        self.inlets.close();
+        // Nothing is ever sent: the channel ends with the last worker, after it has sent what it had.
+        let _ = self.workers.recv().await;
+    }
+}
+
+#[derive(Clone)]
+struct Settings {
+    /// How long data waits; `None` if it does not.
+    wait: Option<Duration>,
+    size: usize,
+    size_max: usize,
+    keys: Vec<String>,
+    combinations_max: usize,
+    /// The workers of the settings before, which send what they have before anything newer is sent.
+    before: Option<Arc<tokio::sync::Mutex<mpsc::Receiver<()>>>>,
+}
+
+#[derive(Clone, Debug)]
+struct Metrics {
+    sizes: Histogram,
+    bytes: Histogram,
+    by_size: Counter,
+    by_timeout: Counter,
+    combinations: Gauge,
+}
+
+const SIZE_BUCKETS: &[f64] = &[
+    10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2000.0, 3000.0, 4000.0, 5000.0, 6000.0, 7000.0, 8000.0,
+    9000.0, 10000.0, 20000.0, 30000.0, 50000.0, 100000.0,
+];
+const BYTES_BUCKETS: &[f64] = &[
+    10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2000.0, 3000.0, 4000.0, 5000.0, 6000.0, 7000.0, 8000.0,
+    9000.0, 10000.0, 20000.0, 30000.0, 50000.0, 100000.0, 200000.0, 300000.0, 400000.0, 500000.0, 600000.0, 700000.0,
+    800000.0, 900000.0, 1e6, 2e6, 3e6, 4e6, 5e6, 6e6, 7e6, 8e6, 9e6,
+];
+
+impl Metrics {
+    fn new(scoped: &ScopedMetrics<'_>) -> Self {
+        Metrics {
+            sizes: scoped.histogram(
+                "otelcol_processor_batch_batch_send_size",
+                "Number of units in the batch",
+                PROCESSOR,
+                SIZE_BUCKETS,
+            ),
+            bytes: scoped.histogram(
+                "otelcol_processor_batch_batch_send_size_bytes",
+                "Number of bytes in batch that was sent",
+                PROCESSOR,
+                BYTES_BUCKETS,
+            ),
+            by_size: scoped.counter(
+                "otelcol_processor_batch_batch_size_trigger_send_total",
+                "Number of times the batch was sent due to a size trigger",
+                PROCESSOR,
+            ),
+            by_timeout: scoped.counter(
+                "otelcol_processor_batch_timeout_trigger_send_total",
+                "Number of times the batch was sent due to a timeout trigger",
+                PROCESSOR,
+            ),
+            combinations: scoped.gauge(
+                "otelcol_processor_batch_metadata_cardinality",
+                "Number of distinct metadata value combinations being processed",
+                PROCESSOR,
+            ),
+        }
+    }
+}
+
+struct Make {
+    settings: Settings,
+    metrics: Metrics,
+    logger: Logger,
+    worker: mpsc::Sender<()>,
+}
+
+impl MakeStage for Make {
+    fn stage<S: OtlpSignal>(&self, forward: Fanout<S>) -> Arc<dyn Consume<S>> {
+        Arc::new(Stage {
+            settings: self.settings.clone(),
+            metrics: self.metrics.clone(),
+            logger: self.logger.clone(),
+            forward,
+            worker: self.worker.clone(),
+            shards: Mutex::default(),
+        })
+    }
+}
+
+/// A signal's part of the component.
+struct Stage<S: OtlpSignal> {
+    settings: Settings,
+    metrics: Metrics,
+    logger: Logger,
+    forward: Fanout<S>,
+    worker: mpsc::Sender<()>,
+    /// By the values of the headers of `metadata_keys`.
+    shards: Mutex<HashMap<Metadata, mpsc::Sender<S::Batch>>>,
+}
+
+impl<S: OtlpSignal> Consume<S> for Stage<S> {
+    fn consume(&self, batch: S::Batch) -> BoxFuture<'_, Result<(), ConsumeError>> {
+        Box::pin(async move {
+            let shard = self.shard(&batch.context)?;
+            // Only time or further data make it go on: nobody is to wait for that.
+            batch.acks.hold();
+            shard.send(batch).await.map_err(|_| ConsumeError::Retry {
+                after: None,
+                reason: "the batches cannot be sent any more".to_owned(),
+            })
+        })
+    }
+}
+
+impl<S: OtlpSignal> Stage<S> {
+    /// The worker that a request's data go to.
+    fn shard(&self, context: &RequestContext) -> Result<mpsc::Sender<S::Batch>, ConsumeError> {
+        let metadata = context.metadata.only(&self.settings.keys);
+        let mut shards = self.shards.lock();
+        if let Some(shard) = shards.get(&metadata) {
+            return Ok(shard.clone());
+        }
+        if shards.len() >= self.settings.combinations_max.max(1) && !self.settings.keys.is_empty() {
+            return Err(ConsumeError::Retry {
+                after: None,
+                reason: "too many batcher metadata-value combinations".to_owned(),
+            });
+        }
+        let slots = available_parallelism().map_or(1, std::num::NonZero::get);
+        let (shard, arriving) = mpsc::channel(slots);
+        let worker = Worker::<S> {
+            arriving,
+            pending: Batch::empty(Arc::new(RequestContext { metadata: metadata.clone(), ..RequestContext::default() })),
+            settings: self.settings.clone(),
+            metrics: self.metrics.clone(),
+            logger: self.logger.clone(),
+            forward: self.forward.clone(),
+            deadline: None,
+        };
+        let alive = self.worker.clone();
+        tokio::spawn(async move {
+            worker.run().await;
+            drop(alive);
+        });
+        shards.insert(metadata, shard.clone());
+        self.metrics.combinations.set(shards.len() as f64);
+        Ok(shard)
+    }
+}
+
+/// Joins batches and sends them on.
+struct Worker<S: OtlpSignal> {
+    arriving: mpsc::Receiver<S::Batch>,
+    pending: Batch<S::Record>,
+    settings: Settings,
+    metrics: Metrics,
+    logger: Logger,
+    forward: Fanout<S>,
+    /// When what is pending is sent.
+    deadline: Option<Instant>,
+}
+
+/// The waits between attempts where what follows asks for a further one.
+const RETRY_WAIT_MIN: Duration = Duration::from_millis(50);
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
+
+impl<S: OtlpSignal> Worker<S> {
+    async fn run(mut self) {
+        if let Some(before) = self.settings.before.take() {
+            let _ = before.lock().await.recv().await;
+        }
+        loop {
+            let arrived = match self.deadline {
+                None => self.arriving.recv().await,
+                Some(deadline) => match tokio::time::timeout_at(deadline, self.arriving.recv()).await {
+                    Ok(arrived) => arrived,
+                    Err(_) => {
+                        self.send(false).await;
+                        self.deadline = self.next_deadline();
+                        continue;
+                    }
+                },
+            };
+            let Some(batch) = arrived else { break };
+            self.pending.join(batch);
+            let mut sent = false;
+            while self.pending.items() > 0
+                && (self.settings.wait.is_none() || self.pending.items() >= self.settings.size)
+            {
+                self.send(true).await;
+                sent = true;
+            }
+            if sent || self.deadline.is_none() {
+                self.deadline = self.next_deadline();
+            }
+        }
+        while !self.pending.is_empty() {
+            self.send(false).await;
+        }
+    }
+
+    /// When what is pending now has waited long enough.
+    fn next_deadline(&self) -> Option<Instant> {
+        self.settings.wait.filter(|_| !self.pending.is_empty()).map(|wait| Instant::now() + wait)
+    }
+
+    /// Sends one batch.
+    async fn send(&mut self, by_size: bool) {
+        let batch = self.pending.take_front(self.settings.size_max);
+        if batch.items() == 0 {
+            // A resource without anything is nothing.
+            batch.acks.safe();
+            return;
+        }
+        let counter = if by_size { &self.metrics.by_size } else { &self.metrics.by_timeout };
+        counter.inc();
+        self.metrics.sizes.observe(batch.items() as f64);
+        self.metrics.bytes.observe(batch.held_bytes() as f64);
+        let mut waits = Backoff::new(RETRY_WAIT_MIN, RETRY_WAIT_MAX);
+        loop {
+            let Err(error) = self.forward.consume(batch.clone()).await else { break };
+            let items = batch.items();
+            match error {
+                ConsumeError::Retry { after, .. } => {
+                    let wait = waits.next_wait_after(after);
+                    let fields =
+                        [("err", error.to_string().into()), ("items", items.into()), ("retry_after", wait.into())];
+                    self.logger.debug("the batch was not taken", &fields);
+                    tokio::time::sleep(wait).await;
+                }
+                ConsumeError::Refused { .. } => {
+                    let fields = [("error", error.to_string().into()), ("dropped_items", items.into())];
+                    self.logger.warn("Sender failed", &fields);
+                    break;
+                }
+                ConsumeError::Exited { .. } => {
+                    let fields = [("error", error.to_string().into()), ("items", items.into())];
+                    self.logger.warn("Sender failed", &fields);
+                    // Whoever keeps what it sent until it is safe sends it again.
+                    batch.acks.fail();
+                    return;
+                }
+            }
+        }
+        batch.acks.safe();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use corten_component::Definition;
+    use corten_otlp::{LogRecord, OtlpLogs, Span, Traces};
+    use corten_signal::Receiver;
+    use corten_signal::acks::{Answer, waiter};
+    use corten_testkit::{OtlpSink, Unit, host, otlp, stays, until};
+
+    use super::*;
+
+    async fn start(sink: &OtlpSink, body: &str) -> Unit {
+        let definition = Definition::of::<BatchProcessor>();
+        let body = with_output(body);
+        Unit::start_with(host("otelcol.processor.batch.a"), &definition, &body, &[("sink", sink.value())])
+            .await
+            .unwrap()
+    }
+
+    fn with_output(body: &str) -> String {
+        format!("{body}\noutput {{\n logs = [sink]\n}}")
+    }
+
+    fn logs(bodies: std::ops::Range<usize>) -> Batch<LogRecord> {
+        let records: Vec<_> = bodies.map(|n| format!(r#"{{"body":{{"stringValue":"{n}"}}}}"#)).collect();
+        otlp(&format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{}]}}]}}]}}"#, records.join(",")))
+    }
+
+    fn entrance(unit: &Unit) -> Receiver<OtlpLogs> {
+        unit.world.consumer("input").logs
+    }
+
+    fn metric(unit: &Unit, name: &str) -> Option<f64> {
+        let labels = [
+            ("processor", "batch/otelcol.processor.batch.a"),
+            ("otel_scope_name", "go.opentelemetry.io/collector/processor/batchprocessor"),
+            ("otel_scope_version", ""),
+            ("otel_scope_schema_url", ""),
+        ];
+        unit.world.metrics().get(name, &labels)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_is_sent_when_it_is_full_and_has_no_more_than_it_may() {
+        let sink = OtlpSink::default();
+        let unit = start(&sink, "timeout = \"1h\"\nsend_batch_size = 10\nsend_batch_max_size = 12").await;
+        let to = entrance(&unit);
+        to.consume(logs(0..9)).await.unwrap();
+        stays("nothing is sent", Duration::from_secs(1), || sink.items() == 0).await;
+        to.consume(logs(9..34)).await.unwrap();
+        until("the full ones are sent", || sink.sizes() == [12, 12, 10]).await;
+        to.consume(logs(34..35)).await.unwrap();
+        let mut unit = unit;
+        unit.drain().await;
+        assert_eq!(sink.sizes(), [12, 12, 10, 1]);
+        let all: String = sink.batches().iter().map(|batch| batch.json.clone()).collect();
+        let bodies: Vec<usize> = all
+            .split("stringValue\":\"")
+            .skip(1)
+            .map(|rest| rest[..rest.find('"').unwrap()].parse().unwrap())
+            .collect();
+        assert_eq!(bodies, (0..35).collect::<Vec<_>>());
+        assert_eq!(metric(&unit, "otelcol_processor_batch_batch_size_trigger_send_total"), Some(3.0));
+        assert_eq!(metric(&unit, "otelcol_processor_batch_timeout_trigger_send_total"), Some(1.0));
+        let text = unit.world.metrics().text();
+        let sizes = text
+            .lines()
+            .filter(|line| line.starts_with("otelcol_processor_batch_batch_send_size_") && !line.contains("bytes"));
+        let sizes: Vec<&str> =
+            sizes.filter(|line| !line.contains("_bucket")).filter_map(|line| line.rsplit(' ').next()).collect();
+        assert_eq!(sizes, ["35", "4"], "{text}");
+        assert_eq!(metric(&unit, "otelcol_processor_batch_metadata_cardinality"), Some(1.0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_that_is_not_full_is_sent_in_time() {
+        let sink = OtlpSink::default();
+        let unit = start(&sink, "timeout = \"10s\"").await;
+        let began = Instant::now();
+        entrance(&unit).consume(logs(0..3)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        entrance(&unit).consume(logs(3..4)).await.unwrap();
+        until("it is sent", || sink.sizes() == [4]).await;
+        assert!((10..11).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_wait_everything_goes_on_at_once() {
+        for body in ["timeout = \"0s\"\nsend_batch_max_size = 0", "send_batch_size = 0\nsend_batch_max_size = 0"] {
+            let sink = OtlpSink::default();
+            let unit = start(&sink, body).await;
+            entrance(&unit).consume(logs(0..7)).await.unwrap();
+            until("it is sent", || sink.sizes() == [7]).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_is_told_at_once_and_who_waits_for_safety_when_it_got_on() {
+        let sink = OtlpSink::default();
+        let unit = start(&sink, "").await;
+        sink.keep_acks();
+        let (acks, mut told) = waiter();
+        let mut batch = logs(0..3);
+        batch.acks = acks;
+        entrance(&unit).consume(batch).await.unwrap();
+        assert_eq!(told.wait(Duration::from_millis(1)).await, Answer::Held);
+        until("it is sent", || sink.sizes() == [3]).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_for_now_is_sent_again_and_what_is_refused_for_good_is_dropped() {
+        let sink = OtlpSink::default();
+        let unit = start(&sink, "").await;
+        sink.answer_with(Some(ConsumeError::Retry { after: None, reason: "busy".into() }));
+        entrance(&unit).consume(logs(0..3)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        sink.answer_with(None);
+        until("it is sent", || sink.sizes() == [3]).await;
+        sink.answer_with(Some(ConsumeError::Refused { reason: "never".into() }));
+        entrance(&unit).consume(logs(3..5)).await.unwrap();
+        until("it is dropped", || unit.world.logs().contains("Sender failed")).await;
+        assert!(unit.world.logs().contains("dropped_items=2"), "{}", unit.world.logs());
+        sink.answer_with(None);
+        entrance(&unit).consume(logs(5..6)).await.unwrap();
+        until("the next is sent", || sink.sizes() == [3, 1]).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_of_different_tenants_do_not_mix() {
+        let sink = OtlpSink::default();
+        let unit = start(&sink, "metadata_keys = [\"X-Tenant\"]\nmetadata_cardinality_limit = 2").await;
+        let of = |tenant: &str, other: &str| {
+            let mut metadata = Metadata::default();
+            metadata.add("x-tenant", tenant);
+            metadata.add("other", other);
+            let mut batch = logs(0..1);
+            batch.context = Arc::new(RequestContext { metadata, ..RequestContext::default() });
+            batch
+        };
+        for (tenant, other) in [("a", "1"), ("b", "2"), ("a", "3")] {
+            entrance(&unit).consume(of(tenant, other)).await.unwrap();
+        }
+        let error = entrance(&unit).consume(of("c", "1")).await.unwrap_err();
+        assert_eq!(error.to_string(), "too many batcher metadata-value combinations");
+        until("they are sent", || sink.items() == 3).await;
+        let mut seen: Vec<_> = sink.batches().into_iter().map(|batch| (batch.metadata, batch.items)).collect();
+        seen.sort();
+        assert_eq!(seen, [(vec!["x-tenant=a".to_owned()], 2), (vec!["x-tenant=b".to_owned()], 1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_signal_without_an_output_is_not_taken() {
+        let sink = OtlpSink::default();
+        let unit = start(&sink, "").await;
+        let spans = otlp::<Span>(r#"{"resourceSpans":[]}"#);
+        let to: Receiver<Traces> = unit.world.consumer("input").traces;
+        assert_eq!(to.consume(spans).await.unwrap_err().to_string(), "telemetry type is not supported");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_arguments_lose_nothing_and_keep_the_order() {
+        let sink = OtlpSink::default();
+        let mut unit = start(&sink, "timeout = \"1h\"").await;
+        let to = entrance(&unit);
+        to.consume(logs(0..3)).await.unwrap();
+        sink.answer_with(Some(ConsumeError::Retry { after: None, reason: "busy".into() }));
+        unit.update(&with_output("timeout = \"1s\"")).await.unwrap();
+        to.consume(logs(3..4)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        sink.answer_with(None);
+        until("both are sent", || sink.sizes() == [3, 1]).await;
+    }
+
+    #[tokio::test]
+    async fn what_contradicts_itself_is_refused() {
+        let sink = OtlpSink::default();
+        let definition = Definition::of::<BatchProcessor>();
+        for (body, want) in [
+            ("send_batch_max_size = 5", "send_batch_max_size must be greater or equal to send_batch_size when not 0"),
+            ("metadata_keys = [\"a\", \"A\"]", "duplicate entry in metadata_keys: \"A\" (case-insensitive)"),
+        ] {
+            let names = [("sink", sink.value())];
+            let unit =
+                Unit::start_with(host("otelcol.processor.batch.a"), &definition, &with_output(body), &names).await;
+            let error = unit.unwrap_err();
+            assert!(error.contains(want), "{error}");
+        }
+    }
+}
