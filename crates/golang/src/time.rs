@@ -3,10 +3,12 @@
 mod format;
 mod layout;
 mod parse;
+mod strptime;
 mod zone;
 
 pub use layout::Layout;
 pub use parse::ParseError;
+pub use strptime::{Strptime, StrptimeError};
 pub use zone::{Zone, ZoneError};
 
 /// The layouts that Go has names for, by name.

@@ -71,6 +71,7 @@ impl Shape {
         let mut whole_groups = 0;
         while let [only] = parts
             && let HirKind::Capture(capture) = only.kind()
+            && follows(capture.index, whole_groups)
         {
             whole_groups += 1;
             parts = match capture.sub.kind() {
@@ -78,8 +79,14 @@ impl Shape {
                 _ => std::slice::from_ref(&*capture.sub),
             };
         }
-        Some(Shape { whole_groups, fast: Fast::of(parts) })
+        Some(Shape { whole_groups, fast: Fast::of(parts, whole_groups) })
     }
+}
+
+/// Whether a group is the one behind so many. It is not where a group before it is never matched, as in `(a){0}(b)`, and
+/// so has no place in the parsed form.
+fn follows(index: u32, groups: usize) -> bool {
+    index as usize == groups + 1
 }
 
 fn is_look(hir: &Hir, look: Look) -> bool {
@@ -87,8 +94,8 @@ fn is_look(hir: &Hir, look: Look) -> bool {
 }
 
 impl Fast {
-    fn of(parts: &[Hir]) -> Option<Fast> {
-        if let Some(test) = affixes(parts) {
+    fn of(parts: &[Hir], whole_groups: usize) -> Option<Fast> {
+        if let Some(test) = affixes(parts, whole_groups) {
             return Some(Fast { test, complete: true });
         }
         if let [first, HirKind::Literal(text), last] = parts.iter().map(Hir::kind).collect::<Vec<_>>().as_slice()
@@ -154,7 +161,7 @@ fn literal(hir: &Hir) -> Option<&str> {
 
 /// A run of any characters with at most one literal before and one behind it. Whether it is greedy makes no
 /// difference, since both ends are anchored.
-fn affixes(parts: &[Hir]) -> Option<Test> {
+fn affixes(parts: &[Hir], whole_groups: usize) -> Option<Test> {
     let (prefix, parts) = match parts {
         [first, rest @ ..] if literal(first).is_some() => (literal(first)?, rest),
         _ => ("", parts),
@@ -166,6 +173,9 @@ fn affixes(parts: &[Hir]) -> Option<Test> {
     let [mut run] = parts.iter().collect::<Vec<_>>()[..] else { return None };
     let mut groups = 0;
     while let HirKind::Capture(capture) = run.kind() {
+        if !follows(capture.index, whole_groups + groups) {
+            return None;
+        }
         groups += 1;
         run = &capture.sub;
     }

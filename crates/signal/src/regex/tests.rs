@@ -541,6 +541,16 @@ fn text() -> impl Strategy<Value = String> {
         .prop_map(|parts| parts.concat())
 }
 
+#[test]
+fn a_group_that_is_never_matched_keeps_its_number() {
+    for pattern in ["(?:(.*)){0}(.*)", "(a){0}((b.*))", "((x){0}(.*))", "(x){0}a(.*)b", "(a){0}(b|c)", "((a){0}b)"] {
+        let (fast, slow) = (GoRegex::anchored(pattern).unwrap(), slow(&wrap(pattern)).unwrap());
+        for text in ["", "a", "b", "ab", "acb", "bc"] {
+            assert_eq!(shown(&fast, text), shown(&slow, text), "{pattern} on {text:?}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 

@@ -1,0 +1,31 @@
+//! The OpenTelemetry Transformation Language, over decoded telemetry.
+//!
+//! Statements, conditions and expressions are read, checked and compiled when they are loaded: names of paths, functions
+//! and enums, the number and types of arguments, patterns and formats. A compiled statement is executed for one [`Item`]
+//! after the other; what a condition reads and compares is not copied.
+
+mod ast;
+mod check;
+mod context;
+mod csv;
+mod error;
+mod functions;
+mod grok;
+mod hash;
+mod item;
+mod parse;
+mod path;
+mod program;
+mod strcase;
+mod token;
+mod trace_state;
+mod value;
+mod xml;
+
+pub use check::{compile_conditions, compile_statements, compile_value, infer_conditions, infer_statements};
+pub use context::Context;
+pub use error::{EvalError, OttlError, Part};
+pub use item::{Item, Record};
+pub use parse::{NESTING_MAX, OPERATORS_MAX, SOURCE_BYTES_MAX};
+pub use program::{Condition, Conditions, Expression, Program, Statement};
+pub use value::Val;
