@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use corten_component::metrics::{Counter, Vector};
 use corten_component::{Component, Context, Error, Health, HealthBoard, HealthState, Logger, Stop, Task};
+use corten_config::arguments::CheckErrors;
+use corten_config::schema::Stability;
 use corten_config::{Arguments, Exports};
 use corten_journal::{Cursor, Fields, Journal, Matches, Start};
 use corten_signal::relabel::{Action, RelabelRules};
@@ -69,6 +71,16 @@ pub struct Config {
     /// A cursor of Promtail to begin with when there is none yet.
     #[block]
     legacy_position: Option<LegacyPosition>,
+}
+
+impl Config {
+    fn check_build(&self, _: Stability) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        if let Err(error) = Matches::parse(&self.matches) {
+            errors.push(&["matches"], error.to_string());
+        }
+        errors.into_result()
+    }
 }
 
 /// Where Promtail kept its cursor.
@@ -740,7 +752,7 @@ mod tests {
     async fn matches_are_checked_at_load() {
         let body = "forward_to = []\nmatches = \"PRIORITY\"";
         let error = Unit::start(host(ID), &JOURNAL, body).await.unwrap_err();
-        assert_eq!(error, "incorrect match format: \"PRIORITY\" is not FIELD=value");
+        assert_eq!(error, "test:3:1: incorrect match format: \"PRIORITY\" is not FIELD=value");
     }
 
     #[test]
