@@ -248,9 +248,11 @@ impl<S: OtlpSignal> Stage<S> {
     fn shard(&self, context: &RequestContext) -> Result<mpsc::Sender<S::Batch>, ConsumeError> {
         let metadata = context.metadata.only(&self.settings.keys);
         let mut shards = self.shards.lock();
-        if let Some(shard) = shards.get(&metadata) {
+        // One whose worker is gone is made anew: a batch that made it panic must not end the others.
+        if let Some(shard) = shards.get(&metadata).filter(|shard| !shard.is_closed()) {
             return Ok(shard.clone());
         }
+        shards.remove(&metadata);
         if shards.len() >= self.settings.combinations_max.max(1) && !self.settings.keys.is_empty() {
             return Err(ConsumeError::Retry {
                 after: None,
@@ -321,6 +323,10 @@ impl<S: OtlpSignal> Worker<S> {
                 self.send(true).await;
                 sent = true;
             }
+            if self.settings.wait.is_none() {
+                // What has no items, such as a resource by itself, waits for nothing either.
+                self.pending.take_front(usize::MAX).acks.safe();
+            }
             if sent || self.deadline.is_none() {
                 self.deadline = self.next_deadline();
             }
@@ -346,7 +352,7 @@ impl<S: OtlpSignal> Worker<S> {
         let counter = if by_size { &self.metrics.by_size } else { &self.metrics.by_timeout };
         counter.inc();
         self.metrics.sizes.observe(batch.items() as f64);
-        self.metrics.bytes.observe(batch.held_bytes() as f64);
+        self.metrics.bytes.observe(batch.message_len() as f64);
         let mut waits = Backoff::new(RETRY_WAIT_MIN, RETRY_WAIT_MAX);
         loop {
             let Err(error) = self.forward.consume(batch.clone()).await else { break };
@@ -381,8 +387,8 @@ impl<S: OtlpSignal> Worker<S> {
 mod tests {
     use corten_component::Definition;
     use corten_otlp::{LogRecord, OtlpLogs, Span, Traces};
-    use corten_signal::Receiver;
-    use corten_signal::acks::{Answer, waiter};
+    use corten_signal::acks::{Answer, Settle, Settled, waiter};
+    use corten_signal::{Acks, Receiver};
     use corten_testkit::{OtlpSink, Unit, host, otlp, stays, until};
 
     use super::*;
@@ -473,6 +479,34 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_has_no_items_is_safe_and_not_kept() {
+        for body in ["timeout = \"0s\"", "timeout = \"1s\""] {
+            let sink = OtlpSink::default();
+            let unit = start(&sink, body).await;
+            let (settled, acks) = noted();
+            let mut batch = otlp::<LogRecord>(r#"{"resourceLogs":[{"schemaUrl":"x"}]}"#);
+            batch.acks = acks;
+            entrance(&unit).consume(batch).await.unwrap();
+            until("it is safe", || *settled.0.lock() == [Settled::Safe]).await;
+            assert!(sink.sizes().is_empty());
+        }
+    }
+
+    #[derive(Default)]
+    struct Notes(Mutex<Vec<Settled>>);
+
+    impl Settle for Notes {
+        fn settled(&self, _: u64, how: Settled) {
+            self.0.lock().push(how);
+        }
+    }
+
+    fn noted() -> (Arc<Notes>, Acks) {
+        let notes = Arc::new(Notes::default());
+        (Arc::clone(&notes), Acks::new(0, notes))
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_sends_is_told_at_once_and_who_waits_for_safety_when_it_got_on() {
         let sink = OtlpSink::default();
         let unit = start(&sink, "").await;
@@ -483,6 +517,14 @@ mod tests {
         entrance(&unit).consume(batch).await.unwrap();
         assert_eq!(told.wait(Duration::from_millis(1)).await, Answer::Held);
         until("it is sent", || sink.sizes() == [3]).await;
+        let (settled, acks) = noted();
+        let mut batch = logs(3..4);
+        batch.acks = acks;
+        entrance(&unit).consume(batch).await.unwrap();
+        until("it is sent, too", || sink.sizes() == [3, 1]).await;
+        assert!(settled.0.lock().is_empty());
+        sink.settle(true);
+        until("it is safe", || *settled.0.lock() == [Settled::Safe]).await;
     }
 
     #[tokio::test(start_paused = true)]
