@@ -18,6 +18,7 @@ use crate::{
     hole::Hole,
     http,
     logs::{self, Load, Way},
+    otlp,
     peers::{self, PEERS},
     process::Process,
     procfs::{self, Cpu, Memory},
@@ -136,6 +137,12 @@ impl Settings {
         Ok(settings)
     }
 
+    /// How one run is done. The two sides of a pair have the same seed.
+    fn run<'a>(&self, dir: &'a Path, pair: usize) -> logs::Settings<'a> {
+        let seed = self.seed.wrapping_add(pair as u64 - 1);
+        logs::Settings { dir, cpus: self.cpus(), window: self.window, seed }
+    }
+
     /// The processor of the subject and that of the harness, if they are to be kept apart.
     fn cpus(&self) -> (Option<usize>, Option<usize>) {
         if self.pin { (Some(0), Some(1)) } else { (None, None) }
@@ -161,6 +168,7 @@ enum Work {
     /// The same, with the instructions counted.
     Instructions(Pipeline),
     Logs(Load, Way),
+    Otlp(otlp::Load),
     Idle,
     Start,
 }
@@ -190,6 +198,11 @@ fn sides<'a>(kind: &Kind, subjects: &'a [Subject]) -> Vec<Side<'a>> {
             side(subject, " with files", Work::Logs(load, Way::Rest)),
             side(subject, " without", Work::Logs(Load { files: 0, ..load }, Way::Rest)),
         ],
+        Kind::Otlp(load) => vec![side(subject, "", Work::Otlp(load))],
+        Kind::OtlpSmall(load) => vec![
+            side(subject, " of ten", Work::Otlp(otlp::Load { items: 10, ..load })),
+            side(subject, " of a thousand", Work::Otlp(load)),
+        ],
         Kind::Idle => vec![side(subject, "", Work::Idle)],
         Kind::Start => vec![side(subject, "", Work::Start)],
     };
@@ -213,11 +226,8 @@ pub(crate) async fn run(settings: Settings, mut say: impl FnMut(String)) -> Resu
                 Work::Pipeline(pipeline) | Work::Queue(pipeline, _) | Work::Instructions(pipeline) => {
                     measure_pipeline(&settings, pipeline, side, pair, &dir).await
                 }
-                Work::Logs(load, way) => {
-                    let seed = settings.seed.wrapping_add(pair as u64 - 1);
-                    let run = logs::Settings { dir: &dir, cpus: settings.cpus(), window: settings.window, seed };
-                    logs::measure(run, side.subject, load, *way).await
-                }
+                Work::Logs(load, way) => logs::measure(settings.run(&dir, pair), side.subject, load, *way).await,
+                Work::Otlp(load) => otlp::measure(settings.run(&dir, pair), side.subject, load).await,
                 Work::Idle => measure_idle(&settings, side.subject, &dir).await,
                 Work::Start => measure_start(&settings, side.subject, &dir).await,
             };

@@ -9,6 +9,7 @@ mod exposition;
 mod hole;
 mod http;
 mod logs;
+mod otlp;
 mod peers;
 mod process;
 mod procfs;
@@ -42,7 +43,7 @@ const HELP: &str = "\
 corten-bench run <scenario>    measure Corten and its peers side by side
     --ours <path>              the corten binary; given twice, two builds are compared
     --ours-arg <arg>           a further argument for it; may be repeated
-    --peers <a,b>              vmagent, prometheus, rsyslog, or none (those that do the same; none where ours is compared with
+    --peers <a,b>              vmagent, prometheus, rsyslog, rotel, or none (those that do the same; none where ours is compared with
                                itself)
     --pairs <n>                rounds, each of which runs every subject once (5)
     --window <duration>        how long is measured, rounded up to whole scrape intervals (30s, blackhole 10m)
@@ -53,7 +54,7 @@ corten-bench run <scenario>    measure Corten and its peers side by side
     --out <file>               where results go as JSON (below the work directory)
     --work-dir <dir>           (target/bench)
     --peers-dir <dir>          (target/peers)
-corten-bench peers             fetch the peers from Debian's packages
+corten-bench peers             fetch the peers
     --peers-dir <dir>          (target/peers)
 corten-bench target            serve pages to scrape
     --targets <n> --series <n> --change <share> --churn <share> --seed <n> --gzip --port <n>
@@ -68,7 +69,12 @@ corten-bench lines             write files of lines
 corten-bench logsink           take lines by Loki's push API, or as text by TCP, and count; GET /stats
     --listen <address>         (127.0.0.1:0)
     --times --labels           entries must tell the time of their line; streams must have its labels
-target, sink and logsink end with their standard input when --exit-with-stdin is given.
+corten-bench otlpload          send OTLP until GET /stop; GET /stats
+    --to <address>             where
+    --signal logs|traces|metrics --items <n> --rate <n> --connections <n> --grpc --seed <n>
+corten-bench otlpsink          take OTLP by HTTP and gRPC, and remote write 1, and count; GET /stats
+    --listen <address>         (127.0.0.1:0)
+target, sink, logsink, otlpload and otlpsink end with their standard input when --exit-with-stdin is given.
 ";
 
 #[tokio::main(flavor = "current_thread")]
@@ -132,6 +138,20 @@ async fn dispatch(name: &str, mut args: Args) -> Result<ExitCode> {
             args.finish()?;
             end_with_stdin(with_stdin);
             logs::sink::run(settings, announce).await?;
+        }
+        "otlpload" => {
+            let settings = otlp::load::Settings::take(&mut args)?;
+            let with_stdin = args.flag("--exit-with-stdin");
+            args.finish()?;
+            end_with_stdin(with_stdin);
+            otlp::load::run(settings, announce).await?;
+        }
+        "otlpsink" => {
+            let settings = otlp::sink::Settings::take(&mut args)?;
+            let with_stdin = args.flag("--exit-with-stdin");
+            args.finish()?;
+            end_with_stdin(with_stdin);
+            otlp::sink::run(settings, announce).await?;
         }
         "sink" => {
             let settings = sink::Settings::take(&mut args)?;

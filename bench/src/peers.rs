@@ -13,13 +13,12 @@ use crate::{
     subject::{Kind, Subject},
 };
 
-/// A peer: its name here, what it is, and the package that it is in.
+/// A peer: its name here, and what it is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer {
     /// What the user writes.
     pub(crate) name: &'static str,
     kind: Kind,
-    package: &'static str,
 }
 
 /// The longest first line of a changelog.
@@ -27,9 +26,10 @@ const LINE_BYTES_MAX: u64 = 1024;
 
 /// All peers, by name.
 pub(crate) const PEERS: &[Peer] = &[
-    Peer { name: "prometheus", kind: Kind::Prometheus, package: "prometheus" },
-    Peer { name: "rsyslog", kind: Kind::Rsyslog, package: "rsyslog" },
-    Peer { name: "vmagent", kind: Kind::Vmagent, package: "victoria-metrics" },
+    Peer { name: "prometheus", kind: Kind::Prometheus },
+    Peer { name: "rotel", kind: Kind::Rotel },
+    Peer { name: "rsyslog", kind: Kind::Rsyslog },
+    Peer { name: "vmagent", kind: Kind::Vmagent },
 ];
 
 /// The build directory: the one that this program stands in, else `target` where it was started.
@@ -52,18 +52,18 @@ impl Peer {
             kind: self.kind,
             binary,
             extra: Vec::new(),
-            version: self.version(dir),
+            version: peer.packages().last().and_then(|package| version(package, dir)),
             libraries: peer.libraries(dir),
         })
     }
+}
 
-    /// The version in the first line of the package's changelog: vmagent as packaged does not know its own.
-    fn version(&self, dir: &Path) -> Option<String> {
-        let file = fs::File::open(dir.join("usr/share/doc").join(self.package).join("changelog.Debian.gz")).ok()?;
-        let mut line = String::new();
-        BufReader::new(GzDecoder::new(file)).take(LINE_BYTES_MAX).read_line(&mut line).ok()?;
-        changelog_version(&line)
-    }
+/// The version in the first line of the changelog of Debian's package: vmagent as packaged does not know its own.
+fn version(package: &str, dir: &Path) -> Option<String> {
+    let file = fs::File::open(dir.join("usr/share/doc").join(package).join("changelog.Debian.gz")).ok()?;
+    let mut line = String::new();
+    BufReader::new(GzDecoder::new(file)).take(LINE_BYTES_MAX).read_line(&mut line).ok()?;
+    changelog_version(&line)
 }
 
 /// Reads `package (version) suite; urgency=low`.
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_was_not_fetched_is_not_run() {
-        let error = PEERS[2].subject(Path::new("/nonexistent")).unwrap_err().to_string();
+        let error = PEERS[3].subject(Path::new("/nonexistent")).unwrap_err().to_string();
         assert!(error.starts_with("not run: vmagent is not at /nonexistent/usr/bin/vmagent"), "{error}");
     }
 

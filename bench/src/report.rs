@@ -108,6 +108,19 @@ const LOGS_REST: &[Column] = &[
     column("other_cores", "other cores", 2, false),
 ];
 
+const OTLP: &[Column] = &[
+    column("items_per_second", "items/s", 0, false),
+    column("cpu_us_per_item", "µs CPU/item", 3, true),
+    column("cpu_user_share", "user share", 2, false),
+    column("rss_mean_mib", "RSS mean MiB", 1, true),
+    column("rss_peak_mib", "RSS peak MiB", 1, true),
+    column("wire_bytes_per_item", "B/item", 1, true),
+    column("items_per_request", "items/request", 0, false),
+    column("threads", "threads", 0, false),
+    column("harness_cores", "harness cores", 2, false),
+    column("other_cores", "other cores", 2, false),
+];
+
 const IDLE: &[Column] = &[
     column("rss_mean_mib", "RSS MiB", 1, true),
     column("anonymous_mean_mib", "anon MiB", 1, true),
@@ -132,6 +145,7 @@ pub(crate) fn columns(kind: &Kind) -> &'static [Column] {
         Kind::Logs(_) => LOGS,
         Kind::LogsQueue(_) => LOGS_QUEUE,
         Kind::LogsRest(_) => LOGS_REST,
+        Kind::Otlp(_) | Kind::OtlpSmall(_) => OTLP,
         Kind::Idle => IDLE,
         Kind::Start => START,
     }

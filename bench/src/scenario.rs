@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::logs::{Load, configure::Parse, lines::Shape};
+use crate::{
+    logs::{Load, configure::Parse, lines::Shape},
+    otlp::{self, Work, message::Signal},
+};
 
 /// Scrape to remote write at a fixed rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,6 +43,10 @@ pub(crate) enum Kind {
     LogsQueue(Load),
     /// Ours beside itself: with files in which nothing happens, and with an empty configuration.
     LogsRest(Load),
+    /// Requests of OTLP.
+    Otlp(otlp::Load),
+    /// Ours beside itself: with few items in a request, and with many.
+    OtlpSmall(otlp::Load),
     /// Nothing to do: the memory of an empty configuration.
     Idle,
     /// From exec to the first 200 of `/-/ready`.
@@ -65,13 +72,17 @@ impl Scenario {
 
     /// Whether ours is compared with itself rather than with peers.
     pub(crate) fn alone(&self) -> bool {
-        matches!(self.kind, Kind::BlackHole(_) | Kind::Instructions(_) | Kind::LogsQueue(_) | Kind::LogsRest(_))
+        matches!(
+            self.kind,
+            Kind::BlackHole(_) | Kind::Instructions(_) | Kind::LogsQueue(_) | Kind::LogsRest(_) | Kind::OtlpSmall(_)
+        )
     }
 
     /// The peers if the user does not say.
     pub(crate) fn peers(&self) -> &'static str {
         match self.kind {
             Kind::Logs(_) => "rsyslog",
+            Kind::Otlp(_) => "rotel",
             _ if self.alone() => "none",
             _ => "vmagent,prometheus",
         }
@@ -82,6 +93,8 @@ const S1: Pipeline =
     Pipeline { targets: 100, series: 1000, interval: Duration::from_secs(5), churn: 0.0, relabel: false };
 
 const L1: Load = Load { files: 1, lines: 1_000_000, shape: Shape::Raw, parse: Parse::None, rate: 0 };
+
+const O1: otlp::Load = otlp::Load { signal: Signal::Logs, work: Work::Gzip, items: 1000, rate: 50_000 };
 
 /// All scenarios, by name.
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -116,6 +129,38 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "l6",
         about: "instructions for a backlog of 200,000 lines, with the durable queue and without a disk",
         kind: Kind::LogsQueue(Load { lines: 200_000, ..L1 }),
+    },
+    Scenario { name: "o1", about: "50,000 log records/s by OTLP, sent on with gzip", kind: Kind::Otlp(O1) },
+    Scenario { name: "o2", about: "o1 without compression", kind: Kind::Otlp(otlp::Load { work: Work::Plain, ..O1 }) },
+    Scenario {
+        name: "o3",
+        about: "o1 without compression over gRPC",
+        kind: Kind::Otlp(otlp::Load { work: Work::Grpc, ..O1 }),
+    },
+    Scenario {
+        name: "o4",
+        about: "o2 with an attribute renamed",
+        kind: Kind::Otlp(otlp::Load { work: Work::Rename, ..O1 }),
+    },
+    Scenario {
+        name: "o5",
+        about: "o2 with a filter of one condition, which drops a tenth",
+        kind: Kind::Otlp(otlp::Load { work: Work::Filter, ..O1 }),
+    },
+    Scenario {
+        name: "o6",
+        about: "50,000 spans/s counted by four dimensions, beside spans that are sent on",
+        kind: Kind::Otlp(otlp::Load { signal: Signal::Traces, work: Work::SpanMetrics, ..O1 }),
+    },
+    Scenario {
+        name: "o7",
+        about: "50,000 points/s by OTLP to remote write, beside log records that are sent on",
+        kind: Kind::Otlp(otlp::Load { signal: Signal::Metrics, work: Work::RemoteWrite, ..O1 }),
+    },
+    Scenario {
+        name: "o8",
+        about: "o2 with ten records a request, and with a thousand",
+        kind: Kind::OtlpSmall(otlp::Load { work: Work::Plain, ..O1 }),
     },
     Scenario {
         name: "relabel",

@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     CortenRun,
     /// Prometheus in agent mode.
     Prometheus,
+    /// rotel, which takes and sends OTLP.
+    Rotel,
     /// rsyslog, which tails files.
     Rsyslog,
     /// vmagent of VictoriaMetrics.
@@ -110,7 +112,7 @@ impl Subject {
                 ];
                 (args, Some(http))
             }
-            Kind::Rsyslog => return Err(Error::new("rsyslog does not scrape")),
+            Kind::Rotel | Kind::Rsyslog => return Err(Error::new(format!("{} does not scrape", self.name))),
             Kind::Vmagent => {
                 let config = write("vmagent.yml", scrape_config(job)?)?;
                 let args = vec![

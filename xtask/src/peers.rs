@@ -1,4 +1,4 @@
-//! The peers: Debian's packages, unpacked below the build directory, never installed.
+//! The peers: packages of Debian, Python and Node, unpacked below the build directory, never installed.
 
 use std::{
     fs,
@@ -11,42 +11,81 @@ use std::{
 pub struct Peer {
     /// What the user writes.
     pub name: &'static str,
-    /// Debian's package.
-    pub package: &'static str,
-    /// Further packages, with the libraries that the program loads and that not every machine has.
-    needs: &'static [&'static str],
+    source: Source,
     program: &'static str,
 }
 
+/// Where a peer comes from.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// Debian's packages: those with the libraries that the program loads and that not every machine has, and its own, which
+    /// is the last.
+    Debian(&'static [&'static str]),
+    /// Packages of Python with their versions, which `pip` puts into a folder of the peer's name.
+    Pip(&'static [&'static str]),
+    /// Packages of Node with their versions, which `npm` puts into a folder of the peer's name.
+    Npm(&'static [&'static str]),
+}
+
 /// What the programs of systemd load, beyond what the smallest Debian has.
-const SYSTEMD: &[&str] = &["libip4tc2", "libkmod2", "libmicrohttpd12", "libseccomp2", "libssl3", "libsystemd-shared"];
+macro_rules! with_systemd {
+    ($package:literal) => {
+        &["libip4tc2", "libkmod2", "libmicrohttpd12", "libseccomp2", "libssl3", "libsystemd-shared", $package]
+    };
+}
 
 /// All peers, by name.
 pub const PEERS: &[Peer] = &[
     Peer {
         name: "graypy",
-        package: "python3-graypy",
-        needs: &[],
+        source: Source::Debian(&["python3-graypy"]),
         // A library: what uses it needs Python, which is taken from the machine.
         program: "usr/lib/python3/dist-packages/graypy/__init__.py",
     },
     Peer {
         name: "journal-remote",
-        package: "systemd-journal-remote",
-        needs: SYSTEMD,
+        source: Source::Debian(with_systemd!("systemd-journal-remote")),
         program: "lib/systemd/systemd-journal-remote",
     },
-    Peer { name: "journalctl", package: "systemd", needs: SYSTEMD, program: "bin/journalctl" },
-    Peer { name: "journald", package: "systemd", needs: SYSTEMD, program: "lib/systemd/systemd-journald" },
-    Peer { name: "prometheus", package: "prometheus", needs: &[], program: "usr/bin/prometheus" },
+    Peer { name: "journalctl", source: Source::Debian(with_systemd!("systemd")), program: "bin/journalctl" },
+    Peer {
+        name: "journald",
+        source: Source::Debian(with_systemd!("systemd")),
+        program: "lib/systemd/systemd-journald",
+    },
+    Peer {
+        name: "opentelemetry-node",
+        source: Source::Npm(&[
+            "@opentelemetry/exporter-logs-otlp-grpc@0.223.1",
+            "@opentelemetry/exporter-logs-otlp-http@0.223.1",
+            "@opentelemetry/exporter-metrics-otlp-grpc@0.223.0",
+            "@opentelemetry/exporter-metrics-otlp-http@0.223.0",
+            "@opentelemetry/exporter-trace-otlp-grpc@0.223.1",
+            "@opentelemetry/exporter-trace-otlp-http@0.223.1",
+            "@opentelemetry/sdk-logs@0.223.1",
+            "@opentelemetry/sdk-metrics@2.12.1",
+            "@opentelemetry/sdk-trace-base@2.12.1",
+        ]),
+        program: "opentelemetry-node/node_modules/@opentelemetry/sdk-trace-base/package.json",
+    },
+    Peer {
+        name: "opentelemetry-python",
+        source: Source::Pip(&["opentelemetry-exporter-otlp==1.45.2", "opentelemetry-sdk==1.45.2"]),
+        program: "opentelemetry-python/opentelemetry/sdk/resources/__init__.py",
+    },
+    Peer { name: "prometheus", source: Source::Debian(&["prometheus"]), program: "usr/bin/prometheus" },
+    Peer { name: "rotel", source: Source::Pip(&["rotel==0.0.1a15"]), program: "rotel/rotel/rotel-agent" },
     Peer {
         name: "rsyslog",
-        package: "rsyslog",
-        needs: &["libestr0", "libfastjson4", "liblognorm5", "libssl3", "rsyslog-openssl"],
+        source: Source::Debian(&["libestr0", "libfastjson4", "liblognorm5", "libssl3", "rsyslog-openssl", "rsyslog"]),
         program: "usr/sbin/rsyslogd",
     },
-    Peer { name: "victoria-metrics", package: "victoria-metrics", needs: &[], program: "usr/bin/victoria-metrics" },
-    Peer { name: "vmagent", package: "victoria-metrics", needs: &[], program: "usr/bin/vmagent" },
+    Peer {
+        name: "victoria-metrics",
+        source: Source::Debian(&["victoria-metrics"]),
+        program: "usr/bin/victoria-metrics",
+    },
+    Peer { name: "vmagent", source: Source::Debian(&["victoria-metrics"]), program: "usr/bin/vmagent" },
 ];
 
 impl Peer {
@@ -67,13 +106,43 @@ impl Peer {
         dir.join(self.program)
     }
 
-    /// Its packages, the program's last.
-    fn packages(&self) -> impl Iterator<Item = &'static str> {
-        self.needs.iter().copied().chain([self.package])
+    /// The packages that it comes in, as their source names them.
+    pub fn packages(&self) -> &'static [&'static str] {
+        match self.source {
+            Source::Debian(packages) | Source::Pip(packages) | Source::Npm(packages) => packages,
+        }
     }
 
     fn is_whole(&self, dir: &Path) -> bool {
-        self.path(dir).is_file() && self.packages().all(|package| is_unpacked(package, dir))
+        self.path(dir).is_file()
+            && match self.source {
+                Source::Debian(packages) => packages.iter().all(|package| is_unpacked(package, dir)),
+                // Other versions are other packages.
+                Source::Pip(packages) | Source::Npm(packages) => {
+                    fs::read_to_string(dir.join(self.name).join(UNPACKED)).is_ok_and(|had| had == packages.join("\n"))
+                }
+            }
+    }
+
+    fn fetch(&self, dir: &Path, updated: &mut bool) -> Result<(), String> {
+        let folder = dir.join(self.name);
+        match self.source {
+            Source::Debian(packages) => {
+                for package in packages.iter().filter(|package| !is_unpacked(package, dir)) {
+                    fetch_one(package, dir, updated)?;
+                }
+            }
+            Source::Pip(packages) => {
+                let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade", "--target"];
+                fetch_into(&folder, Command::new("python3").args(pip).arg(&folder).args(packages), packages)?;
+            }
+            Source::Npm(packages) => {
+                let npm = ["install", "--silent", "--no-audit", "--no-fund", "--prefix"];
+                fetch_into(&folder, Command::new("npm").args(npm).arg(&folder).args(packages), packages)?;
+            }
+        }
+        let path = self.path(dir);
+        if path.is_file() { Ok(()) } else { Err(format!("the package has no {}", self.program)) }
     }
 
     /// The program.
@@ -118,8 +187,8 @@ pub fn fetch(dir: &Path, mut say: impl FnMut(String)) -> Result<(), String> {
     let mut updated = false;
     for peer in PEERS {
         if !peer.is_whole(dir) {
-            say(format!("fetching {} for {}", peer.package, peer.name));
-            if let Err(error) = fetch_all(peer, dir, &mut updated) {
+            say(format!("fetching {}", peer.name));
+            if let Err(error) = peer.fetch(dir, &mut updated) {
                 missing.push(format!("not run: {} cannot be had: {error}", peer.name));
                 continue;
             }
@@ -129,12 +198,12 @@ pub fn fetch(dir: &Path, mut say: impl FnMut(String)) -> Result<(), String> {
     if missing.is_empty() { Ok(()) } else { Err(missing.join("\n")) }
 }
 
-/// Unpacks the packages that are not there yet.
-fn fetch_all(peer: &Peer, dir: &Path, updated: &mut bool) -> Result<(), String> {
-    for package in peer.packages().filter(|package| !is_unpacked(package, dir)) {
-        fetch_one(package, dir, updated)?;
-    }
-    if peer.path(dir).is_file() { Ok(()) } else { Err(format!("the package has no {}", peer.program)) }
+/// Has a package manager fill a folder, and notes what with.
+fn fetch_into(folder: &Path, command: &mut Command, packages: &[&str]) -> Result<(), String> {
+    fs::create_dir_all(folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+    run(command)?;
+    let mark = folder.join(UNPACKED);
+    fs::write(&mark, packages.join("\n")).map_err(|error| format!("cannot write {}: {error}", mark.display()))
 }
 
 fn fetch_one(package: &str, dir: &Path, updated: &mut bool) -> Result<(), String> {

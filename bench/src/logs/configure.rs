@@ -101,7 +101,9 @@ pub(crate) fn prepare(subject: &Subject, job: &LogsJob<'_>) -> Result<LogsLaunch
             ];
             (PathBuf::from("env"), args, None)
         }
-        Kind::Prometheus | Kind::Vmagent => return Err(Error::new(format!("{} does not tail files", subject.name))),
+        Kind::Prometheus | Kind::Rotel | Kind::Vmagent => {
+            return Err(Error::new(format!("{} does not tail files", subject.name)));
+        }
     };
     args.extend(subject.extra.iter().cloned());
     Ok(LogsLaunch { program, args, ready })
