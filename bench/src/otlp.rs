@@ -183,7 +183,8 @@ fn wrong(load: &Load, sent: &load::Stats, arrived: &Stats) -> Option<String> {
     }
     let (what, came, wanted) = match load.work {
         Work::SpanMetrics => ("spans were counted", arrived.calls, sent.items),
-        Work::RemoteWrite => ("samples arrived", arrived.samples, sent.items),
+        // Each request tells of its resource once, in a sample of `target_info`.
+        Work::RemoteWrite => ("samples arrived", arrived.samples, sent.items + sent.requests),
         Work::Rename if arrived.renamed != arrived.items => ("items have the new name", arrived.renamed, arrived.items),
         Work::Filter => ("items arrived", arrived.items, sent.items - sent.items / DROPPED_EVERY),
         _ => ("items arrived", arrived.items, sent.items),

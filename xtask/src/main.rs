@@ -108,6 +108,13 @@ fn docs() -> Result<(), String> {
     let pages = xtask::reference::pages(&String::from_utf8_lossy(&output.stdout))?;
     let dir = root().join("docs/reference");
     let told = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
+    let readme = root().join("README.md");
+    let text = fs::read_to_string(&readme).map_err(|error| told(&readme, error))?;
+    let written = xtask::reference::readme(&text, pages.get("README.md").map_or("", String::as_str))?;
+    if written != text {
+        fs::write(&readme, written).map_err(|error| told(&readme, error))?;
+        say(format!("wrote {}", readme.display()));
+    }
     fs::create_dir_all(&dir).map_err(|error| told(&dir, error))?;
     for entry in fs::read_dir(&dir).map_err(|error| told(&dir, error))? {
         let entry = entry.map_err(|error| told(&dir, error))?;

@@ -50,6 +50,22 @@ pub fn pages(schema: &str) -> Result<BTreeMap<String, String>, String> {
     Ok(pages)
 }
 
+/// The README with its list of components written anew from the reference's index.
+///
+/// # Errors
+///
+/// If the README has no such list.
+pub fn readme(readme: &str, index: &str) -> Result<String, String> {
+    let components = index.split("\n## ").find(|part| part.starts_with("Components\n")).unwrap_or_default();
+    let listed = components.lines().filter(|line| line.starts_with("- [`"));
+    let list: String = listed.map(|line| line.replacen("](", "](docs/reference/", 1) + "\n").collect();
+    let lines: Vec<&str> = readme.split_inclusive('\n').collect();
+    let is_listed = |line: &&str| line.starts_with("- [`") && line.contains("](docs/reference/");
+    let begin = lines.iter().position(is_listed).ok_or("the README lists no components")?;
+    let end = lines.iter().rposition(is_listed).map_or(begin, |last| last + 1);
+    Ok(lines[..begin].concat() + &list + &lines[end..].concat())
+}
+
 fn page(name: &str, entry: &Value) -> String {
     let mut out = format!("{NOTICE}\n# {name}\n\n{}\n", text(entry, "doc"));
     if text(entry, "stability") != GENERALLY_AVAILABLE {
@@ -200,5 +216,15 @@ mod tests {
         for text in ["", "{}", "{\"components\": 1}"] {
             assert!(pages(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_readme_lists_what_the_index_does() {
+        let index = "# Reference\n\n## Components\n\n- [`a.b`](a.b.md): Does. (experimental)\n- [`c.d`](c.d.md): Does too.\n\n## Functions\n\n- `f`: x\n";
+        let before =
+            "# C\n\n- [`x`](docs/reference/x.md): Gone.\n- [`y`](docs/reference/y.md): Gone.\n\n- [a](b): stays\n";
+        let after = "# C\n\n- [`a.b`](docs/reference/a.b.md): Does. (experimental)\n- [`c.d`](docs/reference/c.d.md): Does too.\n\n- [a](b): stays\n";
+        assert_eq!(readme(before, index).unwrap(), after);
+        assert!(readme("# C\n", index).is_err());
     }
 }

@@ -9,6 +9,7 @@ const FAMILIES: &[&[Definition]] = &[
     corten_exporter::COMPONENTS,
     corten_local::COMPONENTS,
     corten_loki::COMPONENTS,
+    corten_otelcol::COMPONENTS,
     corten_prometheus::COMPONENTS,
     corten_remote::COMPONENTS,
 ];

@@ -81,7 +81,8 @@ impl Component for Http {
                 // The services that list targets for Prometheus know it by its name.
                 let user_agent = format!("Prometheus/{}", cx.services().version);
                 let user_agent = HeaderValue::try_from(user_agent).map_err(|error| error.to_string())?;
-                let options = ClientOptions { user_agent, ..ClientOptions::default() };
+                let observe = cx.observe_requests();
+                let options = ClientOptions { user_agent, observe, ..ClientOptions::default() };
                 Client::new(config.client.clone(), options).await.map_err(|error| error.to_string())?
             }
         };

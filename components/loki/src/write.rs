@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use corten_component::{Component, Context, DebugInfo, Error, Field, Health, HealthState, Services, Task};
+use corten_component::{Component, Context, DebugInfo, Error, Field, Health, HealthState, Task};
 use corten_config::Exports;
 use corten_net::{Client, ClientOptions};
 use corten_queue::{Options, PARTITIONS_MAX, Queue, Reader, ReaderOptions, Start, Totals, default_bytes_max};
@@ -128,7 +128,7 @@ impl Component for Write {
     ) -> Result<(Prepared, Exported), Error> {
         let mut settings = Vec::new();
         for (endpoint, identity) in config.endpoints.iter().zip(config.identities()) {
-            settings.push((identity, send_settings(endpoint, &config, cx.services()).await?));
+            settings.push((identity, send_settings(endpoint, &config, cx).await?));
         }
         let dir = queue_dir(cx);
         let options = queue_options(&config, cx.services().queue_bytes_max, &dir);
@@ -568,11 +568,11 @@ fn reader_options(endpoint: &Endpoint) -> ReaderOptions {
         wait_max: endpoint.batch_wait,
         age_max: None,
         overtake_after: Some(OVERTAKE_AFTER),
-        start: Start::Newest,
+        ..ReaderOptions::default()
     }
 }
 
-async fn send_settings(endpoint: &Endpoint, config: &Config, services: &Services) -> Result<Settings, Error> {
+async fn send_settings(endpoint: &Endpoint, config: &Config, cx: &Context<Write>) -> Result<Settings, Error> {
     let invalid = |error: &dyn std::fmt::Display| Error::new(error.to_string());
     let mut headers = HeaderMap::new();
     let mut authorization = HeaderMap::new();
@@ -588,7 +588,7 @@ async fn send_settings(endpoint: &Endpoint, config: &Config, services: &Services
             headers.insert(name, value);
         }
     }
-    let common = client_options(&std::collections::BTreeMap::new(), services)?;
+    let common = client_options(&std::collections::BTreeMap::new(), cx)?;
     let options = ClientOptions { headers: authorization, ..common };
     let client = Client::new(endpoint.client.clone(), options).await.map_err(|e| invalid(&e))?;
     // An address that leads nowhere is found out when it is used.
@@ -616,7 +616,7 @@ async fn send_settings(endpoint: &Endpoint, config: &Config, services: &Services
             tenant_id: endpoint.tenant_id.clone(),
             retry_on_429: endpoint.retry_on_http_429,
             headers,
-            installation_id: HeaderValue::from_str(&services.installation_id).map_err(|e| invalid(&e))?,
+            installation_id: HeaderValue::from_str(&cx.services().installation_id).map_err(|e| invalid(&e))?,
         },
     })
 }

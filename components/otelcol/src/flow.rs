@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use corten_component::{Component, Context};
-use corten_config::{Arguments, Exports};
+use corten_config::{Arguments, Exports, StringEnum};
 use corten_otlp::{Consumer, OtlpLogs, OtlpMetrics, OtlpSignal, Traces};
 use corten_signal::flow::BoxFuture;
 use corten_signal::{Consume, ConsumeError, Fanout, Inlet, Receiver, Signal};
@@ -15,13 +15,13 @@ use parking_lot::Mutex;
 pub struct Output {
     /// Where to send metrics.
     #[arg(optional)]
-    metrics: Vec<Consumer>,
+    pub(crate) metrics: Vec<Consumer>,
     /// Where to send logs.
     #[arg(optional)]
-    logs: Vec<Consumer>,
+    pub(crate) logs: Vec<Consumer>,
     /// Where to send traces.
     #[arg(optional)]
-    traces: Vec<Consumer>,
+    pub(crate) traces: Vec<Consumer>,
 }
 
 /// Which metrics of its own a component has.
@@ -30,6 +30,35 @@ pub struct DebugMetrics {
     /// Whether metrics have no labels for the peers of connections.
     #[arg(default = true)]
     disable_high_cardinality_metrics: bool,
+    /// Has no effect. It is there for the sake of configurations that have it.
+    #[arg(default = "detailed", deprecated = "it has no effect")]
+    level: DebugLevel,
+}
+
+/// How much a component once told of itself.
+#[derive(StringEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[string_enum(refusal = refuse_debug_level)]
+enum DebugLevel {
+    /// Nothing.
+    None,
+    /// The least.
+    Basic,
+    /// More.
+    Normal,
+    /// All.
+    #[default]
+    Detailed,
+}
+
+fn refuse_debug_level(text: &str) -> String {
+    format!("unrecognized debug level {text:?}")
+}
+
+impl DebugMetrics {
+    /// Whether metrics have labels for the peers of connections.
+    pub(crate) fn names_peers(&self) -> bool {
+        !self.disable_high_cardinality_metrics
+    }
 }
 
 /// What a component exports that takes telemetry.
@@ -90,12 +119,27 @@ impl Output {
         (!receivers.is_empty()).then(|| fanout(cx, receivers))
     }
 
+    /// Where traces go; `None` where they go nowhere.
+    pub(crate) fn traces<C: Component>(&self, cx: &Context<C>) -> Option<Fanout<Traces>> {
+        self.fanout(cx, &self.traces)
+    }
+
+    /// Where metrics go; `None` where they go nowhere.
+    pub(crate) fn metrics<C: Component>(&self, cx: &Context<C>) -> Option<Fanout<OtlpMetrics>> {
+        self.fanout(cx, &self.metrics)
+    }
+
+    /// Where logs go; `None` where they go nowhere.
+    pub(crate) fn logs<C: Component>(&self, cx: &Context<C>) -> Option<Fanout<OtlpLogs>> {
+        self.fanout(cx, &self.logs)
+    }
+
     /// Makes a stage for each signal that has consumers.
     pub(crate) fn stages<C: Component>(&self, cx: &Context<C>, make: &impl MakeStage) -> Stages {
         Stages {
-            traces: self.fanout(cx, &self.traces).map(|to| make.stage::<Traces>(to)),
-            metrics: self.fanout(cx, &self.metrics).map(|to| make.stage::<OtlpMetrics>(to)),
-            logs: self.fanout(cx, &self.logs).map(|to| make.stage::<OtlpLogs>(to)),
+            traces: self.traces(cx).map(|to| make.stage(to)),
+            metrics: self.metrics(cx).map(|to| make.stage(to)),
+            logs: self.logs(cx).map(|to| make.stage(to)),
         }
     }
 }
@@ -108,7 +152,8 @@ pub(crate) trait MakeStage {
 /// How often the log says that something is dropped for a receiver.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
-fn fanout<C: Component, S: Signal>(cx: &Context<C>, receivers: Vec<Receiver<S>>) -> Fanout<S> {
+/// Hands batches to some receivers. What one of several does not take is counted and logged.
+pub(crate) fn fanout<C: Component, S: Signal>(cx: &Context<C>, receivers: Vec<Receiver<S>>) -> Fanout<S> {
     let dropped = cx.metrics().counters(
         "corten_forward_dropped_items_total",
         "Spans, data points and log records that one of several consumers did not take in time or refused, while others took them.",

@@ -115,7 +115,7 @@ mod tests {
         let index = block.push(&mut labels).unwrap();
         let samples = [41.0, 42.0].map(|value| Sample { value, index, offset_ms: value as i32 });
         let part = SeriesPart::of_samples(block.finish(false), 1000, samples.to_vec());
-        Arc::new(MetricsBatch { parts: vec![part] })
+        Arc::new(MetricsBatch::of(vec![part]))
     }
 
     #[tokio::test]

@@ -1,7 +1,6 @@
 //! The components whose names begin with `prometheus.`, but for the exporters.
 
 pub mod echo;
-mod forward;
 pub mod receive_http;
 pub mod relabel;
 pub mod remote_write;

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corten_component::listen::{self, ListenSettings};
-use corten_component::{Component, Context, Error, Task};
+use corten_component::{Component, Context, Error, Forward, Task};
 use corten_config::schema::Stability;
 use corten_config::{Arguments, CheckErrors};
 use corten_net::ReceiverHttp;
 use corten_signal::{Metrics, Receiver};
 
 use self::requests::{Message, Settings, Shared};
-use crate::forward::Forward;
 
 /// Receives metrics by Prometheus remote write, and sends them on.
 ///
@@ -104,7 +103,7 @@ impl Component for ReceiveHttp {
     async fn prepare(config: Config, _: &Context<Self>, current: Option<&Self>) -> Result<(Prepared, ()), Error> {
         let http = config.http.clone().unwrap_or_default();
         let before = current.map(|current| current.shared.listening.settings());
-        let listen = ListenSettings::prepare(http, config.graceful_shutdown_timeout, before.as_deref()).await?;
+        let listen = ListenSettings::prepare(&http, config.graceful_shutdown_timeout, before.as_deref()).await?;
         Ok((Prepared { config, listen }, ()))
     }
 
@@ -114,9 +113,7 @@ impl Component for ReceiveHttp {
             append_metadata: config.append_metadata,
             type_and_unit_labels: config.enable_type_and_unit_labels,
             forward: Forward::new(cx.metrics(), config.forward_to),
-            drain_wait_max: listen.drain_wait_max,
-            http: listen.http,
-            tls: listen.tls,
+            listen,
         };
         if let Some(current) = current {
             current.shared.set(settings);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use corten_component::log::Logger;
 use corten_component::metrics::{Counter, Kind, Registry};
-use corten_component::{Component, Context, Error, Task};
+use corten_component::{Component, Context, Error, Forward, Task};
 use corten_config::arguments::CheckErrors;
 use corten_config::decode::SignedDuration;
 use corten_config::duration;
@@ -23,7 +23,6 @@ use corten_signal::{
 
 use self::cache::{Cache, Outcome, Retention};
 use self::map::{BlockMap, BlockMaps, MapBuilder, PlaceError};
-use crate::forward::Forward;
 
 /// The shortest `cache_ttl`, in nanoseconds.
 const CACHE_TTL_NS_MIN: i64 = 60_000_000_000;
@@ -194,6 +193,10 @@ impl Consume<Metrics> for Stage {
             let batch = self.relabel(batch).await;
             self.forward.consume(batch).await
         })
+    }
+
+    fn wants_origin(&self) -> bool {
+        self.forward.wants_origin()
     }
 }
 
@@ -406,7 +409,7 @@ fn samples(batch: &MetricsBatch) -> u64 {
 
 /// Applies a map to each part. A batch that nobody else has is changed in place.
 fn apply(batch: Arc<MetricsBatch>, maps: &[Arc<BlockMap>]) -> Arc<MetricsBatch> {
-    let mut batch = Arc::try_unwrap(batch).unwrap_or_else(|shared| MetricsBatch { parts: shared.parts.clone() });
+    let mut batch = Arc::try_unwrap(batch).unwrap_or_else(|shared| shared.as_ref().clone());
     let mut parts = Vec::with_capacity(batch.parts.len());
     for (part, map) in std::mem::take(&mut batch.parts).into_iter().zip(maps) {
         map.apply(part, &mut parts);
@@ -480,7 +483,7 @@ mod tests {
     fn batch_of(block: &Arc<SeriesBlock>) -> Arc<MetricsBatch> {
         let samples = (0..block.len() as u32).map(|index| Sample { value: f64::from(index), index, offset_ms: 1 });
         let part = SeriesPart::of_samples(Arc::clone(block), 1000, samples.collect());
-        Arc::new(MetricsBatch { parts: vec![part] })
+        Arc::new(MetricsBatch::of(vec![part]))
     }
 
     /// The samples of a batch as `a=1,b=2 value`.
@@ -649,7 +652,7 @@ mod tests {
             metadata: indexes().map(|index| SeriesMetadata { index, metadata: Arc::new(metadata(index)) }).collect(),
             ..SeriesPart::of_samples(block, 0, Vec::new())
         };
-        Arc::new(MetricsBatch { parts: vec![part] })
+        Arc::new(MetricsBatch::of(vec![part]))
     }
 
     #[tokio::test]
@@ -687,7 +690,7 @@ mod tests {
         assert_eq!((counts("cache_size"), counts("cache_deletes")), (2, 0));
         let ended = |block: &Arc<SeriesBlock>| {
             let samples = vec![Sample { value: STALE_NAN, index: 0, offset_ms: 0 }];
-            Arc::new(MetricsBatch { parts: vec![SeriesPart::of_samples(Arc::clone(block), 0, samples)] })
+            Arc::new(MetricsBatch::of(vec![SeriesPart::of_samples(Arc::clone(block), 0, samples)]))
         };
         receiver(&unit.world).consume(ended(&pushed)).await.unwrap();
         let batch = sink.last();

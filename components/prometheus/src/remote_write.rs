@@ -152,7 +152,7 @@ impl Component for RemoteWrite {
                 };
                 prepared.lanes.push((key, lane));
             }
-            let settings = send_settings(endpoint, services).await?;
+            let settings = send_settings(endpoint, cx).await?;
             prepared.endpoints.push(PreparedEndpoint {
                 lane: key,
                 identity,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use corten_component::{Component, Context, DebugInfo, Error, Field, Stop, Task};
+use corten_component::{Component, Context, DebugInfo, Error, Field, Forward, Stop, Task};
 use corten_config::encode::Item;
 use corten_config::schema::Stability;
 use corten_config::{Arguments, CheckErrors, StringEnum, Value};
@@ -25,7 +25,6 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use crate::forward::Forward;
 use cache::SeriesRules;
 use fetch::FetchSettings;
 use limit::Limit;
@@ -328,6 +327,7 @@ impl Component for Scrape {
             user_agent,
             dialer: Some(Arc::clone(&services.dialer)),
             read_buffer_bytes_max: READ_BUFFER_BYTES_MAX,
+            observe: cx.observe_requests(),
             ..ClientOptions::default()
         };
         let before = current.map(|current| Arc::clone(&current.plans.borrow()));
@@ -574,6 +574,7 @@ fn loop_settings(plan: &Plan, spec: &TargetSpec, forced_error: Option<String>) -
     let accept = protocol::accept(&config.protocols(), config.escaping());
     LoopSettings {
         job: plan.job.clone(),
+        discovered: spec.discovered.clone(),
         client: plan.client.clone(),
         forward: Arc::clone(&plan.forward),
         fetch: FetchSettings {

@@ -234,7 +234,8 @@ impl Poller {
             None => {
                 let user_agent = config.user_agent().unwrap_or(&cx.services().user_agent);
                 let user_agent = HeaderValue::from_str(user_agent).map_err(|error| error.to_string())?;
-                let options = ClientOptions { user_agent, ..ClientOptions::default() };
+                let observe = cx.observe_requests();
+                let options = ClientOptions { user_agent, observe, ..ClientOptions::default() };
                 Client::new(config.client.clone(), options).await.map_err(|error| error.to_string())?
             }
         };

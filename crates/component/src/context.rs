@@ -11,7 +11,7 @@ use corten_config::arguments::Exports as _;
 use corten_config::encode::Item;
 use corten_config::schema::Stability;
 use corten_config::value::Value;
-use corten_net::{BasicAuthFilter, Dialer, TlsSwitch};
+use corten_net::{BasicAuthFilter, Dialer, ObserveRequests, TlsSwitch};
 use corten_signal::flow::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -21,6 +21,7 @@ use crate::health::{Health, HealthBoard};
 use crate::log::Logger;
 use crate::metrics::Registry;
 use crate::task::{Stop, Task};
+use crate::trace::{Requests, Tracer};
 
 /// What answers requests below `/api/v0/component/<id>/`.
 pub trait HttpHandler: Send + Sync + 'static {
@@ -107,6 +108,8 @@ pub struct Services {
     pub registry: Registry,
     /// What the `http` block sets.
     pub server: ServerSettings,
+    /// Makes spans of the program's own work.
+    pub tracer: Tracer,
 }
 
 impl fmt::Debug for Services {
@@ -178,6 +181,11 @@ impl<C: Component> Context<C> {
     /// What all components share.
     pub fn services(&self) -> &Arc<Services> {
         &self.host.services
+    }
+
+    /// What makes spans of the requests that the component's clients send.
+    pub fn observe_requests(&self) -> Option<Arc<dyn ObserveRequests>> {
+        Some(Arc::new(Requests { tracer: self.services().tracer.clone(), component: self.id().to_owned() }))
     }
 
     /// The component's own metrics.

@@ -4,17 +4,20 @@
 
 pub mod context;
 pub mod definition;
+pub mod forward;
 pub mod health;
 pub mod listen;
 pub mod log;
 pub mod metrics;
 pub mod size;
 pub mod task;
+pub mod trace;
 pub mod turn;
 pub mod url;
 
 pub use context::{Context, DebugInfo, Host, HttpHandler, Ownership, ServerSettings, Services};
 pub use definition::{Component, Definition, Driver, Error};
+pub use forward::Forward;
 pub use health::{Health, HealthBoard, HealthState};
 pub use log::{Field, Logger};
 pub use task::{Stop, Task};

@@ -4,24 +4,28 @@
 //! refusing anybody while one server takes over from the other.
 
 mod requests;
+mod socket;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context as Cx, Poll};
 use std::time::{Duration, Instant};
 
 use corten_net::{
-    Backoff, Handler, Listener, Peer, ReceiverHttp, ServeOptions, ServerLimits, TlsAcceptor, TlsSwitch, serve,
+    Backoff, Handler, Listener, Peer, ReceiverHttp, ServeOptions, ServerLimits, TlsAcceptor, TlsSource, TlsSwitch,
+    serve,
 };
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
-pub use self::requests::{Exchange, HeldBytes, MeteredBody, RequestMetricNames, RequestMetrics, Requests};
+pub use self::requests::{Exchange, HeldBytes, Memory, MeteredBody, RequestMetricNames, RequestMetrics, Requests};
+use self::socket::{Socket, Stream};
 use crate::context::Context;
 use crate::definition::{Component, Error};
 use crate::health::{Health, HealthState};
@@ -37,27 +41,34 @@ const BIND_WAIT_MAX: Duration = Duration::from_secs(30);
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Where and how to listen, until other arguments come.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ListenSettings {
-    /// The `http` block.
-    pub http: ReceiverHttp,
-    /// Its TLS, read.
-    pub tls: TlsSwitch,
-    /// How long requests under way may go on when their server stops.
-    pub drain_wait_max: Duration,
-    /// What is limited beyond the block.
-    pub more: MoreLimits,
+    /// Where.
+    pub address: Address,
+    /// What is limited.
+    pub limits: ServerLimits,
+    /// TLS; `None` for none.
+    pub tls: Option<TlsSource>,
+    /// How long a body may take to arrive.
+    pub body_wait_max: Duration,
 }
 
-/// Limits that the `http` block does not have; `None` for those of any server.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct MoreLimits {
-    /// How many requests one HTTP/2 connection may have under way.
-    pub http2_streams_max: Option<u32>,
-    /// How old a connection may grow until it takes no further requests, in milliseconds.
-    pub age_ms_max: Option<u64>,
-    /// How long requests under way may go on on a connection that is too old, in milliseconds.
-    pub age_grace_ms_max: Option<u64>,
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A host and a port, as `bind` takes them. `[::]` stands for all addresses of either family.
+    Tcp(String),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => f.write_str(address),
+            Address::Unix(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// Says that a listener cannot listen, or, with `None`, that it can.
@@ -69,10 +80,10 @@ pub fn report<C: Component>(cx: &Context<C>) -> Report {
     Arc::new(move |health| cx.report_health(health))
 }
 
-/// How two listeners of a component report: what is worst of either counts.
-pub fn reports<C: Component>(cx: &Context<C>) -> [Report; 2] {
-    let known: Arc<Mutex<[Option<Health>; 2]>> = Arc::default();
-    [0, 1].map(|at| {
+/// How several listeners of a component report: what is worst of them counts.
+pub fn reports<C: Component, const N: usize>(cx: &Context<C>) -> [Report; N] {
+    let known = Arc::new(Mutex::new(vec![None::<Health>; N]));
+    std::array::from_fn(|at| {
         let (known, cx) = (Arc::clone(&known), cx.clone());
         let report: Report = Arc::new(move |health| {
             let mut known = known.lock();
@@ -84,25 +95,27 @@ pub fn reports<C: Component>(cx: &Context<C>) -> [Report; 2] {
 }
 
 impl ListenSettings {
-    /// Reads what the block needs. TLS that did not change is kept.
+    /// What an `http` block says. TLS is tried, unless it is what it was before.
     ///
     /// # Errors
     ///
     /// TLS that cannot be used.
     pub async fn prepare(
-        http: ReceiverHttp,
+        http: &ReceiverHttp,
         drain_wait_max: Duration,
         before: Option<&ListenSettings>,
     ) -> Result<Self, Error> {
-        let tls = match (before, &http.tls) {
-            (Some(before), _) if before.http.tls == http.tls => before.tls.clone(),
-            (_, Some(tls)) => {
-                let acceptor = TlsAcceptor::new(tls.server_tls()).await;
-                TlsSwitch::new(acceptor.map_err(|error| Error::new(error.to_string()))?)
-            }
-            (_, None) => TlsSwitch::default(),
-        };
-        Ok(ListenSettings { http, tls, drain_wait_max, more: MoreLimits::default() })
+        let tls = http.tls.as_ref().map(|tls| TlsSource::from(tls.server_tls()));
+        if let Some(tls) = tls.as_ref().filter(|tls| before.and_then(|before| before.tls.as_ref()) != Some(*tls)) {
+            TlsAcceptor::new(tls.clone()).await.map_err(|error| Error::new(error.to_string()))?;
+        }
+        let drain_ms_max = u64::try_from(drain_wait_max.as_millis()).unwrap_or(u64::MAX);
+        Ok(ListenSettings {
+            address: Address::Tcp(http.address()),
+            limits: ServerLimits { drain_ms_max, ..http.limits() },
+            tls,
+            body_wait_max: http.body_limit(),
+        })
     }
 }
 
@@ -182,10 +195,16 @@ pub struct Listening {
 impl Listening {
     /// A listener that [`run`](Self::run) opens. `opened` is what the log says then.
     pub fn new(settings: ListenSettings, metrics: &RequestMetrics, logger: Logger, opened: &'static str) -> Self {
+        let (connections, connections_limit) = (metrics.connections.clone(), metrics.connections_limit.clone());
+        Listening { connections, connections_limit, ..Self::unmetered(settings, logger, opened) }
+    }
+
+    /// As [`new`](Self::new), without metrics of connections.
+    pub fn unmetered(settings: ListenSettings, logger: Logger, opened: &'static str) -> Self {
         Listening {
             settings: watch::Sender::new(Arc::new(settings)),
-            connections: metrics.connections.clone(),
-            connections_limit: metrics.connections_limit.clone(),
+            connections: Gauge::default(),
+            connections_limit: Gauge::default(),
             complaints: Complaints::new(logger.clone()),
             logger,
             opened,
@@ -230,7 +249,7 @@ impl Listening {
                 }
                 Some(error) => {
                     let wait = waits.next_wait();
-                    let text = format!("cannot listen on {}: {error}", wanted.http.address());
+                    let text = format!("cannot listen on {}: {error}", wanted.address);
                     self.logger.error("cannot listen", &[("err", (&text).into()), ("retry_after", wait.into())]);
                     report(Some(Health::now(HealthState::Unhealthy, text)));
                     Some(wait)
@@ -271,12 +290,10 @@ enum Mode {
 
 /// A server that accepts connections.
 struct Serving {
-    socket: Arc<TcpListener>,
-    /// The address as it was configured: the port may be one that the system chose.
-    address: String,
-    http: ReceiverHttp,
-    drain_wait_max: Duration,
-    more: MoreLimits,
+    socket: Arc<Socket>,
+    /// The port in it may be one that the system chose.
+    settings: Arc<ListenSettings>,
+    tls: TlsSwitch,
     mode: watch::Sender<Mode>,
     closed: oneshot::Receiver<()>,
 }
@@ -284,27 +301,19 @@ struct Serving {
 impl Serving {
     /// Begins to accept connections. The server runs among `servers`.
     fn start(
-        socket: Arc<TcpListener>,
-        settings: &ListenSettings,
+        socket: Arc<Socket>,
+        settings: &Arc<ListenSettings>,
+        tls: TlsSwitch,
         listening: &Arc<Listening>,
         handler: &Arc<dyn Handler>,
         servers: &mut JoinSet<()>,
     ) -> Self {
-        let drain_ms_max = u64::try_from(settings.drain_wait_max.as_millis()).unwrap_or(u64::MAX);
-        let MoreLimits { http2_streams_max, age_ms_max, age_grace_ms_max } = settings.more;
-        let limits = settings.http.limits();
-        let limits = ServerLimits {
-            drain_ms_max,
-            http2_streams_max: http2_streams_max.unwrap_or(limits.http2_streams_max),
-            age_ms_max,
-            age_grace_ms_max,
-            ..limits
-        };
+        let limits = settings.limits;
         listening.connections_limit.set(limits.connections_max.unwrap_or(0) as f64);
         let told = Arc::clone(listening);
         let options = ServeOptions {
             limits,
-            tls: settings.tls.clone(),
+            tls: tls.clone(),
             on_error: Some(Arc::new(move |peer: Option<Peer>, error: &corten_net::Error| {
                 let peer = peer.map_or_else(|| "listener".to_owned(), |peer| peer.to_string());
                 told.warn("connection failed", &format!("{peer}: {error}"), 1);
@@ -317,8 +326,7 @@ impl Serving {
         let (socket_too, listening) = (Some(Arc::clone(&socket)), Arc::clone(listening));
         let door = Door { socket: socket_too, listening, open, modes, _closes: closes };
         servers.spawn(serve(door, Arc::clone(handler), options, end));
-        let (http, drain_wait_max, more) = (settings.http.clone(), settings.drain_wait_max, settings.more);
-        Serving { socket, address: http.address(), http, drain_wait_max, more, mode, closed }
+        Serving { socket, settings: Arc::clone(settings), tls, mode, closed }
     }
 
     /// Whether the server ended by itself: it panicked.
@@ -351,21 +359,24 @@ async fn end(mut modes: watch::Receiver<Mode>, mut open: watch::Receiver<usize>)
 async fn apply(
     serving: &mut Option<Serving>,
     retired: &mut Vec<watch::Sender<Mode>>,
-    wanted: &ListenSettings,
+    wanted: &Arc<ListenSettings>,
     listening: &Arc<Listening>,
     handler: &Arc<dyn Handler>,
     servers: &mut JoinSet<()>,
 ) -> io::Result<()> {
     retired.retain(|mode| mode.receiver_count() > 0);
+    let tls = match (&serving, &wanted.tls) {
+        (Some(now), tls) if now.settings.tls == *tls => now.tls.clone(),
+        (_, Some(tls)) => TlsSwitch::new(TlsAcceptor::new(tls.clone()).await.map_err(io::Error::other)?),
+        (_, None) => TlsSwitch::default(),
+    };
     let socket = match serving.take() {
-        Some(mut now) if now.address == wanted.http.address() => {
-            let is_same =
-                now.http == wanted.http && now.drain_wait_max == wanted.drain_wait_max && now.more == wanted.more;
-            if is_same && !now.has_ended() {
+        Some(mut now) if now.settings.address == wanted.address => {
+            if now.settings == *wanted && !now.has_ended() {
                 *serving = Some(now);
                 return Ok(());
             }
-            if now.http.tls == wanted.http.tls {
+            if now.settings.tls == wanted.tls {
                 now.mode.send_replace(Mode::Retired);
                 retired.push(now.mode);
             } else {
@@ -375,7 +386,7 @@ async fn apply(
             // The socket stays open, so that nobody is refused while one server takes over from the other.
             now.socket
         }
-        Some(now) => match bind(&wanted.http).await {
+        Some(now) => match Socket::bind(&wanted.address).await {
             Ok(socket) => {
                 retired.clear();
                 Arc::new(socket)
@@ -385,30 +396,18 @@ async fn apply(
                 // from the address that it is to have in exchange for this one.
                 retired.clear();
                 now.close().await;
-                Arc::new(bind(&wanted.http).await?)
+                Arc::new(Socket::bind(&wanted.address).await?)
             }
             Err(error) => {
                 *serving = Some(now);
                 return Err(error);
             }
         },
-        None => Arc::new(bind(&wanted.http).await?),
+        None => Arc::new(Socket::bind(&wanted.address).await?),
     };
-    if let Ok(address) = socket.local_addr() {
-        listening.logger.info(listening.opened, &[("addr", address.to_string().into())]);
-    }
-    *serving = Some(Serving::start(socket, wanted, listening, handler, servers));
+    listening.logger.info(listening.opened, &[("addr", socket.to_string().into())]);
+    *serving = Some(Serving::start(socket, wanted, tls, listening, handler, servers));
     Ok(())
-}
-
-async fn bind(http: &ReceiverHttp) -> io::Result<TcpListener> {
-    match TcpListener::bind(http.address()).await {
-        // All addresses are those of IPv4 where there is no IPv6.
-        Err(error) if http.listen_address.is_empty() && error.kind() != io::ErrorKind::AddrInUse => {
-            TcpListener::bind(("0.0.0.0", http.port())).await.map_err(|_| error)
-        }
-        outcome => outcome,
-    }
 }
 
 /// How many connections are open.
@@ -422,7 +421,7 @@ struct Open {
 /// Takes connections of a socket that may outlive it, and counts them.
 struct Door {
     /// Nothing once the server was retired.
-    socket: Option<Arc<TcpListener>>,
+    socket: Option<Arc<Socket>>,
     listening: Arc<Listening>,
     open: Arc<Open>,
     modes: watch::Receiver<Mode>,
@@ -457,18 +456,16 @@ impl Listener for Door {
             }
             accepted = accepted => accepted,
         };
-        let (stream, address) = accepted?;
-        // Responses are written whole: waiting for more to fill a packet only delays them.
-        let _ = stream.set_nodelay(true);
+        let (stream, peer) = accepted?;
         self.open.all.add(1.0);
         self.open.own.send_modify(|open| *open += 1);
-        Ok((Connection { stream, open: Arc::clone(&self.open), _slot: slot }, Peer::Network(address)))
+        Ok((Connection { stream, open: Arc::clone(&self.open), _slot: slot }, peer))
     }
 }
 
 /// A connection that is counted as long as it is open.
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     open: Arc<Open>,
     _slot: Option<OwnedSemaphorePermit>,
 }
@@ -516,6 +513,7 @@ impl AsyncWrite for Connection {
 mod tests {
     use http::Response;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
 
     use super::*;
     use crate::log::{Format, Level, LogSink};
@@ -524,7 +522,7 @@ mod tests {
     #[tokio::test]
     async fn connections_for_which_there_is_no_room_wait() {
         let http = ReceiverHttp { listen_address: "127.0.0.1".to_owned(), listen_port: 0, ..ReceiverHttp::default() };
-        let settings = ListenSettings::prepare(http, Duration::from_secs(1), None).await.unwrap();
+        let settings = ListenSettings::prepare(&http, Duration::from_secs(1), None).await.unwrap();
         let metrics = RequestMetrics::new(&Registry::new(), crate::request_metric_names!("a"));
         let (sink, lines) = LogSink::memory();
         sink.configure(Level::Debug, Format::Logfmt);

@@ -326,7 +326,7 @@ impl Registry {
     }
 
     /// Counters by label values.
-    pub fn counters(&self, name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Vector<Counter> {
+    pub fn counters(&self, name: &'static str, help: &'static str, labels: &[&'static str]) -> Vector<Counter> {
         let family = self.family(name, help, Kind::Counter, labels);
         let unwrap = |cell: &AnyCell| match cell {
             AnyCell::Counter(counter) => Some(counter.clone()),
@@ -336,7 +336,7 @@ impl Registry {
     }
 
     /// Gauges by label values.
-    pub fn gauges(&self, name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Vector<Gauge> {
+    pub fn gauges(&self, name: &'static str, help: &'static str, labels: &[&'static str]) -> Vector<Gauge> {
         let family = self.family(name, help, Kind::Gauge, labels);
         let unwrap = |cell: &AnyCell| match cell {
             AnyCell::Gauge(gauge) => Some(gauge.clone()),
@@ -346,12 +346,7 @@ impl Registry {
     }
 
     /// Counters whose values are kept elsewhere and set before somebody gathers.
-    pub fn counter_values(
-        &self,
-        name: &'static str,
-        help: &'static str,
-        labels: &'static [&'static str],
-    ) -> Vector<Gauge> {
+    pub fn counter_values(&self, name: &'static str, help: &'static str, labels: &[&'static str]) -> Vector<Gauge> {
         let family = self.family(name, help, Kind::Counter, labels);
         let unwrap = |cell: &AnyCell| match cell {
             AnyCell::Gauge(gauge) => Some(gauge.clone()),
@@ -365,7 +360,7 @@ impl Registry {
         &self,
         name: &'static str,
         help: &'static str,
-        labels: &'static [&'static str],
+        labels: &[&'static str],
         bounds: &'static [f64],
     ) -> Vector<Histogram> {
         let family = self.family(name, help, Kind::Histogram, labels);
@@ -381,7 +376,7 @@ impl Registry {
         &self,
         name: &'static str,
         help: &'static str,
-        labels: &'static [&'static str],
+        labels: &[&'static str],
         quantiles: &'static [f64],
     ) -> Vector<Summary> {
         let family = self.family(name, help, Kind::Summary, labels);
@@ -430,13 +425,7 @@ impl Registry {
         all.push(collect);
     }
 
-    fn family(
-        &self,
-        name: &'static str,
-        help: &'static str,
-        kind: Kind,
-        labels: &'static [&'static str],
-    ) -> Arc<Family> {
+    fn family(&self, name: &'static str, help: &'static str, kind: Kind, labels: &[&'static str]) -> Arc<Family> {
         let mut families = self.0.families.lock();
         if let Some(family) = families.iter().find(|f| f.name == name) {
             debug_assert!(family.kind == kind && family.labels == labels, "{name} is registered as another metric");

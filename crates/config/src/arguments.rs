@@ -405,8 +405,23 @@ pub struct CheckErrors(Vec<CheckError>);
 pub struct CheckError {
     /// The fields that the rule reads. Empty for one that reads all of them.
     pub fields: Vec<&'static str>,
+    /// Where in the first of the fields the mistake is, as far as that is known: the way there.
+    pub within: Vec<CheckStep>,
     /// What is wrong.
     pub message: String,
+}
+
+/// One step from a field to the place of a mistake inside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckStep {
+    /// To one of the blocks of the field, counted from 0.
+    Block(usize),
+    /// To a field of a block.
+    Field(&'static str),
+    /// To an element of a list.
+    Element(usize),
+    /// To a byte of a text.
+    Byte(usize),
 }
 
 impl CheckErrors {
@@ -424,7 +439,17 @@ impl CheckErrors {
 
     /// Adds an error about fields.
     pub fn push(&mut self, fields: &[&'static str], message: impl Into<String>) {
-        self.0.push(CheckError { fields: fields.to_vec(), message: message.into() });
+        self.push_within(fields, &[], message);
+    }
+
+    /// Adds an error about fields, at a place inside the first of them.
+    pub fn push_within(&mut self, fields: &[&'static str], within: &[CheckStep], message: impl Into<String>) {
+        self.0.push(CheckError { fields: fields.to_vec(), within: within.to_vec(), message: message.into() });
+    }
+
+    /// Adds the errors of something else.
+    pub fn extend(&mut self, errors: impl IntoIterator<Item = CheckError>) {
+        self.0.extend(errors);
     }
 
     /// Adds an error about fields if a rule does not hold.

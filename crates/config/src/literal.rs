@@ -1,5 +1,7 @@
 //! Literals of the configuration's text, and what they stand for.
 
+use std::ops::Range;
+
 use crate::number::Number;
 
 /// The number that a literal stands for: a signed integer where it fits, else an unsigned one, else a float. A leading
@@ -104,6 +106,41 @@ pub(crate) fn unquote(literal: &str) -> Option<String> {
     })
 }
 
+/// The part of a string literal that stands for a byte of its text; the last one where the text is shorter.
+pub(crate) fn part_of_literal(literal: &str, byte: usize) -> Range<usize> {
+    let raw = literal.starts_with('`');
+    let end = literal.len().saturating_sub(1);
+    let mut parts = literal.char_indices().skip(1).take_while(|(at, _)| *at < end);
+    let (mut passed, mut last) = (0, end..literal.len());
+    while let Some((at, first)) = parts.next() {
+        if raw && first == '\r' {
+            continue;
+        }
+        let (written, means) = match first {
+            '\\' if !raw => match literal[at + 1..].chars().next() {
+                Some('x' | '0'..='7') => (4, 1),
+                Some(wide @ ('u' | 'U')) => {
+                    let written = if wide == 'u' { 6 } else { 10 };
+                    let code = literal.get(at + 2..at + written).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+                    (written, code.and_then(char::from_u32).map_or(1, char::len_utf8))
+                }
+                _ => (2, 1),
+            },
+            first => (first.len_utf8(), first.len_utf8()),
+        };
+        if first == '\\' && !raw {
+            // Escapes consist of characters of one byte.
+            parts.by_ref().take(written - 1).for_each(drop);
+        }
+        last = at..at + written;
+        passed += means;
+        if passed > byte {
+            break;
+        }
+    }
+    last
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,10 +199,41 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_byte_of_a_text_is_found_in_its_literal() {
+        for (literal, byte, part) in [
+            ("\"abc\"", 1, "b"),
+            ("\"abc\"", 9, "c"),
+            ("`a\\n\r\nb`", 3, "\n"),
+            (r#""a\"b""#, 1, r#"\""#),
+            (r#""a\"b""#, 2, "b"),
+            (r#""\x41\u00e9\U00000042\101z""#, 0, r"\x41"),
+            (r#""\x41\u00e9\U00000042\101z""#, 2, r"\u00e9"),
+            (r#""\x41\u00e9\U00000042\101z""#, 3, r"\U00000042"),
+            (r#""\x41\u00e9\U00000042\101z""#, 5, "z"),
+            ("\"é!\"", 2, "!"),
+            ("\"\"", 0, "\""),
+        ] {
+            assert_eq!(&literal[part_of_literal(literal, byte)], part, "{literal} {byte}");
+        }
+    }
+
     proptest! {
         #[test]
+        fn each_byte_is_found_where_the_literal_has_it(text in r#"[a-z"\\\né\u{1f600}]{0,8}"#) {
+            let literal = corten_syntax::quote(&text);
+            for (at, char) in text.char_indices() {
+                let part = &literal[part_of_literal(&literal, at)];
+                prop_assert_eq!(unquote(&format!("\"{part}\"")), Some(char.to_string()));
+            }
+        }
+
+        #[test]
         fn any_text_is_read_without_a_panic(text in r#"["`]?[\\xuU0-9a-fé"]{0,12}["`]?"#) {
-            let _ = unquote(&text);
+            if unquote(&text).is_some() {
+                let part = part_of_literal(&text, 3);
+                prop_assert!(text.get(part).is_some());
+            }
             let _ = parse_number_literal(&text);
         }
 

@@ -84,6 +84,43 @@ pub(crate) fn open_plain(path: &Path) -> io::Result<File> {
     if metadata.is_file() { Ok(file) } else { Err(io::Error::other("is not a regular file")) }
 }
 
+/// Takes a lock on a file that others share; whether it was to be had.
+///
+/// # Errors
+///
+/// Those of the system.
+#[cfg(unix)]
+pub(crate) fn lock(file: &File) -> io::Result<bool> {
+    match rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(true),
+        Err(error) if error == rustix::io::Errno::WOULDBLOCK => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Where files cannot be locked, they are read without.
+#[cfg(not(unix))]
+pub(crate) fn lock(_: &File) -> io::Result<bool> {
+    Ok(true)
+}
+
+/// Gives the lock on a file back.
+pub(crate) fn unlock(file: &File) {
+    // It ends with the handle at the latest.
+    #[cfg(unix)]
+    let _ = rustix::fs::flock(file, rustix::fs::FlockOperation::Unlock);
+    #[cfg(not(unix))]
+    let _ = file;
+}
+
+/// Tells the system that it need not keep in memory what was read from a file. It may not care.
+pub(crate) fn forget(file: &File) {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -268,6 +268,20 @@ impl Positions {
         names.filter_map(move |name| Some((name, self.records(name).iter().find(|record| record.id == id)?)))
     }
 
+    /// What is known of files that are not compressed and begin with these bytes, with whether they are being read; the one
+    /// that was read furthest first.
+    pub(crate) fn with_head(&self, first: &[u8]) -> Vec<(Record, bool)> {
+        let begins = |record: &&Record| {
+            let len = usize::from(record.head.len);
+            record.mark.window.len > 0 && len > 0 && len <= first.len() && record.head.is_of(&first[..len])
+        };
+        let found = self.names.values().flatten().filter(begins);
+        let mut found: Vec<(Record, bool)> =
+            found.map(|record| (*record, self.holders(record.id).next().is_some())).collect();
+        found.sort_by_key(|(record, _)| std::cmp::Reverse(record.mark.offset));
+        found
+    }
+
     /// The offset that was taken over from a file of the reference for a name: that of the labels, or else the lowest of
     /// the name's. Of several labels the lowest.
     pub fn imported(&self, name: &str, labels: &[String]) -> Option<Result<u64, String>> {

@@ -18,9 +18,11 @@ mod code_pages;
 mod encoding;
 mod lines;
 mod piece;
+mod reader;
 mod siblings;
 mod unpack;
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -33,6 +35,7 @@ pub use self::buffers::Buffers;
 pub use self::encoding::Encoding;
 pub use self::lines::Line;
 use self::piece::{Life, Outcome, Piece};
+pub use self::reader::{Reader, Unpacked};
 use self::siblings::{Sibling, bases, leads_to, siblings};
 pub use self::unpack::{Packing, UNPACKING_MAX, Unpack, Unpacking};
 use crate::handles::{Handle, open_plain};
@@ -66,6 +69,16 @@ pub enum Begin {
     Skip,
 }
 
+/// Finds what is handed out in what was read, where that is something else than lines.
+pub trait Split: fmt::Debug + Send + Sync {
+    /// Adds what there is in `text[from..]`, which goes on where it was left off, and which is all that there is now if it
+    /// is `at_end`. Where it goes on next: what has no end yet is asked for again with what follows it.
+    fn split(&self, text: &[u8], from: usize, at_end: bool, encoding: Encoding, lines: &mut Vec<Line>) -> usize;
+
+    /// Adds what is left, `text[from..]`, which gets no end.
+    fn rest(&self, text: &[u8], from: usize, encoding: Encoding, lines: &mut Vec<Line>);
+}
+
 /// How files are read.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -75,6 +88,14 @@ pub struct Options {
     pub turn_bytes: usize,
     /// The longest line, in bytes. A longer one comes in pieces.
     pub line_bytes_max: usize,
+    /// What is handed out instead of lines.
+    pub split: Option<Arc<dyn Split>>,
+    /// How long a last line waits for its end, in milliseconds; without, it waits as long as its file has its name.
+    pub unended_ms: Option<u64>,
+    /// Reads a file only with a lock on it that others share, and not at all while somebody has it for himself.
+    pub locks: bool,
+    /// Lets the system forget what was read.
+    pub forgets: bool,
     /// Where to begin when nothing is known.
     pub unknown: Begin,
     /// Where to begin when what was known cannot be read any more.
@@ -87,6 +108,10 @@ impl Default for Options {
             encoding: Encoding::RAW,
             turn_bytes: 256 << 10,
             line_bytes_max: 64 << 20,
+            split: None,
+            unended_ms: None,
+            locks: false,
+            forgets: false,
             unknown: Begin::Beginning,
             damaged: Begin::Beginning,
         }
@@ -221,6 +246,16 @@ impl Tail {
         self.live.is_some()
     }
 
+    /// The file of a chunk, while it is open.
+    pub fn file(&self, piece: u32) -> Option<&File> {
+        self.old.iter().chain(&self.live).find(|have| have.number == piece).map(Piece::file)
+    }
+
+    /// Whether all of the file of the name was read, and is safe.
+    pub fn is_done(&self) -> bool {
+        self.old.is_empty() && self.live.as_ref().is_some_and(Piece::is_done)
+    }
+
     /// Whether there are files that lost the name and are still being read.
     pub fn lingers(&self) -> bool {
         !self.old.is_empty()
@@ -255,7 +290,11 @@ impl Tail {
             return Ok(Step::More);
         }
         let Some(live) = &mut self.live else { return Ok(Step::Missing) };
-        Ok(match live.read_if_changed(world)? {
+        let outcome = match live.read_if_changed(world)? {
+            Outcome::Nothing if live.has_waited(world) => live.read(world, true)?,
+            other => other,
+        };
+        Ok(match outcome {
             Outcome::Chunk(chunk) => Step::Chunk(chunk),
             Outcome::More => Step::More,
             Outcome::Nothing => Step::Quiet,

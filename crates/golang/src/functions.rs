@@ -19,7 +19,7 @@ pub(crate) mod semver;
 mod strings;
 mod urls;
 
-pub use urls::{QueryPair, UrlParts, parse_query, parse_url};
+pub use urls::{QueryPair, UrlParts, parse_query, parse_request_uri, parse_url};
 
 use bytes::Bytes;
 

@@ -276,6 +276,70 @@ pub(crate) fn unquote(literal: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// The text that a literal of Go's with its quotes stands for, as `strconv.Unquote` finds it: in double quotes or
+/// backquotes, or one character in single quotes. Nothing for what is none.
+pub fn unquote_literal(literal: &str) -> Option<Vec<u8>> {
+    let Some(inner) = literal.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')) else {
+        return unquote(literal);
+    };
+    if inner.is_empty() {
+        // Go lets this pass.
+        return (literal.len() == 2).then(Vec::new);
+    }
+    let (unit, len) = unquote_char(inner.as_bytes(), b'\'')?;
+    let mut out = Vec::new();
+    match unit {
+        Unit::Char('\n') => return None,
+        Unit::Char(character) => push(&mut out, character),
+        Unit::Byte(byte) => out.push(byte),
+    }
+    (len == inner.len()).then_some(out)
+}
+
+/// The parts between delimiters that stand in no quotes, without the quotes: how the collector splits pairs of keys and
+/// values.
+///
+/// # Errors
+///
+/// A quote is not closed.
+pub fn split_quoted(text: &[u8], delimiter: &[u8]) -> Result<Vec<Vec<u8>>, &'static str> {
+    let (mut parts, mut current) = (Vec::new(), Vec::new());
+    let (mut quote, mut escaped) = (None, false);
+    let mut at = 0;
+    while at < text.len() {
+        if quote.is_none() && text[at..].starts_with(delimiter) {
+            if !current.is_empty() {
+                parts.push(std::mem::take(&mut current));
+            }
+            at += delimiter.len().max(1);
+            continue;
+        }
+        let byte = text[at];
+        at += 1;
+        if escaped {
+            escaped = false;
+        } else {
+            if quote.is_none() && (byte == b'"' || byte == b'\'') {
+                quote = Some(byte);
+                continue;
+            }
+            if quote == Some(byte) {
+                quote = None;
+                continue;
+            }
+            escaped = byte == b'\\';
+        }
+        current.push(byte);
+    }
+    if quote.is_some() {
+        return Err("never reached the end of a quoted value");
+    }
+    if !current.is_empty() {
+        parts.push(current);
+    }
+    Ok(parts)
+}
+
 /// Without the characters at the start that are of a kind.
 pub(crate) fn trim_start(bytes: &[u8], is: impl Fn(char) -> bool) -> &[u8] {
     let mut rest = bytes;

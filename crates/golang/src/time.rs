@@ -8,7 +8,7 @@ mod zone;
 
 pub use layout::Layout;
 pub use parse::ParseError;
-pub use strptime::{Strptime, StrptimeError};
+pub use strptime::{Strptime, StrptimeError, in_recent_year, parse_recent};
 pub use zone::{Zone, ZoneError};
 
 /// The layouts that Go has names for, by name.

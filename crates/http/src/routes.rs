@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use corten_component::metrics::Snapshot;
+use corten_component::trace::Tracer;
 use corten_component::{HealthState, Logger, Services};
 use corten_net::{BasicAuthFilter, ServerBody, empty_body, full_body, http_error};
 use corten_runtime::Controller;
@@ -43,6 +44,16 @@ pub(crate) struct Api {
     support_bundle: bool,
     peer: Peer,
     logger: Logger,
+    tracer: Tracer,
+}
+
+/// What requests to the same place have in common, for their spans.
+fn route(path: &str) -> &str {
+    match path {
+        "/-/ready" | "/-/healthy" | "/-/reload" | "/-/support" | "/metrics" => path,
+        _ if path.starts_with(COMPONENTS) => COMPONENTS,
+        _ => "/",
+    }
 }
 
 type Answer = Response<ServerBody>;
@@ -63,12 +74,25 @@ impl Api {
             support_bundle: options.support_bundle,
             peer: options.peer,
             logger: options.logger,
+            tracer: services.tracer.clone(),
         }
     }
 
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Answer {
         let (parts, _) = request.into_parts();
-        let request = Request::from_parts(parts, ());
+        let mut span = self.tracer.served(&format!("{} {}", parts.method, route(parts.uri.path())), &parts.headers);
+        span.text("http.request.method", parts.method.as_str());
+        span.text("url.path", parts.uri.path());
+        let answer = self.routed(Request::from_parts(parts, ())).await;
+        let status = answer.status();
+        span.int("http.response.status_code", i64::from(status.as_u16()));
+        if status.is_server_error() {
+            span.fail(status);
+        }
+        answer
+    }
+
+    async fn routed(&self, request: Request<()>) -> Answer {
         // The same text decides about authentication and about the route, so that no spelling of a path passes one and
         // means another to the other.
         let Some(path) = path::decode(request.uri().path()) else {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use corten_component::{Logger, Services};
 use corten_net::memory::MemoryListener;
-use corten_net::{ServeOptions, ServerLimits, TlsSwitch, serve};
+use corten_net::{Http2Limits, ServeOptions, ServerLimits, TlsSwitch, serve};
 use corten_runtime::Controller;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::sync::watch;
@@ -30,6 +30,8 @@ const LIMITS: ServerLimits = ServerLimits {
     drain_ms_max: 5_000,
     age_ms_max: None,
     age_grace_ms_max: None,
+    keep_alive: true,
+    http2: Http2Limits::DEFAULT,
 };
 
 /// What the server needs to know besides the controller.

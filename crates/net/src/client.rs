@@ -4,8 +4,8 @@ use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::header::{AUTHORIZATION, LOCATION, PROXY_AUTHORIZATION, USER_AGENT};
@@ -23,8 +23,8 @@ use crate::http1::Pool;
 use crate::oauth2::TokenSource;
 use crate::proxy::{ProxyRules, basic, credentials, header_map};
 use crate::redirect::{self, REDIRECTS_MAX};
-use crate::tls::{Material, client_tls};
-use crate::{Body, Error, ErrorKind, ResponseBody, Secret, Sign, redact_url};
+use crate::tls::{FurtherTls, Material, client_tls};
+use crate::{Body, Error, ErrorKind, ObserveRequests, ResponseBody, Secret, Sign, redact_url};
 
 /// How long an unused connection is kept: longer than any sensible interval of scraping.
 const IDLE_MS_MAX: u64 = 300_000;
@@ -65,6 +65,31 @@ pub struct ClientOptions {
     pub idle_connections_per_host_max: usize,
     /// Connects to this socket in the file system, whatever the host of the URL and the proxy are.
     pub unix_socket: Option<PathBuf>,
+    /// Connects to this host or address and port, whatever the host of the URL is. TLS expects the name of the URL.
+    pub connect_to: Option<(String, u16)>,
+    /// How long an unused connection is kept.
+    pub idle_max: Duration,
+    /// When to ask whether a connection of HTTP/2 still lives; never, if there is none.
+    pub pings: Option<Pings>,
+    /// How many bytes are read from a socket at once at most; zero sets no limit.
+    pub read_bytes_max: usize,
+    /// How many bytes are written to a socket at once at most; zero sets no limit.
+    pub write_bytes_max: usize,
+    /// More about TLS than the configuration says.
+    pub tls: FurtherTls,
+    /// Looks at each request.
+    pub observe: Option<Arc<dyn ObserveRequests>>,
+}
+
+/// When a connection of HTTP/2 is asked whether it still lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pings {
+    /// How long it may be silent before that.
+    pub after: Duration,
+    /// How long the answer may take before the connection is closed.
+    pub timeout: Duration,
+    /// Whether that is also done while no request is under way.
+    pub while_idle: bool,
 }
 
 impl Default for ClientOptions {
@@ -80,6 +105,17 @@ impl Default for ClientOptions {
             read_buffer_bytes_max: 16 << 10,
             idle_connections_per_host_max: 1_000,
             unix_socket: None,
+            connect_to: None,
+            idle_max: Duration::from_millis(IDLE_MS_MAX),
+            pings: Some(Pings {
+                after: Duration::from_millis(HTTP2_SILENT_MS_MAX),
+                timeout: Duration::from_millis(HTTP2_PING_MS_MAX),
+                while_idle: true,
+            }),
+            read_bytes_max: 0,
+            write_bytes_max: 0,
+            tls: FurtherTls::default(),
+            observe: None,
         }
     }
 }
@@ -102,6 +138,8 @@ struct Inner {
     transport: ArcSwap<Transport>,
     /// Held while TLS material is read again, so that it is read once for all requests that find it changed.
     renewal: Mutex<()>,
+    /// When the files of TLS material were looked at last.
+    looked: std::sync::Mutex<Instant>,
 }
 
 /// The connections made with one state of the TLS material.
@@ -144,10 +182,10 @@ impl Client {
         // What is not set or not text counts as absent.
         let proxies = ProxyRules::new(&config.proxy, |name| std::env::var(name).ok())?;
         let dialling = Dialling::new(options.dialer.clone(), proxies, options.connect_timeout, options.random_address);
-        let dialling = Arc::new(dialling.with_unix_socket(options.unix_socket.clone()));
+        let dialling = Arc::new(dialling.with_options(&options));
         let loaded = if config.tls_config.has_material() {
-            let (tls_config, http2) = (config.tls_config.clone(), config.enable_http2);
-            off_thread(move || Loaded::read(&tls_config, http2, None)).await??
+            let (tls_config, further, http2) = (config.tls_config.clone(), options.tls.clone(), config.enable_http2);
+            off_thread(move || Loaded::read(&tls_config, &further, http2, None)).await??
         } else {
             Loaded::default()
         };
@@ -160,6 +198,7 @@ impl Client {
             dialling,
             transport: ArcSwap::from_pointee(transport),
             renewal: Mutex::default(),
+            looked: std::sync::Mutex::new(Instant::now()),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -173,14 +212,22 @@ impl Client {
     ///
     /// The URL is absolute; user information in it becomes basic authentication. The body is sent as it is, and may be
     /// sent more than once: on a redirect that asks for it, and when a kept connection turns out to be closed.
-    pub async fn request(&self, request: Request<Body>) -> Result<Response<ResponseBody>, Error> {
+    pub async fn request(&self, mut request: Request<Body>) -> Result<Response<ResponseBody>, Error> {
         let method = request.method().clone();
         let uri = request.uri().clone();
-        self.follow(request).await.map_err(|error| {
+        let observe = self.inner.options.observe.as_ref();
+        let span = observe.and_then(|observe| observe.begin(&method, &uri, request.headers_mut()));
+        let response = self.follow(request).await.map_err(|error| {
             let (first, rest) = method.as_str().split_at(1);
             let url = redact_url(&uri.to_string());
             error.context(format_args!("{first}{} \"{url}\"", rest.to_ascii_lowercase()))
-        })
+        });
+        match (span, &response) {
+            (Some(span), Ok(response)) => span.answered(response.status()),
+            (Some(span), Err(error)) => span.failed(error),
+            (None, _) => {}
+        }
+        response
     }
 
     /// As [`Client::request`], for the token source.
@@ -263,7 +310,10 @@ impl Client {
                 headers.insert(AUTHORIZATION, authorization.clone());
             }
         }
-        if !https && let Some(authorization) = inner.proxy_authorization(&hop.uri) {
+        if !https
+            && !inner.options.http2_prior_knowledge
+            && let Some(authorization) = inner.proxy_authorization(&hop.uri)
+        {
             headers.insert(PROXY_AUTHORIZATION, authorization);
         }
 
@@ -430,22 +480,28 @@ struct Loaded {
 
 impl Loaded {
     /// Reads and builds, unless the material has the digest that is known.
-    fn read(config: &crate::TlsConfig, http2: bool, known: Option<[u8; 32]>) -> Result<Self, Error> {
+    fn read(
+        config: &crate::TlsConfig,
+        further: &FurtherTls,
+        http2: bool,
+        known: Option<[u8; 32]>,
+    ) -> Result<Self, Error> {
         let stamps = Stamps::take(&config.files());
         let material = Material::read(config)?;
         let digest = material.digest();
-        let tls = if known == Some(digest) { None } else { Some(client_tls(config, &material, http2)?) };
+        let tls = if known == Some(digest) { None } else { Some(client_tls(config, further, &material, http2)?) };
         Ok(Self { stamps, digest, tls })
     }
 }
 
 impl Transport {
     fn new(options: &ClientOptions, config: &ClientConfig, dialling: &Arc<Dialling>, loaded: Loaded) -> Self {
-        let tls = LazyTls::new(config.tls_config.clone(), config.enable_http2, loaded.tls);
+        let tls = LazyTls::new(config.tls_config.clone(), options.tls.clone(), config.enable_http2, loaded.tls);
         let connector = Connector::new(dialling.clone(), tls);
-        let (idle_max, per_host_max) = (Duration::from_millis(IDLE_MS_MAX), options.idle_connections_per_host_max);
+        let (idle_max, per_host_max) = (options.idle_max, options.idle_connections_per_host_max);
         let http1 = Pool::new(connector.clone(), per_host_max, idle_max);
-        let negotiating = legacy::Client::builder(TokioExecutor::new())
+        let mut negotiating = legacy::Client::builder(TokioExecutor::new());
+        negotiating
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(idle_max)
@@ -453,10 +509,11 @@ impl Transport {
             .http1_max_buf_size(options.read_buffer_bytes_max)
             .http2_only(options.http2_prior_knowledge)
             .http2_max_header_list_size(HTTP2_HEAD_BYTES_MAX)
-            .http2_keep_alive_interval(Duration::from_millis(HTTP2_SILENT_MS_MAX))
-            .http2_keep_alive_timeout(Duration::from_millis(HTTP2_PING_MS_MAX))
-            .http2_keep_alive_while_idle(true)
-            .build(connector);
+            .http2_keep_alive_interval(options.pings.map(|pings| pings.after));
+        if let Some(pings) = options.pings {
+            negotiating.http2_keep_alive_timeout(pings.timeout).http2_keep_alive_while_idle(pings.while_idle);
+        }
+        let negotiating = negotiating.build(connector);
         Self { http1, negotiating, stamps: loaded.stamps, digest: loaded.digest }
     }
 }
@@ -466,7 +523,10 @@ impl Inner {
     async fn current_transport(&self, https: bool) -> Result<Arc<Transport>, Error> {
         let current = self.transport.load_full();
         // Without TLS towards the server or a proxy there is nothing to look at.
-        if current.stamps.is_empty() || !(https || self.dialling.proxies.uses_tls()) || current.unchanged().await? {
+        if current.stamps.is_empty() || !(https || self.dialling.proxies.uses_tls()) || !self.is_time_to_look() {
+            return Ok(current);
+        }
+        if current.unchanged().await? {
             return Ok(current);
         }
         let _renewal = self.renewal.lock().await;
@@ -476,7 +536,8 @@ impl Inner {
             return Ok(current);
         }
         let (config, http2, known) = (self.config.tls_config.clone(), self.config.enable_http2, current.digest);
-        let loaded = off_thread(move || Loaded::read(&config, http2, Some(known))).await??;
+        let further = self.options.tls.clone();
+        let loaded = off_thread(move || Loaded::read(&config, &further, http2, Some(known))).await??;
         let transport = Arc::new(if loaded.tls.is_none() {
             // The same text was written again: the connections stay.
             let (http1, negotiating) = (current.http1.clone(), current.negotiating.clone());
@@ -486,6 +547,17 @@ impl Inner {
         });
         self.transport.store(transport.clone());
         Ok(transport)
+    }
+
+    /// Whether files are to be looked at with this request.
+    fn is_time_to_look(&self) -> bool {
+        let Some(every) = self.options.tls.look_every else { return true };
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = !every.is_zero() && looked.elapsed() >= every;
+        if is_due {
+            *looked = Instant::now();
+        }
+        is_due
     }
 
     /// The credentials for a proxy that a plain request goes through.

@@ -18,7 +18,7 @@ use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
@@ -27,8 +27,8 @@ use crate::config::TlsConfig;
 use crate::error::{describe_io, find_cause};
 use crate::files::off_thread;
 use crate::proxy::{Proxy, ProxyKind, ProxyRules, authority, http_connect, socks5_connect};
-use crate::tls::{ClientTls, Material, client_tls};
-use crate::{Error, ErrorKind};
+use crate::tls::{ClientTls, FurtherTls, Material, client_tls};
+use crate::{ClientOptions, Error, ErrorKind};
 
 /// How long a TLS handshake may take.
 const TLS_HANDSHAKE_MS_MAX: u64 = 10_000;
@@ -126,6 +126,18 @@ pub(crate) struct Dialling {
     connect_timeout: Duration,
     /// All connections go to this socket, whatever the host of the URL.
     unix_socket: Option<PathBuf>,
+    /// All connections go to this host, whatever the host of the URL.
+    connect_to: Option<(String, u16)>,
+    /// Proxies are asked to connect on also for what is not encrypted.
+    tunnels: bool,
+    io_max: IoMax,
+}
+
+/// How many bytes one call of the system reads and writes at most; zero sets no limit.
+#[derive(Clone, Copy, Debug, Default)]
+struct IoMax {
+    read: usize,
+    write: usize,
 }
 
 impl Dialling {
@@ -141,12 +153,24 @@ impl Dialling {
         // As Go's dialer does, so that a peer that vanished is noticed on connections that wait.
         tcp.set_keepalive(Some(Duration::from_secs(15)));
         tcp.set_keepalive_interval(Some(Duration::from_secs(15)));
-        Self { dialer, proxies, tcp, connect_timeout, unix_socket: None }
+        Self {
+            dialer,
+            proxies,
+            tcp,
+            connect_timeout,
+            unix_socket: None,
+            connect_to: None,
+            tunnels: false,
+            io_max: IoMax::default(),
+        }
     }
 
-    /// Connects to a socket in the file system only.
-    pub(crate) fn with_unix_socket(mut self, path: Option<PathBuf>) -> Self {
-        self.unix_socket = path;
+    /// Does what else the options say.
+    pub(crate) fn with_options(mut self, options: &ClientOptions) -> Self {
+        self.unix_socket = options.unix_socket.clone();
+        self.connect_to = options.connect_to.clone();
+        self.tunnels = options.http2_prior_knowledge;
+        self.io_max = IoMax { read: options.read_bytes_max, write: options.write_bytes_max };
         self
     }
 
@@ -194,6 +218,76 @@ async fn connect_unix(_: &std::path::Path) -> io::Result<BoxIo> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no unix sockets"))
 }
 
+impl IoMax {
+    fn limit(self, io: BoxIo) -> BoxIo {
+        if self.read == 0 && self.write == 0 {
+            return io;
+        }
+        let or_all = |max: usize| if max == 0 { usize::MAX } else { max };
+        Box::new(Limited { io, read_max: or_all(self.read), write_max: or_all(self.write) })
+    }
+}
+
+/// A byte stream of which only so much is read and written at once.
+struct Limited {
+    io: BoxIo,
+    read_max: usize,
+    write_max: usize,
+}
+
+impl AsyncRead for Limited {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if buf.remaining() <= self.read_max {
+            return Pin::new(&mut self.io).poll_read(cx, buf);
+        }
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(self.read_max));
+        let read = Pin::new(&mut self.io).poll_read(cx, &mut part);
+        let count = part.filled().len();
+        buf.advance(count);
+        read
+    }
+}
+
+impl AsyncWrite for Limited {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let part = &bytes[..bytes.len().min(self.write_max)];
+        Pin::new(&mut self.io).poll_write(cx, part)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut room = self.write_max;
+        let whole = bufs.iter().take_while(|buf| {
+            let fits = buf.len() <= room;
+            room -= if fits { buf.len() } else { 0 };
+            fits
+        });
+        match whole.count() {
+            // The first that has anything is too long by itself.
+            0 => {
+                let first = bufs.first().map_or(&[][..], |buf| &buf[..]);
+                self.poll_write(cx, first)
+            }
+            whole => Pin::new(&mut self.io).poll_write_vectored(cx, &bufs[..whole]),
+        }
+    }
+}
+
 /// Makes connections for one state of the TLS material.
 #[derive(Clone)]
 pub(crate) struct Connector {
@@ -205,20 +299,21 @@ pub(crate) struct Connector {
 /// that a client of plain HTTP should not spend.
 pub(crate) struct LazyTls {
     config: TlsConfig,
+    further: FurtherTls,
     http2: bool,
     made: OnceCell<ClientTls>,
 }
 
 impl LazyTls {
-    pub(crate) fn new(config: TlsConfig, http2: bool, made: Option<ClientTls>) -> Self {
-        Self { config, http2, made: OnceCell::new_with(made) }
+    pub(crate) fn new(config: TlsConfig, further: FurtherTls, http2: bool, made: Option<ClientTls>) -> Self {
+        Self { config, further, http2, made: OnceCell::new_with(made) }
     }
 
     async fn get(&self) -> Result<&ClientTls, Error> {
         self.made
             .get_or_try_init(|| async {
-                let (config, http2) = (self.config.clone(), self.http2);
-                off_thread(move || client_tls(&config, &Material::read(&config)?, http2)).await?
+                let (config, further, http2) = (self.config.clone(), self.further.clone(), self.http2);
+                off_thread(move || client_tls(&config, &further, &Material::read(&config)?, http2)).await?
             })
             .await
     }
@@ -233,23 +328,28 @@ impl Connector {
         let https = uri.scheme_str() == Some("https");
         let host = uri.host().ok_or_else(|| Error::new(ErrorKind::Request, "url has no host"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let target = authority(host, port);
-
         let dialling = &self.dialling;
+        let (to, port) = match &dialling.connect_to {
+            Some((to, port)) => (to.as_str(), *port),
+            None => (host, uri.port_u16().unwrap_or(if https { 443 } else { 80 })),
+        };
+        let target = authority(to, port);
+
         let mut absolute_form = false;
         let internal = dialling.dialer.as_ref().and_then(|dialer| dialer.dial_internal(&target));
         let io: BoxIo = match (dialling.dial_unix().await, internal) {
             (Some(dialled), _) => dialled?,
             (None, Some(stream)) => Box::new(stream),
-            (None, None) => match dialling.proxies.select(https, host, port) {
-                None => dialling.dial(host, port).await?,
+            (None, None) => match dialling.proxies.select(https || dialling.tunnels, to, port) {
+                None => dialling.dial(to, port).await?,
                 Some(proxy) => {
-                    absolute_form = !https && proxy.kind != ProxyKind::Socks5;
-                    self.through(proxy, https, host, port).await?
+                    let tunnels = https || dialling.tunnels;
+                    absolute_form = !tunnels && proxy.kind != ProxyKind::Socks5;
+                    self.through(proxy, tunnels, to, port).await?
                 }
             },
         };
+        let io = dialling.io_max.limit(io);
         if !https {
             return Ok(Conn { io: TokioIo::new(io), absolute_form, http2: false, used: UsedBefore::default() });
         }
@@ -263,7 +363,7 @@ impl Connector {
         Ok(Conn { io: TokioIo::new(Box::new(stream)), absolute_form, http2, used: UsedBefore::default() })
     }
 
-    async fn through(&self, proxy: &Proxy, https: bool, host: &str, port: u16) -> Result<BoxIo, Error> {
+    async fn through(&self, proxy: &Proxy, tunnels: bool, host: &str, port: u16) -> Result<BoxIo, Error> {
         let connect = async {
             let mut io = self
                 .dialling
@@ -276,7 +376,7 @@ impl Connector {
             }
             match proxy.kind {
                 ProxyKind::Socks5 => socks5_connect(io, proxy, host, port).await,
-                _ if https => {
+                _ if tunnels => {
                     http_connect(io, proxy, &authority(host, port), &self.dialling.proxies.connect_headers).await
                 }
                 _ => Ok(io),

@@ -10,9 +10,9 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use corten_coding::{Coding, CodingError};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Body as HttpBody, Frame};
 
-use crate::{Body, Client, Error, ErrorKind, ServerBody, empty_body};
+use crate::{Body, BodyError, Client, Error, ErrorKind, ServerBody, empty_body};
 
 /// What messages are said to be.
 pub const CONTENT_TYPE: &str = "application/grpc";
@@ -134,6 +134,11 @@ pub struct Status {
 }
 
 impl Status {
+    /// Whether it is said here that the server cannot be reached.
+    pub fn is_not_connected(&self) -> bool {
+        self.code == Code::UNAVAILABLE && self.message.starts_with(NOT_CONNECTED)
+    }
+
     /// A failure without details.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Status { code, message: message.into(), details: Bytes::new() }
@@ -161,8 +166,8 @@ pub struct Call<'a> {
     pub server: &'a Uri,
     /// The method: `/package.Service/Method`.
     pub method: &'a str,
-    /// How to pack the message.
-    pub coding: Option<(Coding, &'static str)>,
+    /// How the message is packed, by the name that gRPC has for it; [`pack`] does that.
+    pub encoding: Option<&'static str>,
     /// Further headers.
     pub headers: HeaderMap,
     /// How long it may take.
@@ -192,7 +197,7 @@ impl Call<'_> {
         let mut to = self.server.clone().into_parts();
         to.path_and_query = Some(self.method.parse().map_err(|_| invalid("the method is not a path"))?);
         let uri = Uri::from_parts(to).map_err(|_| invalid("the server has no host"))?;
-        let mut request = Request::new(framed(message, self.coding.map(|(coding, _)| coding)));
+        let mut request = Request::new(framed(message, self.encoding.is_some()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
@@ -200,7 +205,7 @@ impl Call<'_> {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert("grpc-accept-encoding", HeaderValue::from_static("gzip, zstd, snappy"));
-        if let Some((_, name)) = self.coding {
+        if let Some(name) = self.encoding {
             headers.insert("grpc-encoding", HeaderValue::from_static(name));
         }
         let timeout = self.timeout.as_millis().clamp(1, 99_999_999);
@@ -240,8 +245,17 @@ fn of_net(error: &Error) -> Status {
         ErrorKind::Auth => Code::UNAUTHENTICATED,
         _ => Code::UNAVAILABLE,
     };
-    Status::new(code, error.to_string())
+    let text = match error.kind() {
+        ErrorKind::Connect | ErrorKind::Proxy => format!("{NOT_CONNECTED}Error while dialing: {error}\""),
+        ErrorKind::Tls => format!("{NOT_CONNECTED}authentication handshake failed: {error}\""),
+        ErrorKind::Timeout => format!("{NOT_CONNECTED}{error}\""),
+        _ => error.to_string(),
+    };
+    Status::new(code, text)
 }
+
+/// How the message of a status begins that says that there is no connection.
+const NOT_CONNECTED: &str = "connection error: desc = \"transport: ";
 
 fn no_message() -> Status {
     Status::new(Code::INTERNAL, "the server answered without a message")
@@ -260,15 +274,16 @@ fn read_status(headers: &HeaderMap) -> Option<Option<Status>> {
     Some(Some(Status { code, message, details: details.into() }))
 }
 
-/// A message with its prefix.
-fn framed(message: Vec<Bytes>, coding: Option<Coding>) -> Body {
-    let pieces = match coding {
-        Some(coding) => vec![Bytes::from(coding.pack(None, message.iter().map(|piece| &piece[..])))],
-        None => message,
-    };
+/// Packs a message that stands in pieces.
+pub fn pack(coding: Coding, message: &[Bytes]) -> Vec<Bytes> {
+    vec![coding.pack(None, message.iter().map(|piece| &piece[..])).into()]
+}
+
+/// A message with its prefix, which says whether it is packed.
+fn framed(pieces: Vec<Bytes>, is_packed: bool) -> Body {
     let len: usize = pieces.iter().map(Bytes::len).sum();
     let mut prefix = BytesMut::with_capacity(PREFIX_BYTES);
-    prefix.put_u8(u8::from(coding.is_some()));
+    prefix.put_u8(u8::from(is_packed));
     prefix.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
     let mut all = vec![prefix.freeze()];
     all.extend(pieces);
@@ -298,16 +313,15 @@ pub fn unframed(sent: Bytes, headers: &HeaderMap, bytes_max: usize) -> Result<By
         return Err(Status::new(Code::INTERNAL, "unexpected EOF"));
     }
     if rest.len() > len {
-        return Err(Status::new(Code::INTERNAL, "more than one message was sent"));
+        return Err(more_than_one());
     }
     let message = sent.slice(PREFIX_BYTES..);
     match packed {
         0 => Ok(message),
         1 => {
-            let name = headers.get("grpc-encoding").and_then(|name| name.to_str().ok()).unwrap_or("identity");
-            let Some(coding) = coding_named(name) else {
-                let text = format!("grpc: Decompressor is not installed for grpc-encoding {name:?}");
-                return Err(Status::new(Code::UNIMPLEMENTED, text));
+            let Some(coding) = message_coding(headers)? else {
+                let text = "grpc: compressed flag set with identity or empty encoding";
+                return Err(Status::new(Code::INTERNAL, text));
             };
             match coding.unpack(&message, bytes_max) {
                 Ok(message) => Ok(message.into()),
@@ -323,6 +337,78 @@ pub fn unframed(sent: Bytes, headers: &HeaderMap, bytes_max: usize) -> Result<By
         }
         other => Err(Status::new(Code::INTERNAL, format!("grpc: received unexpected payload format {other}"))),
     }
+}
+
+/// How packed messages of a call are packed; `None` where none are.
+///
+/// # Errors
+///
+/// In a way that is not known. A server says so also where the message is not packed.
+pub fn message_coding(headers: &HeaderMap) -> Result<Option<Coding>, Status> {
+    let name = headers.get("grpc-encoding").map_or(Ok(""), |name| name.to_str()).unwrap_or("?");
+    if matches!(name, "" | "identity") {
+        return Ok(None);
+    }
+    let text = || format!("grpc: Decompressor is not installed for grpc-encoding {name:?}");
+    coding_named(name).map(Some).ok_or_else(|| Status::new(Code::UNIMPLEMENTED, text()))
+}
+
+/// Reads what a client sends with a call, for [`unframed`]. A message that is announced to be longer than `bytes_max` is
+/// refused before it is read.
+///
+/// # Errors
+///
+/// The message is too long, or does not arrive whole.
+pub async fn receive<B>(body: &mut B, bytes_max: usize) -> Result<Bytes, Status>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: BodyError,
+{
+    /// What is announced is believed up to a bound, then memory is taken by need.
+    const RESERVE_BYTES_MAX: usize = 1 << 20;
+    let mut first = Bytes::new();
+    let mut joined = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(chunk) = frame.map_err(broken_off)?.into_data() else { continue };
+        if joined.is_empty() && first.is_empty() {
+            first = chunk;
+        } else {
+            if joined.is_empty() {
+                let announced = announced(&first).unwrap_or_default().min(RESERVE_BYTES_MAX);
+                joined.reserve((PREFIX_BYTES + announced).max(first.len() + chunk.len()));
+                joined.extend_from_slice(&std::mem::take(&mut first));
+            }
+            joined.extend_from_slice(&chunk);
+        }
+        let sent = if joined.is_empty() { &first[..] } else { &joined[..] };
+        let Some(len) = announced(sent) else { continue };
+        if len > bytes_max {
+            return Err(too_large(len, bytes_max));
+        }
+        if sent.len() > PREFIX_BYTES + len {
+            return Err(more_than_one());
+        }
+    }
+    Ok(if joined.is_empty() { first } else { joined.freeze() })
+}
+
+fn broken_off(error: impl BodyError) -> Status {
+    Status::new(Code::INTERNAL, error.into_error().to_string())
+}
+
+/// The length of a message, as its prefix has it.
+fn announced(sent: &[u8]) -> Option<usize> {
+    let [_, len @ ..] = sent.first_chunk::<PREFIX_BYTES>()?;
+    Some(u32::from_be_bytes(*len) as usize)
+}
+
+/// Whether a message that was received is packed.
+pub fn is_packed(sent: &[u8]) -> bool {
+    sent.first() == Some(&1)
+}
+
+fn more_than_one() -> Status {
+    Status::new(Code::INTERNAL, "more than one message was sent")
 }
 
 fn coding_named(name: &str) -> Option<Coding> {
@@ -372,7 +458,9 @@ pub fn answer(outcome: Result<Vec<u8>, Status>, coding: Option<(Coding, &'static
             response
         }
         Ok(message) => {
-            let body = framed(vec![message.into()], coding.map(|(coding, _)| coding));
+            let message = vec![Bytes::from(message)];
+            let message = coding.map_or_else(|| message.clone(), |(coding, _)| pack(coding, &message));
+            let body = framed(message, coding.is_some());
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", HeaderValue::from_static("0"));
             let mut frames: Vec<_> = body.chunks().cloned().map(Frame::data).collect();
@@ -463,6 +551,7 @@ mod tests {
             (b"\0\0\0\0\x01xy", "", Code::INTERNAL, "more than one message was sent"),
             (b"\0\0\0\0\x11", "", Code::RESOURCE_EXHAUSTED, "grpc: received message larger than max (17 vs. 16)"),
             (b"\x02\0\0\0\0", "", Code::INTERNAL, "grpc: received unexpected payload format 2"),
+            (b"\x01\0\0\0\0", "identity", Code::INTERNAL, "grpc: compressed flag set with identity or empty encoding"),
             (
                 b"\x01\0\0\0\0",
                 "br",
@@ -530,12 +619,27 @@ mod tests {
         assert_eq!(Code(99).name(), "UNKNOWN");
     }
 
+    #[tokio::test]
+    async fn a_message_that_is_announced_to_be_too_long_is_not_waited_for() {
+        let receive = async |pieces: &[&[u8]]| {
+            let mut body = Body::from(pieces.iter().map(|piece| sent(piece)).collect::<Vec<_>>());
+            super::receive(&mut body, 16).await
+        };
+        assert_eq!(receive(&[b"\0\0\0", b"\0\x03a", b"bc"]).await.unwrap(), &b"\0\0\0\0\x03abc"[..]);
+        assert_eq!(receive(&[]).await.unwrap(), "");
+        for pieces in [&[&b"\0\0\0\0\x11"[..]][..], &[b"\0\0", b"\xff\xff\xff"]] {
+            assert_eq!(receive(pieces).await.unwrap_err().code, Code::RESOURCE_EXHAUSTED);
+        }
+        assert_eq!(receive(&[b"\0\0\0\0\x01", b"ab"]).await.unwrap_err(), more_than_one());
+    }
+
     proptest! {
         #[test]
         fn a_message_in_pieces_arrives_whole(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..99), 0..4), packed: bool) {
             let coding = packed.then_some((Coding::Zstd, "zstd"));
             let all = pieces.concat();
-            let body = framed(pieces.into_iter().map(Bytes::from).collect(), coding.map(|(coding, _)| coding));
+            let pieces: Vec<Bytes> = pieces.into_iter().map(Bytes::from).collect();
+            let body = framed(coding.map_or_else(|| pieces.clone(), |(coding, _)| pack(coding, &pieces)), packed);
             let body: Vec<u8> = body.chunks().flat_map(|chunk| chunk.to_vec()).collect();
             let message = unframed(body.into(), &headers(&[("grpc-encoding", "zstd")]), 1000);
             prop_assert_eq!(message.unwrap(), all);

@@ -867,7 +867,10 @@ mod tests {
         let proxies = ProxyRules::new(&crate::ProxyConfig::default(), |_| None).unwrap();
         let dialer: Arc<dyn Dialer> = Arc::new(Scripted(Mutex::new(near)));
         let dialling = Arc::new(Dialling::new(Some(dialer), proxies, Duration::from_secs(1), false));
-        let connector = Connector::new(dialling, LazyTls::new(crate::TlsConfig::default(), false, None));
+        let connector = Connector::new(
+            dialling,
+            LazyTls::new(crate::TlsConfig::default(), crate::FurtherTls::default(), false, None),
+        );
         (Pool::new(connector, per_host_max, Duration::from_secs(60)), far)
     }
 

@@ -23,8 +23,10 @@ mod error;
 mod files;
 pub mod grpc;
 mod http1;
+mod media_type;
 pub mod memory;
 mod oauth2;
+mod observe;
 mod proxy;
 mod redirect;
 mod server;
@@ -33,19 +35,23 @@ mod tls;
 
 pub use backoff::{Backoff, RETRY_AFTER_SECONDS_MAX, parse_retry_after, retry_after};
 pub use body::{Body, BodyError, ResponseBody, read_body_limited, read_body_within};
-pub use client::{Client, ClientOptions};
+pub use client::{Client, ClientOptions, Pings};
 pub use cloud::{
     AzureAdConfig, AzureAdManagedIdentity, AzureAdOAuth, AzureAdSdk, AzureAdWorkloadIdentity, GoogleIamConfig,
-    SigV4Config,
+    SigV4Config, SigV4Inference,
 };
 pub use config::{Authorization, BasicAuth, ClientConfig, Headers, OAuth2, ProxyConfig, ProxyUrl, TlsConfig};
 pub use connect::Dialer;
 pub use corten_config::decode::Secret;
 pub use error::{Error, ErrorKind, redact_url, status_text};
+pub use media_type::media_type;
+pub use oauth2::{Grant, JwtBearer, TextOrFile, TokenSettings, TokenSource};
+pub use observe::{ObserveRequests, RequestSpan};
 pub use proxy::NoProxy;
 pub use server::{
-    BasicAuthFilter, BodyFailure, ConnectionInfo, Handler, Listener, OnError, Peer, ReceiverHttp, ReceiverTls,
-    ServeOptions, ServerBody, ServerLimits, ServerTls, TlsAcceptor, TlsSwitch, WindowsCertificateFilter,
-    WindowsClientFilter, WindowsServerFilter, empty_body, full_body, http_error, serve,
+    BasicAuthFilter, BodyFailure, ConnectionInfo, Follow, Handler, Http2Limits, Listener, OnError, Peer, PingPolicy,
+    ReceiverHttp, ReceiverTls, ServeOptions, ServerBody, ServerLimits, ServerTls, TlsAcceptor, TlsSource, TlsSwitch,
+    WindowsCertificateFilter, WindowsClientFilter, WindowsServerFilter, empty_body, full_body, http_error, serve,
 };
 pub use sign::Sign;
+pub use tls::FurtherTls;

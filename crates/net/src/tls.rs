@@ -1,6 +1,7 @@
 //! TLS of clients, and what clients and servers share of it: PEM, versions, the crypto provider, the system's roots.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use corten_config::CheckErrors;
 use corten_config::schema::Stability;
@@ -15,6 +16,7 @@ use rustls_pki_types::pem::PemObject;
 
 use crate::config::TlsConfig;
 use crate::files::read_tls_file;
+use crate::server::crypto;
 use crate::{Error, ErrorKind};
 
 /// The one implementation of the primitives, shared by every configuration.
@@ -123,6 +125,21 @@ pub(crate) struct ClientTls {
     pub(crate) server_name: Option<ServerName<'static>>,
 }
 
+/// What only some clients can be told about TLS, beside [`TlsConfig`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FurtherTls {
+    /// The highest version: `TLS12` or `TLS13`. Empty means the highest there is.
+    pub max_version: String,
+    /// The cipher suites of TLS 1.2, by their names; those of TLS 1.3 are always enabled. Empty means all.
+    pub cipher_suites: Vec<String>,
+    /// The curves for key exchange, in order of preference: `X25519`, `CurveP256`, `CurveP384`. Empty means all.
+    pub curve_preferences: Vec<String>,
+    /// Whether the system's certificate authorities are trusted beside those that are configured.
+    pub with_system_roots: bool,
+    /// How often it is looked whether files have changed; zero means never, and nothing with each request.
+    pub look_every: Option<Duration>,
+}
+
 /// The texts that the TLS of a client is made from, inline or from files.
 #[derive(Debug, Default)]
 pub(crate) struct Material {
@@ -221,9 +238,15 @@ impl TlsConfig {
 }
 
 /// Builds the TLS of a client. May read the system's roots: not to be called on a thread that serves connections.
-pub(crate) fn client_tls(config: &TlsConfig, material: &Material, http2: bool) -> Result<ClientTls, Error> {
-    let versions = versions(&config.min_version, "").map_err(Error::config)?;
-    let builder = rustls::ClientConfig::builder_with_provider(provider().clone())
+pub(crate) fn client_tls(
+    config: &TlsConfig,
+    further: &FurtherTls,
+    material: &Material,
+    http2: bool,
+) -> Result<ClientTls, Error> {
+    let versions = versions(&config.min_version, &further.max_version).map_err(Error::config)?;
+    let crypto = crypto(&further.cipher_suites, &further.curve_preferences).map_err(Error::config)?;
+    let builder = rustls::ClientConfig::builder_with_provider(crypto)
         .with_protocol_versions(versions)
         .map_err(|error| tls_error(error.to_string()))?;
 
@@ -238,7 +261,10 @@ pub(crate) fn client_tls(config: &TlsConfig, material: &Material, http2: bool) -
             .build()
             .map_err(|error| tls_error(error.to_string()))?
     } else {
-        let (roots, pinned) = configured_roots(&material.ca, &config.ca_file)?;
+        let (mut roots, pinned) = configured_roots(&material.ca, &config.ca_file)?;
+        if further.with_system_roots {
+            roots.extend(system_roots().roots.iter().cloned());
+        }
         let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider().clone())
             .build()
             .map_err(|error| tls_error(error.to_string()))?;
@@ -540,7 +566,9 @@ mod tests {
                 TlsConfig { insecure_skip_verify: true, ..TlsConfig::default() },
                 TlsConfig { ca_pem: own.pem.clone(), ..TlsConfig::default() },
             ] {
-                let client = client_tls(&config, &Material::read(&config).unwrap(), false).unwrap().origin;
+                let client = client_tls(&config, &FurtherTls::default(), &Material::read(&config).unwrap(), false)
+                    .unwrap()
+                    .origin;
                 let honest = testing::handshake(client.clone(), server(testing::shows(&own, &own)));
                 assert_eq!(honest, Ok(()), "{version:?} {config:?}");
                 let thief = testing::handshake(client, server(testing::shows(&own, &other))).unwrap_err();
@@ -553,7 +581,7 @@ mod tests {
     fn tls_material_that_cannot_be_used_says_which() {
         let error = |config: TlsConfig| {
             Material::read(&config)
-                .and_then(|material| client_tls(&config, &material, true))
+                .and_then(|material| client_tls(&config, &FurtherTls::default(), &material, true))
                 .map(|_| ())
                 .unwrap_err()
                 .to_string()

@@ -4,6 +4,7 @@
 
 pub mod host;
 pub mod limits;
+pub mod memory;
 pub mod process;
 pub mod signals;
 pub mod wake;

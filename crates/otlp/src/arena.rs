@@ -359,8 +359,8 @@ impl Arena {
             Value::Double(double) if !double.is_finite() => {
                 out.extend_from_slice(match double {
                     d if d.is_nan() => b"NaN",
-                    d if d > 0.0 => b"+Inf",
-                    _ => b"-Inf",
+                    d if d > 0.0 => b"Infinity",
+                    _ => b"-Infinity",
                 });
             }
             other => self.write_json(other, out),
@@ -378,10 +378,10 @@ impl Arena {
     pub fn write_json(&self, value: Value, out: &mut Vec<u8>) {
         match value {
             Value::Empty => out.extend_from_slice(b"null"),
-            Value::Str(text) => write_json_string(self.bytes(text), out),
+            Value::Str(text) => write_json_string(self.bytes(text), JsonForm::Text, out),
             Value::Bool(value) => out.extend_from_slice(if value { b"true" } else { b"false" }),
             Value::Int(value) => out.extend_from_slice(value.to_string().as_bytes()),
-            Value::Double(value) => write_json_double(value, out),
+            Value::Double(value) => write_json_double(value, JsonForm::Text, out),
             Value::Bytes(bytes) => {
                 out.push(b'"');
                 out.extend_from_slice(STANDARD.encode(self.bytes(bytes)).as_bytes());
@@ -410,7 +410,7 @@ impl Arena {
                     if !std::mem::take(&mut first) {
                         out.push(b',');
                     }
-                    write_json_string(self.bytes(pair.key), out);
+                    write_json_string(self.bytes(pair.key), JsonForm::Text, out);
                     out.push(b':');
                     self.write_json(pair.value, out);
                 }
@@ -593,41 +593,55 @@ impl Later {
     }
 }
 
-/// Writes a text as a JSON string, as Go does without escaping for HTML. What is not UTF-8 becomes replacement
-/// characters.
-pub(crate) fn write_json_string(bytes: &[u8], out: &mut Vec<u8>) {
+/// Two ways of writing JSON: the reference has both.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JsonForm {
+    /// A value as a text, as Go's `encoding/json` writes it without escaping for HTML.
+    Text,
+    /// A message in OTLP's JSON.
+    Message,
+}
+
+/// Writes a text as a JSON string. What is not UTF-8 becomes replacement characters.
+pub(crate) fn write_json_string(bytes: &[u8], form: JsonForm, out: &mut Vec<u8>) {
     out.push(b'"');
     for chunk in bytes.utf8_chunks() {
-        for char in chunk.valid().chars() {
-            match char {
-                '"' => out.extend_from_slice(b"\\\""),
-                '\\' => out.extend_from_slice(b"\\\\"),
-                '\n' => out.extend_from_slice(b"\\n"),
-                '\r' => out.extend_from_slice(b"\\r"),
-                '\t' => out.extend_from_slice(b"\\t"),
-                '\u{8}' => out.extend_from_slice(b"\\b"),
-                '\u{c}' => out.extend_from_slice(b"\\f"),
-                '\u{2028}' => out.extend_from_slice(b"\\u2028"),
-                '\u{2029}' => out.extend_from_slice(b"\\u2029"),
-                char if u32::from(char) < 0x20 => {
-                    out.extend_from_slice(format!("\\u{:04x}", u32::from(char)).as_bytes());
-                }
-                char => out.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
+        let valid = chunk.valid().as_bytes();
+        // What stands for itself is copied as a whole.
+        let mut plain_from = 0;
+        for (at, byte) in valid.iter().enumerate() {
+            let (escape, len): (&[u8], usize) = match byte {
+                b'"' => (b"\\\"", 1),
+                b'\\' => (b"\\\\", 1),
+                b'\n' => (b"\\n", 1),
+                b'\r' => (b"\\r", 1),
+                b'\t' => (b"\\t", 1),
+                0x8 if form == JsonForm::Text => (b"\\b", 1),
+                0xc if form == JsonForm::Text => (b"\\f", 1),
+                0..0x20 => (b"", 1),
+                0xe2 if form == JsonForm::Text && valid[at..].starts_with("\u{2028}".as_bytes()) => (b"\\u2028", 3),
+                0xe2 if form == JsonForm::Text && valid[at..].starts_with("\u{2029}".as_bytes()) => (b"\\u2029", 3),
+                _ => continue,
+            };
+            out.extend_from_slice(&valid[plain_from..at]);
+            match escape {
+                b"" => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+                escape => out.extend_from_slice(escape),
             }
+            plain_from = at + len;
         }
-        if !chunk.invalid().is_empty() {
-            // Go replaces byte by byte.
-            for _ in chunk.invalid() {
-                out.extend_from_slice(b"\\ufffd");
-            }
+        out.extend_from_slice(&valid[plain_from..]);
+        // Go replaces byte by byte.
+        for _ in chunk.invalid() {
+            out.extend_from_slice(b"\\ufffd");
         }
     }
     out.push(b'"');
 }
 
-/// Writes a number as Go's `encoding/json` does: the shortest that reads back the same, with an exponent where it is very
-/// small or large. What is no number is a string.
-pub(crate) fn write_json_double(value: f64, out: &mut Vec<u8>) {
+/// Writes a number: the shortest that reads back the same, with an exponent where it is very small or large. What is no
+/// number is a string.
+pub(crate) fn write_json_double(value: f64, form: JsonForm, out: &mut Vec<u8>) {
     if !value.is_finite() {
         let name = if value.is_nan() {
             "\"NaN\""
@@ -641,11 +655,15 @@ pub(crate) fn write_json_double(value: f64, out: &mut Vec<u8>) {
     }
     let magnitude = value.abs();
     let text = if magnitude != 0.0 && !(1e-6..1e21).contains(&magnitude) {
-        // Rust writes `1e-7` and `1e21` where Go writes `1e-07`, cleaned to `1e-7`, and `1e+21`.
+        // Go has a sign and two digits at least, and takes a zero of `e-07` away where a value is a text.
         let text = format!("{value:e}");
         match text.split_once('e') {
-            Some((digits, exponent)) if !exponent.starts_with('-') => format!("{digits}e+{exponent}"),
-            _ => text,
+            Some((digits, exponent)) => match exponent.strip_prefix('-') {
+                Some(exponent) if form == JsonForm::Message => format!("{digits}e-{exponent:0>2}"),
+                Some(exponent) => format!("{digits}e-{exponent}"),
+                None => format!("{digits}e+{exponent}"),
+            },
+            None => text,
         }
     } else {
         format!("{value}")

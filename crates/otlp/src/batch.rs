@@ -13,19 +13,19 @@ use crate::proto::Malformed;
 use crate::walk::{self, Cut};
 
 /// A part of a batch: a message, its content, or both. Each is made of the other when somebody asks for it.
-struct Part<R> {
+pub(crate) struct Part<R> {
     items: usize,
     message: OnceLock<Bytes>,
     data: OnceLock<Arc<Data<R>>>,
 }
 
 impl<R: Record> Part<R> {
-    fn message(&self) -> &Bytes {
+    pub(crate) fn message(&self) -> &Bytes {
         // One of the two is always there.
         self.message.get_or_init(|| self.data.get().map(|data| Bytes::from(data.encode())).unwrap_or_default())
     }
 
-    fn data(&self) -> &Arc<Data<R>> {
+    pub(crate) fn data(&self) -> &Arc<Data<R>> {
         // The message was looked at when it was received, so that it can be read.
         self.data.get_or_init(|| {
             let read = self.message.get().map(Data::read);
@@ -33,7 +33,7 @@ impl<R: Record> Part<R> {
         })
     }
 
-    fn of_message(message: Bytes, items: usize) -> Arc<Self> {
+    pub(crate) fn of_message(message: Bytes, items: usize) -> Arc<Self> {
         Arc::new(Part { items, message: OnceLock::from(message), data: OnceLock::new() })
     }
 
@@ -47,6 +47,18 @@ impl<R: Record> Part<R> {
         // Decoded records refer to the message that they were read from.
         self.data.get().map_or(message, |data| data.held_bytes().max(message))
     }
+}
+
+/// What became of a part of a batch that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// It is as it was.
+    Same,
+    /// Some records are gone, and with them the scopes and resources that have none. These are the numbers that the records
+    /// had, from 0 on and in order.
+    Without(Vec<usize>),
+    /// Anything may be different.
+    Changed,
 }
 
 /// Telemetry of one signal, of one request or of several that were joined. A copy shares the content.
@@ -182,6 +194,51 @@ impl<R: Record> Batch<R> {
         parts.into_iter().map(own).collect()
     }
 
+    /// Looks at the content, part by part, and changes it: copied where others have it, too. Parts that stay as they are
+    /// stay the messages that they were, and those from which records are dropped are cut.
+    ///
+    /// # Errors
+    ///
+    /// The first one. The batch is not whole then.
+    pub fn edit<E>(&mut self, mut edit: impl FnMut(&mut Data<R>) -> Result<Edit, E>) -> Result<(), E> {
+        let parts = std::mem::take(&mut self.parts);
+        self.items = 0;
+        for mut part in parts {
+            part.data();
+            let own = Arc::get_mut(&mut part).and_then(|own| own.data.take());
+            let mut data = own.map_or_else(|| Data::clone(part.data()), Arc::unwrap_or_clone);
+            let part = match edit(&mut data)? {
+                Edit::Same => {
+                    if let Some(own) = Arc::get_mut(&mut part) {
+                        own.data = OnceLock::from(Arc::new(data));
+                    }
+                    part
+                }
+                Edit::Without(dropped) => {
+                    let cut = part.message.get().map(|message| Bytes::from(walk::without(message, &dropped)));
+                    let message = cut.map_or_else(OnceLock::new, OnceLock::from);
+                    Arc::new(Part { items: data.items(), message, data: OnceLock::from(Arc::new(data)) })
+                }
+                Edit::Changed => Part::of_data(data),
+            };
+            if part.data().resources.is_empty() {
+                continue;
+            }
+            self.items += part.items;
+            self.parts.push(part);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn parts(&self) -> &[Arc<Part<R>>] {
+        &self.parts
+    }
+
+    pub(crate) fn push(&mut self, part: Arc<Part<R>>) {
+        self.items += part.items;
+        self.parts.push(part);
+    }
+
     /// Adds another batch behind this one, whose context stays.
     pub fn join(&mut self, other: Batch<R>) {
         self.parts.extend(other.parts);
@@ -230,7 +287,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::arena::{Map, Value};
+    use crate::arena::{Map, Text, Value};
     use crate::data::{OfResource, OfScope};
     use crate::logs::LogRecord;
     use crate::metrics::{
@@ -474,6 +531,49 @@ mod tests {
         let changed = own.with(parts);
         assert!(changed.to_json().windows(5).any(|bytes| bytes == b"\"new\""));
         assert!(!batch.to_json().windows(5).any(|bytes| bytes == b"\"new\""));
+    }
+
+    #[test]
+    fn an_edited_batch_says_what_its_content_says() {
+        let json = |batch: &Batch<LogRecord>| String::from_utf8(batch.to_json()).unwrap();
+        let received = || Bytes::from(data(record, &[vec![2, 1], vec![1]]).encode());
+        for shared in [false, true] {
+            let mut batch = Batch::<LogRecord>::received(received(), Arc::default()).unwrap();
+            batch.join(Batch::received(received(), Arc::default()).unwrap());
+            let before = json(&batch);
+            let copy = shared.then(|| batch.clone());
+            let pointers = |batch: &Batch<LogRecord>| batch.message().map(|piece| piece.as_ptr()).collect::<Vec<_>>();
+            let was = pointers(&batch);
+            batch.edit(|_| Ok::<_, ()>(Edit::Same)).unwrap();
+            assert_eq!((pointers(&batch), batch.items()), (was, 8));
+
+            // The first part loses a scope, the second one all of its records.
+            let mut parts = 0;
+            let edited = batch.edit(|data| {
+                parts += 1;
+                if parts == 2 {
+                    data.resources.clear();
+                    return Ok::<_, ()>(Edit::Without(vec![0, 1, 2, 3]));
+                }
+                data.resources[0].scopes[0].records.remove(0);
+                data.resources[0].scopes[1].records.clear();
+                data.prune();
+                Ok(Edit::Without(vec![0, 2]))
+            });
+            edited.unwrap();
+            assert_eq!((batch.items(), batch.data().len(), batch.message().len()), (2, 1, 1));
+            let content = Bytes::from(batch.data().next().unwrap().encode());
+            assert_eq!(json(&batch), json(&Batch::received(content, Arc::default()).unwrap()));
+
+            batch
+                .edit(|data| {
+                    data.resources[1].schema_url = Text::EMPTY;
+                    Ok::<_, ()>(Edit::Changed)
+                })
+                .unwrap();
+            assert_eq!(json(&batch).matches("schemaUrl").count(), 1);
+            assert!(copy.is_none_or(|copy| json(&copy) == before));
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// What is known of the request that telemetry came with. It goes with the data as far as that stays together.
 #[derive(Clone, Debug, Default)]
 pub struct RequestContext {
-    /// Who sent it.
+    /// Who sent it. The port is 0 where only the address counts, as over HTTP.
     pub peer: Option<SocketAddr>,
     /// The headers, where the receiver was told to keep them.
     pub metadata: Metadata,

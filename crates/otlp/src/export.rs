@@ -129,9 +129,11 @@ impl RpcStatus {
                             _ => any.skip(wire_type)?,
                         }
                     }
-                    if let Some(value) = value.filter(|_| kind == RETRY_INFO) {
-                        // What somebody wrote into a detail does not make the status illegible.
-                        status.retry_delay_ms = retry_delay_ms(value).unwrap_or_default();
+                    if kind == RETRY_INFO {
+                        // What somebody wrote into a detail does not make the status illegible, and one without a delay
+                        // says that trying again may help, too.
+                        let delay = value.and_then(|value| retry_delay_ms(value).ok().flatten());
+                        status.retry_delay_ms = Some(delay.unwrap_or_default());
                     }
                 }
                 _ => reader.skip(wire_type)?,
@@ -189,6 +191,16 @@ mod tests {
         assert_eq!(PartialSuccess::read::<Span>(b"\x0a\x06\x08\x03\x12\x02no"), Ok(some.clone()));
         let json = br#"{"partialSuccess":{"rejectedLogRecords":"3","errorMessage":"no"}}"#;
         assert_eq!(PartialSuccess::read_json::<LogRecord>(json), Ok(some));
+    }
+
+    #[test]
+    fn a_hint_without_a_delay_is_a_hint() {
+        let mut message = vec![0x08, 8, 0x1a, RETRY_INFO.len() as u8 + 2, 0x0a, RETRY_INFO.len() as u8];
+        message.extend_from_slice(RETRY_INFO.as_bytes());
+        assert_eq!(RpcStatus::read(&message).unwrap().retry_delay_ms, Some(0));
+        message[3] += 2;
+        message.extend_from_slice(&[0x12, 0]);
+        assert_eq!(RpcStatus::read(&message).unwrap().retry_delay_ms, Some(0));
     }
 
     #[test]

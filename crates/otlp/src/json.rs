@@ -11,7 +11,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use corten_signal::labels::put_varint;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::arena::{write_json_double, write_json_string};
+use crate::arena::{JsonForm, write_json_double, write_json_string};
 use crate::proto::{BYTES, FIXED32, FIXED64, Malformed, Reader, VARINT};
 use crate::schema::{Field, Kind, Message, Presence};
 
@@ -21,6 +21,38 @@ use crate::schema::{Field, Kind, Message, Presence};
 ///
 /// What is wrong, with line and column.
 pub(crate) fn read(schema: &'static Message, json: &[u8]) -> Result<Vec<u8>, String> {
+    read_whole(schema, json).or_else(|error| match without_lone_surrogates(json) {
+        Some(json) => read_whole(schema, &json),
+        None => Err(error),
+    })
+}
+
+/// Puts a replacement character in place of each half of a pair that stands alone; `None` if there is none.
+///
+/// Languages whose texts are UTF-16 write those where a text was cut, and one of them must not cost a whole request.
+fn without_lone_surrogates(json: &[u8]) -> Option<Vec<u8>> {
+    let unit = |at: usize| {
+        let digits = json.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let mut out = Vec::with_capacity(json.len());
+    let (mut at, mut changed) = (0, false);
+    while at < json.len() {
+        let (taken, lone) = match (json[at], unit(at)) {
+            (b'\\', Some(0xd800..0xdc00)) if matches!(unit(at + 6), Some(0xdc00..0xe000)) => (12, false),
+            (b'\\', Some(0xd800..0xe000)) => (6, true),
+            // An escape that is no number takes the character behind it along, which may be a backslash.
+            (b'\\', _) => (2.min(json.len() - at), false),
+            _ => (1, false),
+        };
+        out.extend_from_slice(if lone { b"\\ufffd" } else { &json[at..at + taken] });
+        changed |= lone;
+        at += taken;
+    }
+    changed.then_some(out)
+}
+
+fn read_whole(schema: &'static Message, json: &[u8]) -> Result<Vec<u8>, String> {
     let mut out = Vec::new();
     let mut reader = serde_json::Deserializer::from_slice(json);
     MessageSeed { schema, out: &mut out }.deserialize(&mut reader).map_err(|error| error.to_string())?;
@@ -331,7 +363,7 @@ enum Raw<'a> {
 fn write_message(schema: &'static Message, buffer: &[u8], mut reader: Reader<'_>, out: &mut Vec<u8>) {
     let mut values: Vec<(usize, Raw<'_>)> = Vec::new();
     while let Ok(Some((number, wire_type))) = reader.field() {
-        let Some(at) = schema.fields.iter().position(|field| field.number == number) else {
+        let Some(at) = schema.place(number) else {
             if reader.skip(wire_type).is_err() {
                 break;
             }
@@ -371,7 +403,7 @@ fn write_message(schema: &'static Message, buffer: &[u8], mut reader: Reader<'_>
                 write_elements(field, buffer, *value, &mut first, out);
             }
             out.push(b']');
-        } else if field.presence != Presence::Implicit || !is_zero(*last) {
+        } else if field.presence != Presence::Implicit || !is_unset(field, buffer, *last) {
             write_name(field.name, &mut first, out);
             write_value(field, buffer, *last, out);
         }
@@ -379,10 +411,14 @@ fn write_message(schema: &'static Message, buffer: &[u8], mut reader: Reader<'_>
     out.push(b'}');
 }
 
-fn is_zero(value: Raw<'_>) -> bool {
+/// Whether a value is the one that is not written. An id of zeros is none, and a zero below zero is zero.
+fn is_unset(field: &Field, buffer: &[u8], value: Raw<'_>) -> bool {
     match value {
+        Raw::Number(bits) if matches!(field.kind, Kind::Double) => f64::from_bits(bits) == 0.0,
         Raw::Number(number) => number == 0,
-        Raw::Message(_, (start, end)) => start == end,
+        Raw::Message(_, (start, end)) => {
+            start == end || (matches!(field.kind, Kind::Id(..)) && buffer[start..end].iter().all(|byte| *byte == 0))
+        }
     }
 }
 
@@ -423,7 +459,7 @@ fn write_elements(field: &'static Field, buffer: &[u8], value: Raw<'_>, first: &
 fn write_value(field: &'static Field, buffer: &[u8], value: Raw<'_>, out: &mut Vec<u8>) {
     match (field.kind, value) {
         (Kind::Message(schema), Raw::Message(reader, _)) => write_message(schema, buffer, reader, out),
-        (Kind::String, Raw::Message(_, (start, end))) => write_json_string(&buffer[start..end], out),
+        (Kind::String, Raw::Message(_, (start, end))) => write_json_string(&buffer[start..end], JsonForm::Message, out),
         (Kind::Bytes, Raw::Message(_, (start, end))) => {
             out.push(b'"');
             out.extend_from_slice(STANDARD.encode(&buffer[start..end]).as_bytes());
@@ -439,7 +475,7 @@ fn write_value(field: &'static Field, buffer: &[u8], value: Raw<'_>, out: &mut V
             out.push(b'"');
         }
         (Kind::Bool, Raw::Number(number)) => out.extend_from_slice(if number == 0 { b"false" } else { b"true" }),
-        (Kind::Double, Raw::Number(bits)) => write_json_double(f64::from_bits(bits), out),
+        (Kind::Double, Raw::Number(bits)) => write_json_double(f64::from_bits(bits), JsonForm::Message, out),
         (Kind::Int32 | Kind::Enum(_), Raw::Number(number)) => write_display(number as i32, out),
         (Kind::Uint32 | Kind::Fixed32, Raw::Number(number)) => write_display(number as u32, out),
         (Kind::Sint32, Raw::Number(number)) => {
@@ -468,6 +504,41 @@ mod tests {
     use super::*;
     use crate::schema::{LOGS, METRICS, TRACES};
     use crate::walk;
+
+    /// Each line has the first letter of its signal, a request, a tab, and the same request as the reference's library
+    /// (`pdata` 1.64) writes it.
+    const RECORDED: &str = include_str!("../tests/data/json.txt");
+
+    #[test]
+    fn messages_are_written_as_the_reference_writes_them() {
+        for line in RECORDED.lines() {
+            let (signal, request) = line.split_at(1);
+            let (request, wanted) = request.split_once('\t').unwrap();
+            let schema = match signal {
+                "l" => &LOGS,
+                "t" => &TRACES,
+                _ => &METRICS,
+            };
+            let mut out = Vec::new();
+            write(schema, &read(schema, request.as_bytes()).unwrap(), &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), wanted, "{request}");
+        }
+        assert!(RECORDED.lines().count() > 150);
+    }
+
+    #[test]
+    fn half_a_pair_costs_a_character_and_no_request() {
+        let text = |json: &str| {
+            let json = format!(r#"{{"resourceLogs":[{{"schemaUrl":"{json}"}}]}}"#);
+            let message = read(&LOGS, json.as_bytes()).unwrap();
+            String::from_utf8(message[4..].to_vec()).unwrap()
+        };
+        assert_eq!(text(r"a\ud83dz"), "a\u{fffd}z");
+        assert_eq!(text(r"a\ude80\ud83d"), "a\u{fffd}\u{fffd}");
+        assert_eq!(text(r"\ud83d\ude80 \\ud83d \ud83d"), "\u{1f680} \\ud83d \u{fffd}");
+        assert!(read(&LOGS, br#"{"resourceLogs":"\ud83d""#).is_err());
+        assert!(read(&LOGS, br#"{"resourceLogs":[{"schemaUrl":"\ud8"}]}"#).is_err());
+    }
 
     fn again(schema: &'static Message, json: &str) -> String {
         let message = read(schema, json.as_bytes()).unwrap_or_else(|error| panic!("{json}: {error}"));

@@ -6,6 +6,7 @@
 
 pub mod arena;
 mod batch;
+mod by_trace;
 mod consumer;
 mod context;
 mod data;
@@ -15,11 +16,13 @@ mod logs;
 pub mod metrics;
 mod proto;
 mod schema;
+mod split;
 pub mod traces;
 mod walk;
 
 pub use arena::{Arena, List, Map, Pair, Text, Value};
-pub use batch::Batch;
+pub use batch::{Batch, Edit};
+pub use by_trace::TracePart;
 pub use consumer::{Consumer, OtlpLogs, OtlpMetrics, OtlpSignal, Traces};
 pub use context::{AuthData, Metadata, RequestContext};
 pub use data::{Data, OfResource, OfScope, Record, Resource, Scope};

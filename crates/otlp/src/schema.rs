@@ -92,10 +92,15 @@ impl Message {
     /// The field with a number.
     #[inline]
     pub(crate) fn field(&self, number: u32) -> Option<&'static Field> {
+        self.place(number).and_then(|at| self.fields.get(at))
+    }
+
+    /// Where among the fields the one with a number stands.
+    #[inline]
+    pub(crate) fn place(&self, number: u32) -> Option<usize> {
         match self.by_number.get(number as usize) {
-            Some(0) => None,
-            Some(at) => self.fields.get(usize::from(*at) - 1),
-            None => self.fields.iter().find(|field| field.number == number),
+            Some(at) => usize::from(*at).checked_sub(1),
+            None => self.fields.iter().position(|field| field.number == number),
         }
     }
 }
@@ -437,8 +442,8 @@ static EXEMPLAR: Message = Message::new(
         one(2, "timeUnixNano", Kind::Fixed64),
         set(3, "asDouble", Kind::Double),
         set(6, "asInt", Kind::Sfixed64),
-        one(4, "spanId", SPAN_ID),
         one(5, "traceId", TRACE_ID),
+        one(4, "spanId", SPAN_ID),
     ],
 );
 

@@ -1,5 +1,7 @@
 //! Walks over messages that stay bytes: whether one is what it says, how many items it has, and cutting it between two.
 
+use corten_signal::labels::put_varint;
+
 use crate::proto::{BYTES, FIXED32, FIXED64, Malformed, Reader, VARINT};
 use crate::schema::{Kind, Message, Presence};
 
@@ -147,14 +149,78 @@ fn cut_message(schema: &'static Message, buffer: &[u8], mut reader: Reader<'_>, 
             cut.front.extend_from_slice(field);
         } else {
             let parts = cut_message(inner, buffer, message, left);
-            for (side, part) in [(&mut cut.front, parts.front), (&mut cut.rest, parts.rest)] {
-                corten_signal::labels::put_varint(side, u64::from(number << 3 | BYTES));
-                corten_signal::labels::put_varint(side, part.len() as u64);
-                side.extend_from_slice(&part);
-            }
+            put_message(&mut cut.front, number, &parts.front);
+            put_message(&mut cut.rest, number, &parts.rest);
         }
     }
     cut
+}
+
+fn put_message(out: &mut Vec<u8>, number: u32, message: &[u8]) {
+    put_varint(out, u64::from(number << 3 | BYTES));
+    put_varint(out, message.len() as u64);
+    out.extend_from_slice(message);
+}
+
+/// A message that was checked, without some of its records, whose numbers from 0 on are in order, and without the scopes
+/// and resources that have none.
+pub(crate) fn without(bytes: &[u8], dropped: &[usize]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut records = Records { number: 0, dropped };
+    records.keep(bytes, Reader::new(bytes, 0, bytes.len()), 0, &mut out);
+    out
+}
+
+/// The records of a message, one after the other.
+struct Records<'a> {
+    number: usize,
+    dropped: &'a [usize],
+}
+
+impl Records<'_> {
+    /// Whether the next record is dropped.
+    fn drops_next(&mut self) -> bool {
+        let drops = self.dropped.first() == Some(&self.number);
+        self.number += 1;
+        self.dropped = &self.dropped[usize::from(drops)..];
+        drops
+    }
+
+    /// Copies what is kept, and says how many records that is. Requests have resources, which have scopes, which have
+    /// records.
+    fn keep(&mut self, buffer: &[u8], mut reader: Reader<'_>, depth: u32, out: &mut Vec<u8>) -> usize {
+        let mut kept = 0;
+        loop {
+            let start = reader.at();
+            let Ok(Some((number, wire_type))) = reader.field() else { break };
+            let holds_records = match depth {
+                0 => number == 1,
+                1 => number == 2 || number == 1000,
+                _ => number == 2,
+            };
+            if depth < 2 && holds_records && wire_type == BYTES {
+                let Ok(message) = reader.message() else { break };
+                let mut inner = Vec::with_capacity(reader.at() - start);
+                let records = self.keep(buffer, message, depth + 1, &mut inner);
+                if records > 0 {
+                    put_message(out, number, &inner);
+                    kept += records;
+                }
+                continue;
+            }
+            if reader.skip(wire_type).is_err() {
+                break;
+            }
+            if holds_records && wire_type == BYTES {
+                if self.drops_next() {
+                    continue;
+                }
+                kept += 1;
+            }
+            out.extend_from_slice(&buffer[start..reader.at()]);
+        }
+        kept
+    }
 }
 
 #[cfg(test)]
@@ -298,6 +364,7 @@ mod tests {
             for schema in [&LOGS, &METRICS, &TRACES] {
                 let _ = check(schema, &bytes);
                 let _ = cut(schema, &bytes, 1);
+                let _ = without(&bytes, &[0, 2]);
             }
         }
 
@@ -311,6 +378,35 @@ mod tests {
                     prop_assert_eq!(count(&LOGS, Reader::new(&bytes, 0, bytes.len())), items);
                 }
             }
+        }
+
+        #[test]
+        fn what_is_dropped_is_gone_and_all_else_is_as_it_was(
+            resources in proptest::collection::vec(proptest::collection::vec(1usize..4, 1..4), 0..4), keep: Vec<bool>,
+        ) {
+            let bytes = logs(&resources);
+            let items = resources.iter().flatten().sum::<usize>();
+            prop_assert_eq!(without(&bytes, &[]), bytes.clone());
+            let keeps = |number: usize| keep.get(number).copied().unwrap_or(true);
+            let dropped: Vec<usize> = (0..items).filter(|number| !keeps(*number)).collect();
+            let left = without(&bytes, &dropped);
+            prop_assert_eq!(check(&LOGS, &left), Ok(items - dropped.len()));
+            let (times, schemas, scopes) = seen(&LOGS, &left);
+            let expected: Vec<u64> = (0..items).filter(|number| keeps(*number)).map(|number| number as u64 + 1).collect();
+            prop_assert_eq!(times, expected);
+            let mut number = 0;
+            let kept: Vec<Vec<bool>> = resources
+                .iter()
+                .map(|scopes| {
+                    let scopes = scopes.iter().map(|records| {
+                        number += records;
+                        (number - records..number).any(keeps)
+                    });
+                    scopes.collect()
+                })
+                .collect();
+            prop_assert_eq!(schemas, kept.iter().filter(|scopes| scopes.contains(&true)).count());
+            prop_assert_eq!(scopes, kept.iter().flatten().filter(|kept| **kept).count());
         }
 
         #[test]

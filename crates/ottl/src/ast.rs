@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::value::hex;
+
 /// A place in a statement, in bytes from its start.
 pub(crate) type At = usize;
 
@@ -222,10 +224,7 @@ impl fmt::Display for Expr {
             Kind::Nil => f.write_str("nil"),
             Kind::Bool(value) => write!(f, "{value}"),
             Kind::Text(text) => write_text(text, f),
-            Kind::Bytes(bytes) => {
-                f.write_str("0x")?;
-                bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-            }
+            Kind::Bytes(bytes) => write!(f, "0x{}", hex(bytes)),
             Kind::Int(value) => write!(f, "{value}"),
             Kind::Float(value) => {
                 // There is always a point, and never a number in front of the exponent without one.

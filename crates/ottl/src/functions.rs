@@ -25,6 +25,7 @@ mod spans;
 mod texts;
 mod times;
 mod types;
+mod xmls;
 
 /// What a function gives.
 pub(crate) type Got<'p> = Result<Val<'p>, EvalError>;
@@ -136,6 +137,7 @@ pub(crate) enum Prepared {
     Networks(Vec<texts::Network>),
     Csv(texts::Csv),
     Grok(Box<crate::grok::Grok>),
+    XPath(Box<crate::xml::xpath::XPath>),
 }
 
 /// A pattern.
@@ -209,9 +211,9 @@ pub(crate) fn const_texts(args: &[Option<Arg>], at: usize) -> Option<Vec<&[u8]>>
 /// The functions that need lambda expressions, which the collector has switched off.
 pub(crate) const LAMBDA_FUNCTIONS: &[&str] = &["All", "Any", "Filter", "Find", "MapEach", "MapKeys", "Reduce", "When"];
 
-/// Functions that the collector has and this program has not.
-pub(crate) const MISSING: &[&str] =
-    &["ConvertAttributesToElementsXML", "ConvertTextToElementsXML", "GetXML", "InsertXML", "RemoveXML", "UserAgent"];
+/// Functions that the collector has and this program has not, and why.
+pub(crate) const MISSING: &[(&str, &str)] =
+    &[("UserAgent", "it takes a collection of some thousand patterns, which this program does not carry")];
 
 /// The function of a name in a context.
 pub(crate) fn find(name: &str, context: Context) -> Option<&'static Function> {
@@ -219,8 +221,15 @@ pub(crate) fn find(name: &str, context: Context) -> Option<&'static Function> {
 }
 
 fn tables(context: Context) -> impl Iterator<Item = &'static Function> {
-    const COMMON: [&[Function]; 6] =
-        [editors::FUNCTIONS, texts::FUNCTIONS, types::FUNCTIONS, maps::FUNCTIONS, lists::FUNCTIONS, times::FUNCTIONS];
+    const COMMON: [&[Function]; 7] = [
+        editors::FUNCTIONS,
+        texts::FUNCTIONS,
+        types::FUNCTIONS,
+        maps::FUNCTIONS,
+        lists::FUNCTIONS,
+        times::FUNCTIONS,
+        xmls::FUNCTIONS,
+    ];
     let own: &'static [Function] = match context {
         Context::Span => spans::FUNCTIONS,
         Context::Metric => metrics::METRICS,

@@ -128,6 +128,112 @@ const PATTERNS: &[(&str, &str)] = &[
     ),
     ("COMMONAPACHELOG", "%{HTTPD_COMMONLOG}"),
     ("COMBINEDAPACHELOG", "%{HTTPD_COMBINEDLOG}"),
+    // Of the error log, in the form of version 2.0 or 2.4.
+    (
+        "HTTPD20_ERRORLOG",
+        r"\[%{HTTPDERROR_DATE:timestamp}\] \[%{LOGLEVEL:log.level}\] (?:\[client %{IPORHOST:source.address}\] )?%{GREEDYDATA:message}",
+    ),
+    (
+        "HTTPD24_ERRORLOG",
+        concat!(
+            r"\[%{HTTPDERROR_DATE:timestamp}\] \[(?:%{WORD:apache.error.module})?:%{LOGLEVEL:log.level}\]",
+            r" \[pid %{POSINT:process.pid:long}(?::tid %{INT:process.thread.id:int})?\]",
+            r"(?: \(%{POSINT:apache.error.proxy.error.code}\)?%{DATA:apache.error.proxy.error.message}:)?",
+            r"(?: \[client %{IPORHOST:source.address}(?::%{POSINT:source.port:int})?\])?",
+            r"(?: %{DATA:error.code}:)? %{GREEDYDATA:message}"
+        ),
+    ),
+    ("HTTPD_ERRORLOG", "%{HTTPD20_ERRORLOG}|%{HTTPD24_ERRORLOG}"),
+    // Syslog as in RFC 5424: what is not known is a dash.
+    ("SYSLOG5424PRINTASCII", "[!-~]+"),
+    ("SYSLOG5424PRI", "<%{NONNEGINT:log.syslog.priority:int}>"),
+    ("SYSLOG5424SD", r"\[%{DATA}\]+"),
+    (
+        "SYSLOG5424BASE",
+        concat!(
+            "%{SYSLOG5424PRI}%{NONNEGINT:system.syslog.version} +(?:-|%{TIMESTAMP_ISO8601:timestamp})",
+            " +(?:-|%{IPORHOST:host.name}) +(?:-|%{SYSLOG5424PRINTASCII:process.command}) +(?:-|%{POSINT:process.pid:int})",
+            " +(?:-|%{SYSLOG5424PRINTASCII:event.code}) +(?:-|%{SYSLOG5424SD:system.syslog.structured_data})?"
+        ),
+    ),
+    ("SYSLOG5424LINE", "%{SYSLOG5424BASE} +%{GREEDYDATA:message}"),
+    (
+        "SYSLOGPAMSESSION",
+        concat!(
+            "%{SYSLOGBASE} (?:%{GREEDYDATA:message})%{WORD:system.auth.pam.module}",
+            r"\(%{DATA:system.auth.pam.origin}\): session %{WORD:system.auth.pam.session_state}",
+            " for user %{USERNAME:user.name}(?: by %{GREEDYDATA})?"
+        ),
+    ),
+    // Java, and what runs it.
+    ("JAVACLASS", r"(?:[[:alpha:]$_][\w$]*\.)*[[:alpha:]$_][\w$]*"),
+    ("JAVAFILE", "(?:[[:alnum:]$_. -]+)"),
+    ("JAVAMETHOD", r"(?:<(?:cl)?init>|[[:alpha:]$_][\w$]*)"),
+    ("JAVATHREAD", r"(?:[A-Z]{2}-Processor\d+)"),
+    ("JAVALOGMESSAGE", "(?:.*)"),
+    (
+        "JAVASTACKTRACEPART",
+        concat!(
+            r"%{SPACE}at %{JAVACLASS:java.log.origin.class.name}\.%{JAVAMETHOD:log.origin.function}",
+            r"\(%{JAVAFILE:log.origin.file.name}(?::%{INT:log.origin.file.line:int})?\)"
+        ),
+    ),
+    ("CATALINA7_DATESTAMP", "%{MONTH} %{MONTHDAY}, %{YEAR} %{HOUR}:%{MINUTE}:%{SECOND} (?:AM|PM)"),
+    ("CATALINA8_DATESTAMP", "%{MONTHDAY}-%{MONTH}-%{YEAR} %{HOUR}:%{MINUTE}:%{SECOND}"),
+    ("CATALINA_DATESTAMP", "(?:%{CATALINA8_DATESTAMP})|(?:%{CATALINA7_DATESTAMP})"),
+    (
+        "CATALINA7_LOG",
+        concat!(
+            "%{CATALINA7_DATESTAMP:timestamp} %{JAVACLASS:java.log.origin.class.name}(?: %{JAVAMETHOD:log.origin.function})?",
+            r"\s*(?:%{LOGLEVEL:log.level}:)? %{JAVALOGMESSAGE:message}"
+        ),
+    ),
+    (
+        "CATALINA8_LOG",
+        concat!(
+            r"%{CATALINA8_DATESTAMP:timestamp} %{LOGLEVEL:log.level} \[%{DATA:java.log.origin.thread.name}\]",
+            r" %{JAVACLASS:java.log.origin.class.name}\.(?:%{JAVAMETHOD:log.origin.function})? %{JAVALOGMESSAGE:message}"
+        ),
+    ),
+    ("CATALINALOG", "(?:%{CATALINA8_LOG})|(?:%{CATALINA7_LOG})"),
+    ("TOMCAT7_LOG", "%{CATALINA7_LOG}"),
+    ("TOMCAT8_LOG", "%{CATALINA8_LOG}"),
+    // Stores of data.
+    ("REDISTIMESTAMP", "%{MONTHDAY} %{MONTH} %{TIME}"),
+    ("REDISLOG", r"\[%{POSINT:process.pid:int}\] %{REDISTIMESTAMP:timestamp} \*"),
+    (
+        "REDISMONLOG",
+        concat!(
+            r"%{NUMBER:timestamp} \[%{INT:redis.database.id} %{IP:client.address}:%{POSINT:client.port:int}\]",
+            r#" "%{WORD:redis.command.name}"\s?%{GREEDYDATA:redis.command.args}"#
+        ),
+    ),
+    (
+        "POSTGRESQL",
+        concat!(
+            "%{DATESTAMP:timestamp} %{TZ:event.timezone} %{DATA:user.name} %{GREEDYDATA:postgresql.log.connection_id}",
+            " %{POSINT:process.pid:int}"
+        ),
+    ),
+    ("MONGO_LOG", r"%{SYSLOGTIMESTAMP:timestamp} \[%{WORD:db.mongodb.component}\] %{GREEDYDATA:message}"),
+    ("MONGO_WORDDASH", r"\b[\w-]+\b"),
+    ("MONGO3_SEVERITY", r"\w"),
+    ("MONGO3_COMPONENT", "%{WORD}"),
+    (
+        "MONGO3_LOG",
+        concat!(
+            "%{TIMESTAMP_ISO8601:timestamp} %{MONGO3_SEVERITY:log.level} (?:-|%{MONGO3_COMPONENT:db.mongodb.component})",
+            r"%{SPACE}(?:\[%{DATA:db.mongodb.context}\])? %{GREEDYDATA:message}"
+        ),
+    ),
+    ("RUBY_LOGLEVEL", "(?:DEBUG|INFO|WARN|ERROR|FATAL)"),
+    (
+        "RUBY_LOGGER",
+        concat!(
+            r"[DIWEF], \[%{TIMESTAMP_ISO8601:timestamp} #%{POSINT:process.pid:int}\]",
+            " *%{RUBY_LOGLEVEL:log.level} -- +%{DATA:process.command}: %{GREEDYDATA:message}"
+        ),
+    ),
     (
         "LOGLEVEL",
         "(?i)(?:alert|trace|debug|notice|info(?:rmation)?|warn(?:ing)?|err(?:or)?|crit(?:ical)?|fatal|severe|emerg(?:ency)?)",

@@ -7,7 +7,6 @@
 mod ast;
 mod check;
 mod context;
-mod csv;
 mod error;
 mod functions;
 mod grok;
@@ -20,6 +19,7 @@ mod strcase;
 mod token;
 mod trace_state;
 mod value;
+mod walk;
 mod xml;
 
 pub use check::{compile_conditions, compile_statements, compile_value, infer_conditions, infer_statements};
@@ -28,4 +28,6 @@ pub use error::{EvalError, OttlError, Part};
 pub use item::{Item, Record};
 pub use parse::{NESTING_MAX, OPERATORS_MAX, SOURCE_BYTES_MAX};
 pub use program::{Condition, Conditions, Expression, Program, Statement};
+pub use trace_state::parse as parse_trace_state;
 pub use value::Val;
+pub use walk::{Sifted, Walk, for_each, for_each_of, sift};

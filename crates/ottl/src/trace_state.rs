@@ -3,8 +3,8 @@
 /// The most entries that there may be.
 const ENTRIES_MAX: usize = 32;
 
-/// Reads the entries in their order; nothing if it is not written as it should be.
-pub(crate) fn parse(state: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
+/// Reads the entries of a W3C trace state in their order; nothing if it is not written as it should be.
+pub fn parse(state: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     let mut entries: Vec<(&[u8], &[u8])> = Vec::new();
     if state.is_empty() {
         return Some(entries);

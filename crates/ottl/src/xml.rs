@@ -1,4 +1,7 @@
-//! XML, as strict as Go's `encoding/xml`. Names of spaces are dropped.
+//! XML, as strict as Go's `encoding/xml`.
+
+pub(crate) mod tree;
+pub(crate) mod xpath;
 
 /// How deep elements may nest.
 pub(crate) const DEPTH_MAX: usize = 100;
@@ -10,14 +13,34 @@ pub(crate) enum Node {
     Text(String),
     /// `<![CDATA[...]]>`.
     Data(String),
+    /// `<!--...-->`.
+    Comment(String),
+    /// `<?...?>`.
+    Instruction(String),
+    /// `<!...>`.
+    Directive(String),
 }
 
 /// An element.
 #[derive(Debug, Default)]
 pub(crate) struct Element {
-    pub(crate) name: String,
-    pub(crate) attributes: Vec<(String, String)>,
+    pub(crate) name: Name,
+    pub(crate) attributes: Vec<(Name, String)>,
     pub(crate) children: Vec<Node>,
+}
+
+/// A name, with the prefix of its space if it has one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Name {
+    pub(crate) prefix: String,
+    pub(crate) local: String,
+}
+
+impl Name {
+    fn new(name: &str) -> Self {
+        let (prefix, local) = name.split_once(':').unwrap_or(("", name));
+        Name { prefix: prefix.to_owned(), local: local.to_owned() }
+    }
 }
 
 /// Reads the first element, and says how many bytes it and what stands before it take.
@@ -53,11 +76,6 @@ struct Reader<'a> {
 /// Whether XML may contain a character.
 fn is_character(character: char) -> bool {
     matches!(character, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
-}
-
-/// A name without its space.
-fn local(name: &str) -> String {
-    name.split_once(':').map_or(name, |(_, local)| local).to_owned()
 }
 
 impl<'a> Reader<'a> {
@@ -99,9 +117,9 @@ impl<'a> Reader<'a> {
     }
 
     fn push(&mut self, node: Node) {
-        // Text outside of all elements is not kept.
-        if let Some((_, parent)) = self.open.last_mut() {
-            parent.children.push(node);
+        match self.open.last_mut() {
+            Some((_, parent)) => parent.children.push(node),
+            None => self.top.children.push(node),
         }
     }
 
@@ -121,6 +139,7 @@ impl<'a> Reader<'a> {
                 if comment.contains("--") {
                     return Err("a comment contains --".to_owned());
                 }
+                self.push(Node::Comment(comment.to_owned()));
             } else if self.take("<![CDATA[") {
                 let data = self.until("]]>", "a CDATA section")?;
                 if !data.chars().all(is_character) {
@@ -135,6 +154,7 @@ impl<'a> Reader<'a> {
                 {
                     return Err("the encoding is not UTF-8".to_owned());
                 }
+                self.push(Node::Instruction(instruction.to_owned()));
             } else if self.take("<!") {
                 self.directive()?;
             } else if self.take("</") {
@@ -155,7 +175,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Skips a declaration, in which others may stand.
+    /// Reads a declaration, in which others may stand.
     fn directive(&mut self) -> Result<(), String> {
         let (mut depth, mut quote) = (1, None);
         for (at, character) in self.rest().char_indices() {
@@ -168,6 +188,8 @@ impl<'a> Reader<'a> {
                 _ => {}
             }
             if depth == 0 {
+                let directive = self.rest()[..at].to_owned();
+                self.push(Node::Directive(directive));
                 self.at += at + 1;
                 return Ok(());
             }
@@ -183,7 +205,7 @@ impl<'a> Reader<'a> {
         }
         match self.open.pop() {
             Some((open, element)) if open == name => {
-                self.append(element);
+                self.push(Node::Element(element));
                 Ok(())
             }
             Some((open, _)) => Err(format!("element <{open}> closed by </{name}>")),
@@ -191,21 +213,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn append(&mut self, element: Element) {
-        match self.open.last_mut() {
-            Some((_, parent)) => parent.children.push(Node::Element(element)),
-            None => self.top.children.push(Node::Element(element)),
-        }
-    }
-
     /// Reads the start of an element behind `<`, and says whether it is closed at once.
     fn start(&mut self) -> Result<bool, String> {
         let name = self.name()?;
-        let mut element = Element { name: local(name), ..Element::default() };
+        let mut element = Element { name: Name::new(name), ..Element::default() };
         loop {
             self.spaces();
             if self.take("/>") {
-                self.append(element);
+                self.push(Node::Element(element));
                 return Ok(true);
             }
             if self.take(">") {
@@ -227,7 +242,7 @@ impl<'a> Reader<'a> {
             if value.contains('<') {
                 return Err("unescaped < inside quoted string".to_owned());
             }
-            element.attributes.push((local(attribute), plain(value)?));
+            element.attributes.push((Name::new(attribute), plain(value)?));
         }
     }
 }

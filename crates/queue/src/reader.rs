@@ -191,10 +191,10 @@ impl Partition {
         }
     }
 
-    /// Whether nothing that comes later can be in the next run.
+    /// Whether nothing that comes later can be in the next run, or has to be.
     fn is_full(&self, options: &ReaderOptions) -> bool {
-        self.items >= u64::from(options.items_max)
-            || self.bytes >= options.bytes_max
+        self.items >= u64::from(options.items_max.min(options.items_min))
+            || self.bytes >= options.bytes_max.min(options.bytes_min)
             || self.raw_bytes >= options.raw_bytes_max
             || self.changes > 0
     }

@@ -45,6 +45,8 @@ pub struct Options {
     pub block_on_overflow: bool,
     /// How often written data is forced to the medium. Zero: never, not even when a segment closes.
     pub sync_every: Duration,
+    /// Whether an append is answered only when its records were forced to the medium.
+    pub sync_appends: bool,
 }
 
 impl Options {
@@ -66,6 +68,7 @@ impl Default for Options {
             memory_bytes_max: 16 << 20,
             block_on_overflow: false,
             sync_every: Duration::from_secs(1),
+            sync_appends: false,
         }
     }
 }
@@ -265,6 +268,10 @@ pub struct ReaderOptions {
     pub bytes_max: usize,
     /// The most bytes of bodies before compression in one run. A larger record goes alone.
     pub raw_bytes_max: u64,
+    /// A run with so many items is handed out at once, although more would fit.
+    pub items_min: u32,
+    /// A run with so many bytes of bodies is handed out at once, although more would fit.
+    pub bytes_min: usize,
     /// A run that is not full is handed out when its first record was created this long ago.
     pub wait_max: Duration,
     /// Records whose highest timestamp is older than this are skipped and counted as [`reason::TOO_OLD`].
@@ -282,6 +289,8 @@ impl Default for ReaderOptions {
             items_max: 2000,
             bytes_max: 4 << 20,
             raw_bytes_max: u64::MAX,
+            items_min: u32::MAX,
+            bytes_min: usize::MAX,
             wait_max: Duration::from_secs(5),
             age_max: None,
             overtake_after: None,

@@ -252,7 +252,14 @@ impl Writer {
             slices.push(IoSlice::new(&self.headers[span.clone()]));
             slices.push(IoSlice::new(&encoded.record.body));
         }
-        let written = write_slices(&self.shared, &current.file, &mut slices);
+        let mut written = write_slices(&self.shared, &current.file, &mut slices);
+        if written.is_ok() && self.shared.state.lock().options.sync_appends {
+            written = self.shared.storage.sync(&current.file);
+            if written.is_ok() && current.len == SEGMENT_HEADER_LEN {
+                written = storage::sync_dir(&self.shared.dir);
+            }
+            self.shared.state.lock().syncs += 1;
+        }
         if written.is_err() {
             // Where this fails too, the tail is found and skipped when the queue is opened again; nobody reads it
             // before, because the segment's end is known.

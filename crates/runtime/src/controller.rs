@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use corten_component::definition::Prepared;
 use corten_component::metrics::{Counter, Gauge, Histogram, Kind, Registry, Snapshot, Vector};
 use corten_component::task::panic_text;
+use corten_component::trace::{Span, SpanKind};
 use corten_component::{Definition, Driver, Health, HealthBoard, HealthState, Host, Logger, Services};
 use corten_config::decode::{DecodeContext, DecodeErrors};
 use corten_config::value::Value;
@@ -355,21 +356,27 @@ impl Controller {
         let started = Instant::now();
         let plan = plan(&source.blocks, &self.options.catalog, self.permissions())?;
         self.warn_of_deprecated(&plan);
-        let logger = self.options.logger.with(&[("trace_id", &trace_id())]);
+        let mut span = self.options.services.tracer.root("GraphEvaluate", SpanKind::Internal);
+        span.text("alloy.controller_id", &*self.options.scope);
+        let trace_id = span.trace_id().map_or_else(trace_id, |id| hex(&id));
+        let logger = self.options.logger.with(&[("trace_id", &trace_id)]);
         logger.info("starting complete graph evaluation", &[]);
-        let result = match self.prepare_all(&plan, &logger).await {
+        let result = match self.prepare_all(&plan, &logger, &span).await {
             Ok(changes) => {
                 self.commit_all(&plan, changes).await;
                 Ok(())
             }
-            Err(diagnostics) => Err(diagnostics),
+            Err(diagnostics) => {
+                span.fail("the configuration has errors");
+                Err(diagnostics)
+            }
         };
         logger.info("finished complete graph evaluation", &[("duration", started.elapsed().into())]);
         result
     }
 
     /// The first step of a load. Nothing that runs changes.
-    async fn prepare_all(&self, plan: &Plan, logger: &Logger) -> Result<Vec<Change>, Diagnostics> {
+    async fn prepare_all(&self, plan: &Plan, logger: &Logger, whole: &Span) -> Result<Vec<Change>, Diagnostics> {
         let mut diagnostics = Diagnostics::new();
         let mut changes: Vec<Option<Change>> = Vec::new();
         let mut prospective: Vec<Option<Value>> = Vec::new();
@@ -395,6 +402,8 @@ impl Controller {
                     .filter_map(|d| Some((plan.nodes[*d].id.as_str(), prospective[*d].clone()?))),
             );
             let started = Instant::now();
+            let mut span = whole.child("EvaluateNode", SpanKind::Internal);
+            span.text("node_id", &*planned.id);
             match self.prepare_node(&node, &planned.block, &scope).await {
                 Ok(prepared) => {
                     let exports = match &prepared {
@@ -405,6 +414,7 @@ impl Controller {
                     changes.push(Some(Change { node, prepared, exports }));
                 }
                 Err(failure) => {
+                    span.fail(&failure.text);
                     failure.log(logger, &planned.id);
                     for diagnostic in failure.diagnostics {
                         diagnostics.push(diagnostic);
@@ -691,6 +701,9 @@ impl Controller {
     /// Evaluates a node again because something that it refers to changed.
     async fn evaluate(&self, node: &Arc<Node>) {
         let started = Instant::now();
+        let mut span = self.options.services.tracer.root("EvaluateNode", SpanKind::Internal);
+        span.text("alloy.controller_id", &*self.options.scope);
+        span.text("node_id", &*node.id);
         let wiring = node.wiring.lock().clone();
         let exports: Vec<(Arc<str>, Value)> = {
             let graph = self.graph.read();
@@ -706,6 +719,7 @@ impl Controller {
                 commit_node(node, prepared).await;
             }
             Err(failure) => {
+                span.fail(&failure.text);
                 failure.log(&self.options.logger, &node.id);
                 let text = format!("component evaluation failed: {}", failure.text);
                 node.host.health.set_evaluation(Health::now(HealthState::Unhealthy, text));
@@ -797,7 +811,11 @@ fn trace_id() -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let load = (std::process::id(), LOADS.fetch_add(1, Ordering::Relaxed), now.as_nanos());
     let hash = Sha256::digest(format!("{load:?}"));
-    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash[..16])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The labels by which metrics and log lines name a component: the path of scopes, and its id within the last.

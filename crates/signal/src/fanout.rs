@@ -129,6 +129,24 @@ impl<S: Signal> Fanout<S> {
         }
     }
 
+    /// Hands a copy of a batch to every receiver, for who offers it again when they do not take it: what a receiver drops
+    /// without having taken it is no loss. What becomes of a copy that was taken is told to whoever waits for the batch.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fanout::consume`].
+    pub async fn offer(&self, batch: &S::Batch) -> Result<(), ConsumeError> {
+        let mut copy = batch.clone();
+        let acks = S::acks(&mut copy).map(std::mem::take).unwrap_or_default();
+        if acks.is_none() {
+            return self.consume(copy).await;
+        }
+        let relay = Relay::before::<S>(&mut copy, acks);
+        let outcome = self.consume(copy).await;
+        relay.answered(outcome.is_ok());
+        outcome
+    }
+
     async fn consume_all(&self, mut batch: S::Batch) -> Result<(), ConsumeError> {
         let acks = S::acks(&mut batch).map(std::mem::take).unwrap_or_default();
         let mut running: Vec<(usize, Delivery<S>)> = Vec::with_capacity(self.branches.len());
@@ -280,10 +298,7 @@ fn deliver<S: Signal>(receiver: Receiver<S>, batch: S::Batch, acks: Acks) -> Del
         let mut wait = RETRY_WAIT_MIN;
         loop {
             let mut copy = batch.clone();
-            let relay = Arc::new(Relay(Mutex::new(RelayState { to: Some(acks.clone()), ..RelayState::default() })));
-            if let Some(own) = S::acks(&mut copy) {
-                *own = Acks::new(0, Arc::clone(&relay) as Arc<dyn Settle>);
-            }
+            let relay = Relay::before::<S>(&mut copy, acks.clone());
             let outcome = receiver.consume(copy).await;
             relay.answered(outcome.is_ok());
             match outcome {
@@ -326,6 +341,15 @@ impl RelayState {
 }
 
 impl Relay {
+    /// Puts a relay between a copy of a batch and who waits for it.
+    fn before<S: Signal>(copy: &mut S::Batch, to: Acks) -> Arc<Self> {
+        let relay = Arc::new(Relay(Mutex::new(RelayState { to: Some(to), ..RelayState::default() })));
+        if let Some(own) = S::acks(copy) {
+            *own = Acks::new(0, Arc::clone(&relay) as Arc<dyn Settle>);
+        }
+        relay
+    }
+
     fn answered(&self, accepted: bool) {
         let mut state = self.0.lock();
         state.accepted = Some(accepted);
@@ -439,6 +463,27 @@ mod tests {
         pair.fanout.consume(sent).await.unwrap();
         assert_eq!(waiter.wait(SHORT).await, Answer::Failed);
         assert_eq!(*pair.sinks[0].lines.lock(), ["x", "y"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_that_is_offered_again_until_it_is_taken_is_not_lost() {
+        let pair = pair();
+        let one = Fanout::new([pair._inlets[0].receiver()]);
+        let (sent, mut waiter) = batch("x");
+        *pair.sinks[0].answer.lock() = Some(ConsumeError::Retry { after: None, reason: "later".to_owned() });
+        assert!(one.offer(&sent).await.is_err());
+        assert_eq!(waiter.wait(SHORT).await, Answer::Late);
+        *pair.sinks[0].answer.lock() = None;
+        one.offer(&sent).await.unwrap();
+        assert_eq!(waiter.wait(SHORT).await, Answer::Late);
+        sent.acks.safe();
+        assert_eq!(waiter.wait(SHORT).await, Answer::Safe);
+        // A copy that was taken and then lost is a loss.
+        let (sent, mut waiter) = batch("y");
+        pair.sinks[0].loses.store(true, Ordering::Relaxed);
+        one.offer(&sent).await.unwrap();
+        sent.acks.safe();
+        assert_eq!(waiter.wait(SHORT).await, Answer::Failed);
     }
 
     #[tokio::test(start_paused = true)]

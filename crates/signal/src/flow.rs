@@ -45,6 +45,12 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Consume<S: Signal>: Send + Sync + 'static {
     /// Takes a batch. `Ok` is acceptance, and the wait for it is the back-pressure.
     fn consume(&self, batch: S::Batch) -> BoxFuture<'_, Result<(), ConsumeError>>;
+
+    /// Whether it looks at where a batch comes from, or hands batches to somebody who does. Whoever makes batches need
+    /// not find that out for others.
+    fn wants_origin(&self) -> bool {
+        false
+    }
 }
 
 /// Why a batch was not taken, in terms of what its producer is to do.
@@ -144,6 +150,12 @@ impl<S: Signal> Receiver<S> {
     /// The component that takes the batches; empty where there is none.
     pub fn component(&self) -> &str {
         self.0.as_ref().map_or("", |core| &core.component)
+    }
+
+    /// Whether somebody behind it looks at where a batch comes from.
+    pub fn wants_origin(&self) -> bool {
+        let stage = self.0.as_ref().and_then(|core| core.stage.load_full());
+        stage.is_some_and(|stage| stage.0.wants_origin())
     }
 
     /// Hands a batch to the component. Before the component has its first stage the caller waits, up to ten seconds.

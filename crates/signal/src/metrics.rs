@@ -1,11 +1,13 @@
 //! The metrics signal.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use corten_config::schema::CapsuleInfo;
 
 use crate::flow::Signal;
 use crate::series::SeriesBlock;
+use crate::target::Target;
 
 /// The bits of the value that says that a series has ended. Only bit equality counts; the value must never go through
 /// arithmetic.
@@ -42,17 +44,46 @@ impl Signal for Metrics {
 }
 
 /// What one scrape or one push brought.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct MetricsBatch {
     /// The samples, by the block of their series. Samples of one series stand in one part, in order.
     pub parts: Vec<SeriesPart>,
+    /// Where they were scraped, if they were, and if somebody [wants to know](crate::Consume::wants_origin).
+    pub origin: Option<Origin>,
 }
 
 impl MetricsBatch {
+    /// A batch of which nobody knows where it comes from.
+    pub fn of(parts: Vec<SeriesPart>) -> Self {
+        MetricsBatch { parts, origin: None }
+    }
+
     /// How many samples, histograms and exemplars the batch holds.
     pub fn items(&self) -> usize {
         self.parts.iter().map(SeriesPart::items).sum()
     }
+}
+
+/// Where samples were scraped.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The target.
+    pub target: Arc<ScrapedTarget>,
+    /// What the target said of families, by their names, in this scrape or in one before.
+    pub families: Arc<HashMap<Box<str>, Arc<Metadata>>>,
+}
+
+/// A target that is scraped.
+#[derive(Clone, Debug)]
+pub struct ScrapedTarget {
+    /// The target as it was given to the scraper.
+    pub discovered: Target,
+    /// The scheme of the requests.
+    pub scheme: String,
+    /// The label `job` that its series get.
+    pub job: String,
+    /// The label `instance` that its series get.
+    pub instance: String,
 }
 
 /// Samples of series of one block.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use corten_component::{Error, Services};
+use corten_component::{Component, Context, Error};
 use corten_net::ClientOptions;
 use http::header::{HeaderName, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
@@ -14,7 +14,11 @@ use http::{HeaderMap, HeaderValue};
 /// # Errors
 ///
 /// What is no header.
-pub fn client_options(headers: &BTreeMap<String, String>, services: &Services) -> Result<ClientOptions, Error> {
+pub fn client_options<C: Component>(
+    headers: &BTreeMap<String, String>,
+    cx: &Context<C>,
+) -> Result<ClientOptions, Error> {
+    let services = cx.services();
     let invalid = |error: &dyn std::fmt::Display| Error::new(error.to_string());
     let mut map = HeaderMap::new();
     for (name, value) in headers {
@@ -27,6 +31,7 @@ pub fn client_options(headers: &BTreeMap<String, String>, services: &Services) -
         user_agent,
         dialer: Some(Arc::clone(&services.dialer)),
         headers: map,
+        observe: cx.observe_requests(),
         ..ClientOptions::default()
     })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use corten_component::context::{NoDialer, RingOfOne};
 use corten_component::log::LogSink;
 use corten_component::metrics::{Label, Registry, Snapshot, Value as MetricValue};
+use corten_component::trace::Tracer;
 use corten_component::{
     Component, Context, Definition, Driver, Health, HealthBoard, HealthState, Host, Logger, ServerSettings, Services,
 };
@@ -177,6 +178,7 @@ pub(crate) fn services(dir: &Path) -> Services {
         queue_bytes_max: None,
         registry: Registry::new(),
         server: ServerSettings::default(),
+        tracer: Tracer::default(),
     }
 }
 

@@ -118,6 +118,13 @@ impl<'a> Field<'a> {
         }
     }
 
+    pub(crate) fn fixed64(&self) -> Result<u64, ProtoError> {
+        match self.value {
+            Value::Fixed64(value) => Ok(value),
+            _ => Err(self.wrong()),
+        }
+    }
+
     pub(crate) fn uint64(&self) -> Result<u64, ProtoError> {
         match self.value {
             Value::Varint(value) => Ok(value),

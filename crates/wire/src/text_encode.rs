@@ -255,7 +255,7 @@ mod tests {
         part.exemplars = vec![exemplar(0), exemplar(2)];
         let known = Metadata { help: "says\n\"yes\"".to_owned(), ..Metadata::default() };
         part.metadata = vec![SeriesMetadata { index: 0, metadata: Arc::new(known) }];
-        MetricsBatch { parts: vec![part] }
+        MetricsBatch::of(vec![part])
     }
 
     #[test]
@@ -301,7 +301,7 @@ up{a="1",b="x\"\\\n"} 2e+06 1.006 # {id="x"} 0.5 1.5
             prop_assume!(label != METRIC_NAME);
             let block = block(&[&[(METRIC_NAME, &name), (&label, &value)]]);
             let samples = vec![Sample { value: number, index: 0, offset_ms: 0 }];
-            let batch = MetricsBatch { parts: vec![SeriesPart::of_samples(block, time, samples)] };
+            let batch = MetricsBatch::of(vec![SeriesPart::of_samples(block, time, samples)]);
             let name = escape_name(&name);
             let label = if value.is_empty() { String::new() } else { format!(" {}={value}", escape_label(&label)) };
             let line = format!("__name__={name}{label} {number} @{time}").replace(" -0 ", " 0 ");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use corten_component::context::RingOfOne;
 use corten_component::log::LogSink;
 use corten_component::metrics::Registry;
+use corten_component::trace::Tracer;
 use corten_component::{Logger, ServerSettings, Services};
 use corten_http::{Bound, Gatherer, Peer, Reloader, Server, ServerOptions};
 use corten_os::signals::{Signal, Signals};
@@ -75,6 +76,7 @@ async fn run(options: &RunOptions) -> Result<(), String> {
         queue_bytes_max: options.queue_bytes_max,
         registry,
         server: ServerSettings::default(),
+        tracer: Tracer::default(),
     });
     let controller = Controller::new(Options {
         scope: String::new(),

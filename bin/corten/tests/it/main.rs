@@ -6,6 +6,7 @@ mod http;
 mod invalid;
 mod load;
 mod loki;
+mod otlp;
 mod peers;
 mod signals;
 mod support;

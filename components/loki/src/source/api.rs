@@ -10,7 +10,7 @@ use corten_component::metrics::Counter;
 use corten_component::size::ByteSize;
 use corten_component::{Component, Context, Error, Task, request_metric_names};
 use corten_config::Arguments;
-use corten_net::{ReceiverHttp, ServerBody};
+use corten_net::{ReceiverHttp, ServerBody, media_type};
 use corten_signal::logs::{BufferId, Span, TENANT_LABEL};
 use corten_signal::relabel::{NameScheme, RelabelRules};
 use corten_signal::{Entries, EntriesBuilder, Fanout, LabelsBuilder, Logs, Receiver, Stream};
@@ -22,7 +22,7 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 use super::grpc::{self, GrpcArguments, GrpcServer};
-use super::http::{Answer, Door, TENANT_HEADER, inflate, media_type, now_ns, tenant, text};
+use super::http::{Answer, Door, TENANT_HEADER, inflate, now_ns, tenant, text};
 use super::{OnDrop, SourceLabels};
 use crate::forward::fanout;
 
@@ -99,7 +99,7 @@ impl Component for Api {
         let raw = raw.map_err(|error| Error::new(format!("labels: {error}")))?;
         let before = current.map(|current| current.shared.door.listening.settings());
         let http = arguments.http.clone().unwrap_or_default();
-        let listen = ListenSettings::prepare(http, arguments.graceful_shutdown_timeout, before.as_deref()).await?;
+        let listen = ListenSettings::prepare(&http, arguments.graceful_shutdown_timeout, before.as_deref()).await?;
         let before = current.and_then(|current| current.grpc.as_ref());
         let grpc = grpc::prepare(arguments.grpc.as_ref(), arguments.graceful_shutdown_timeout, before).await?;
         Ok((Prepared { arguments, labels, raw, listen, grpc }, ()))

@@ -165,7 +165,7 @@ impl Component for Firehose {
         let labels = SourceLabels::new(&arguments.relabel_rules, OnDrop::NoLabels, true)?;
         let before = current.map(|current| current.shared.door.listening.settings());
         let http = arguments.http.clone().unwrap_or_default();
-        let listen = ListenSettings::prepare(http, arguments.graceful_shutdown_timeout, before.as_deref()).await?;
+        let listen = ListenSettings::prepare(&http, arguments.graceful_shutdown_timeout, before.as_deref()).await?;
         Ok((Prepared { arguments, labels, listen }, ()))
     }
 

@@ -3,7 +3,6 @@
 mod figures;
 mod ledger;
 mod manager;
-mod reader;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -15,13 +14,12 @@ use std::time::Duration;
 use corten_component::{Component, Context, DebugInfo, Error, Task};
 use corten_config::{Arguments, CheckErrors, Exports, StringEnum};
 use corten_files::positions::Positions;
-use corten_files::tail::{Begin, Encoding, Options, Packing};
+use corten_files::tail::{Begin, Encoding, Options, Packing, Unpacked};
 use corten_signal::target::Target;
 use corten_signal::{Logs, Receiver};
 use tokio::sync::watch;
 
 use self::manager::{Settings, Shared};
-use self::reader::Unpacked;
 use self::targets::Finder;
 use crate::forward::fanout;
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use corten_component::listen::{ListenSettings, Listening, MoreLimits, Report, RequestMetricNames, RequestMetrics};
+use corten_component::listen::{ListenSettings, Listening, Report, RequestMetricNames, RequestMetrics};
 use corten_component::{Component, Context, Error, Task};
 use corten_config::{Arguments, CheckErrors};
-use corten_net::{ReceiverHttp, ReceiverTls, ServerBody, empty_body};
+use corten_net::{ReceiverHttp, ReceiverTls, ServerBody, ServerLimits, empty_body};
 use http::{HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 
@@ -60,12 +60,13 @@ impl GrpcArguments {
         }
     }
 
-    fn limits(&self) -> MoreLimits {
+    fn limits(&self, limits: ServerLimits) -> ServerLimits {
         let ms = |limit: Option<Duration>| limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
-        MoreLimits {
-            http2_streams_max: Some(self.server_max_concurrent_streams),
+        ServerLimits {
+            http2_streams_max: self.server_max_concurrent_streams,
             age_ms_max: ms(self.max_connection_age.filter(|age| !age.is_zero())),
             age_grace_ms_max: ms(self.max_connection_age_grace),
+            ..limits
         }
     }
 }
@@ -84,8 +85,8 @@ pub(super) async fn prepare(
 ) -> Result<Option<ListenSettings>, Error> {
     let Some(arguments) = arguments else { return Ok(None) };
     let before = current.map(|current| current.listening.settings());
-    let settings = ListenSettings::prepare(arguments.http(), drain_wait_max, before.as_deref()).await?;
-    Ok(Some(ListenSettings { more: arguments.limits(), ..settings }))
+    let settings = ListenSettings::prepare(&arguments.http(), drain_wait_max, before.as_deref()).await?;
+    Ok(Some(ListenSettings { limits: arguments.limits(settings.limits), ..settings }))
 }
 
 impl GrpcServer {

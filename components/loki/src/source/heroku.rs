@@ -118,7 +118,7 @@ impl Component for Heroku {
         let labels = SourceLabels::new(&arguments.relabel_rules, OnDrop::NoLabels, false)?;
         let before = current.map(|current| current.shared.door.listening.settings());
         let http = arguments.http.clone().unwrap_or_default();
-        let listen = ListenSettings::prepare(http, arguments.graceful_shutdown_timeout, before.as_deref()).await?;
+        let listen = ListenSettings::prepare(&http, arguments.graceful_shutdown_timeout, before.as_deref()).await?;
         let before = current.and_then(|current| current.grpc.as_ref());
         let grpc = grpc::prepare(arguments.grpc.as_ref(), arguments.graceful_shutdown_timeout, before).await?;
         Ok((Prepared { arguments, labels, listen, grpc }, ()))

@@ -10,14 +10,14 @@ use corten_component::{Component, Context, Error, Logger};
 use corten_config::Arguments;
 use corten_config::arguments::CheckErrors;
 use corten_net::Backoff;
-use corten_otlp::{Batch, Metadata, OtlpSignal, RequestContext};
+use corten_otlp::{Batch, Consumer, Metadata, OtlpSignal, RequestContext};
 use corten_signal::flow::BoxFuture;
 use corten_signal::{Consume, ConsumeError, Fanout};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::flow::{DebugMetrics, Inlets, Input, MakeStage, Output};
+use crate::flow::{DebugMetrics, Inlets, Input, MakeStage, Output, Stages};
 use crate::metrics::{PROCESSOR, ScopedMetrics};
 
 /// Joins spans, data points and log records to larger batches, so that what follows has fewer and larger requests to make.
@@ -76,6 +76,8 @@ impl BatchArguments {
 /// The component.
 pub struct BatchProcessor {
     inlets: Arc<Inlets>,
+    /// Where workers send to: where the arguments say now, whatever they said when a worker began.
+    exits: Arc<Inlets>,
     /// Closed when the last worker has ended.
     workers: mpsc::Receiver<()>,
 }
@@ -104,6 +106,14 @@ impl Component for BatchProcessor {
 
     fn commit(current: Option<Self>, prepared: Prepared, cx: &Context<Self>) -> Self {
         let Prepared { inlets, arguments } = prepared;
+        let exits = current.as_ref().map_or_else(|| Inlets::new(cx.id()), |current| Arc::clone(&current.exits));
+        let Stages { traces, metrics, logs } = arguments.output.stages(cx, &Through);
+        // What workers still have of a signal that goes nowhere any more is not kept for ever.
+        exits.attach(Stages {
+            traces: traces.or(Some(Arc::new(Nowhere))),
+            metrics: metrics.or(Some(Arc::new(Nowhere))),
+            logs: logs.or(Some(Arc::new(Nowhere))),
+        });
         let scoped = ScopedMetrics::new(cx, "go.opentelemetry.io/collector/processor/batchprocessor", "batch");
         let (worker, workers) = mpsc::channel(1);
         let make = Make {
@@ -120,10 +130,12 @@ impl Component for BatchProcessor {
             },
             metrics: Metrics::new(&scoped),
             logger: cx.logger().clone(),
+            warned: Arc::default(),
+            to: exits.exports().input,
             worker,
         };
         inlets.attach(arguments.output.stages(cx, &make));
-        BatchProcessor { inlets, workers }
+        BatchProcessor { inlets, exits, workers }
     }
 
     async fn drain(mut self, _: &Context<Self>) {
@@ -198,20 +210,49 @@ impl Metrics {
     }
 }
 
+/// Hands batches on to where the arguments say.
+struct Through;
+
+impl MakeStage for Through {
+    fn stage<S: OtlpSignal>(&self, forward: Fanout<S>) -> Arc<dyn Consume<S>> {
+        Arc::new(Exit(forward))
+    }
+}
+
+struct Exit<S: OtlpSignal>(Fanout<S>);
+
+impl<S: OtlpSignal> Consume<S> for Exit<S> {
+    fn consume(&self, batch: S::Batch) -> BoxFuture<'_, Result<(), ConsumeError>> {
+        Box::pin(self.0.consume(batch))
+    }
+}
+
+struct Nowhere;
+
+impl<S: OtlpSignal> Consume<S> for Nowhere {
+    fn consume(&self, _: S::Batch) -> BoxFuture<'_, Result<(), ConsumeError>> {
+        let refused = ConsumeError::Refused { reason: "telemetry type is not supported".to_owned() };
+        Box::pin(std::future::ready(Err(refused)))
+    }
+}
+
 struct Make {
     settings: Settings,
     metrics: Metrics,
     logger: Logger,
+    warned: Arc<Mutex<Option<Instant>>>,
+    to: Consumer,
     worker: mpsc::Sender<()>,
 }
 
 impl MakeStage for Make {
-    fn stage<S: OtlpSignal>(&self, forward: Fanout<S>) -> Arc<dyn Consume<S>> {
+    fn stage<S: OtlpSignal>(&self, _: Fanout<S>) -> Arc<dyn Consume<S>> {
         Arc::new(Stage {
             settings: self.settings.clone(),
             metrics: self.metrics.clone(),
             logger: self.logger.clone(),
-            forward,
+            warned: Arc::clone(&self.warned),
+            forward: Fanout::new([S::of(&self.to).clone()]),
             worker: self.worker.clone(),
             shards: Mutex::default(),
         })
@@ -223,6 +264,7 @@ struct Stage<S: OtlpSignal> {
     settings: Settings,
     metrics: Metrics,
     logger: Logger,
+    warned: Arc<Mutex<Option<Instant>>>,
     forward: Fanout<S>,
     worker: mpsc::Sender<()>,
     /// By the values of the headers of `metadata_keys`.
@@ -267,6 +309,7 @@ impl<S: OtlpSignal> Stage<S> {
             settings: self.settings.clone(),
             metrics: self.metrics.clone(),
             logger: self.logger.clone(),
+            warned: Arc::clone(&self.warned),
             forward: self.forward.clone(),
             deadline: None,
         };
@@ -288,6 +331,8 @@ struct Worker<S: OtlpSignal> {
     settings: Settings,
     metrics: Metrics,
     logger: Logger,
+    /// When it was said last that batches are not taken.
+    warned: Arc<Mutex<Option<Instant>>>,
     forward: Fanout<S>,
     /// When what is pending is sent.
     deadline: Option<Instant>,
@@ -296,6 +341,8 @@ struct Worker<S: OtlpSignal> {
 /// The waits between attempts where what follows asks for a further one.
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(50);
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How often the log says that a batch is not taken, once that has lasted for as long.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 impl<S: OtlpSignal> Worker<S> {
     async fn run(mut self) {
@@ -354,15 +401,20 @@ impl<S: OtlpSignal> Worker<S> {
         self.metrics.sizes.observe(batch.items() as f64);
         self.metrics.bytes.observe(batch.message_len() as f64);
         let mut waits = Backoff::new(RETRY_WAIT_MIN, RETRY_WAIT_MAX);
+        let begun = Instant::now();
         loop {
-            let Err(error) = self.forward.consume(batch.clone()).await else { break };
+            let Err(error) = self.forward.offer(&batch).await else { break };
             let items = batch.items();
             match error {
                 ConsumeError::Retry { after, .. } => {
                     let wait = waits.next_wait_after(after);
                     let fields =
                         [("err", error.to_string().into()), ("items", items.into()), ("retry_after", wait.into())];
-                    self.logger.debug("the batch was not taken", &fields);
+                    if begun.elapsed() >= WARN_EVERY && self.is_time_to_warn() {
+                        self.logger.warn("the batch was not taken", &fields);
+                    } else {
+                        self.logger.debug("the batch was not taken", &fields);
+                    }
                     tokio::time::sleep(wait).await;
                 }
                 ConsumeError::Refused { .. } => {
@@ -380,6 +432,15 @@ impl<S: OtlpSignal> Worker<S> {
             }
         }
         batch.acks.safe();
+    }
+
+    fn is_time_to_warn(&self) -> bool {
+        let mut warned = self.warned.lock();
+        let is_time = warned.is_none_or(|at| at.elapsed() >= WARN_EVERY);
+        if is_time {
+            *warned = Some(Instant::now());
+        }
+        is_time
     }
 }
 
@@ -589,6 +650,31 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(30)).await;
         sink.answer_with(None);
         until("both are sent", || sink.sizes() == [3, 1]).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_goes_where_changed_arguments_say() {
+        let (dead, alive) = (OtlpSink::default(), OtlpSink::default());
+        let definition = Definition::of::<BatchProcessor>();
+        let to = |signal: &str, sink: &str| format!("output {{\n {signal} = [{sink}]\n}}");
+        let names = [("dead", dead.value()), ("alive", alive.value())];
+        let host = host("otelcol.processor.batch.a");
+        let mut unit = Unit::start_with(host, &definition, &to("logs", "dead"), &names).await.unwrap();
+        dead.answer_with(Some(ConsumeError::Retry { after: None, reason: "busy".into() }));
+        entrance(&unit).consume(logs(0..3)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert!(unit.world.logs().contains("level=warn msg=\"the batch was not taken\""), "{}", unit.world.logs());
+        unit.update(&to("logs", "alive")).await.unwrap();
+        entrance(&unit).consume(logs(3..4)).await.unwrap();
+        until("both are sent", || alive.sizes() == [3, 1]).await;
+        unit.update(&to("logs", "dead")).await.unwrap();
+        entrance(&unit).consume(logs(4..6)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        unit.update(&to("traces", "alive")).await.unwrap();
+        until("what goes nowhere is dropped", || unit.world.logs().contains("dropped_items=2")).await;
+        let spans = otlp::<Span>(r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"a"}]}]}]}"#);
+        unit.world.consumer("input").traces.consume(spans).await.unwrap();
+        until("other signals go on", || alive.sizes() == [3, 1, 1]).await;
     }
 
     #[tokio::test]

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use corten_component::listen::{HeldBytes, ListenSettings, Listening, MeteredBody, RequestMetrics, Requests};
 use corten_component::log::Logger;
 use corten_component::metrics::{Counter, Registry};
-use corten_component::request_metric_names;
-use corten_net::{ConnectionInfo, ErrorKind, ReceiverHttp, ServerBody, TlsSwitch, empty_body, http_error};
+use corten_component::{Forward, request_metric_names};
+use corten_net::{ConnectionInfo, ErrorKind, ServerBody, empty_body, http_error};
 use corten_signal::{ConsumeError, MetricsBatch, SeriesPart};
 use corten_wire::remote_write::{DecodeOptions, Decoded, decode_write_request};
 use corten_wire::remote_write2::decode_request;
@@ -20,8 +20,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-
-use crate::forward::Forward;
 
 /// Where requests are sent to, and how the reference names the route in metrics.
 const PATH: &str = "/api/v1/metrics/write";
@@ -110,22 +108,8 @@ pub(super) struct Settings {
     pub(super) append_metadata: bool,
     pub(super) type_and_unit_labels: bool,
     pub(super) forward: Forward,
-    /// How long requests under way may go on when their server stops.
-    pub(super) drain_wait_max: Duration,
-    pub(super) http: ReceiverHttp,
-    pub(super) tls: TlsSwitch,
-}
-
-impl Settings {
     /// Where and how to listen.
-    pub(super) fn listen(&self) -> ListenSettings {
-        ListenSettings {
-            http: self.http.clone(),
-            tls: self.tls.clone(),
-            drain_wait_max: self.drain_wait_max,
-            more: Default::default(),
-        }
-    }
+    pub(super) listen: ListenSettings,
 }
 
 /// What all requests of the component share, over all changes of its arguments.
@@ -236,7 +220,8 @@ impl Shared {
     pub(super) fn new(settings: Settings, registry: &Registry, logger: Logger) -> Self {
         let cores = available_parallelism().map_or(1, std::num::NonZero::get);
         let metrics = RequestMetrics::new(registry, request_metric_names!("prometheus_receive_http"));
-        let listening = Listening::new(settings.listen(), &metrics, logger, "listening for remote write requests");
+        let listening =
+            Listening::new(settings.listen.clone(), &metrics, logger, "listening for remote write requests");
         Shared {
             settings: Mutex::new(Arc::new(settings)),
             listening: Arc::new(listening),
@@ -253,7 +238,7 @@ impl Shared {
 
     /// Takes requests with other settings from here on.
     pub(super) fn set(&self, settings: Settings) {
-        let listen = settings.listen();
+        let listen = settings.listen.clone();
         *self.settings.lock() = Arc::new(settings);
         self.listening.set(listen);
     }
@@ -293,7 +278,7 @@ impl Shared {
 
     /// Reads the body, as it arrives.
     async fn body(&self, settings: &Settings, body: &mut MeteredBody) -> Result<Bytes, Answer> {
-        let error = match body.read(BODY_BYTES_MAX, settings.http.body_limit()).await {
+        let error = match body.read(BODY_BYTES_MAX, settings.listen.body_wait_max).await {
             Ok(bytes) => return Ok(bytes),
             Err(error) => error,
         };
@@ -347,7 +332,7 @@ impl Shared {
         let without_metadata = without_metadata(&decoded.parts);
         let written =
             Written { samples: decoded.samples, histograms: decoded.histograms, exemplars: decoded.exemplars };
-        let batch = Arc::new(MetricsBatch { parts: decoded.parts });
+        let batch = Arc::new(MetricsBatch::of(decoded.parts));
         match tokio::time::timeout(CONSUME_WAIT_MAX, settings.forward.consume(batch)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Answer::of_failure(&error),

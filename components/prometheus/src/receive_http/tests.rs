@@ -13,7 +13,7 @@ use corten_component::metrics::Registry;
 use corten_config::Value;
 use corten_config::arguments::Record as _;
 use corten_config::decode::Decode as _;
-use corten_net::{Body, Client, ClientConfig, ClientOptions, Secret, TlsConfig, TlsSwitch};
+use corten_net::{Body, Client, ClientConfig, ClientOptions, Secret, TlsConfig};
 use corten_signal::flow::BoxFuture;
 use corten_signal::metrics::{
     Exemplar, Histogram, HistogramCounts, Metadata, MetricType, ResetHint, STALE_NAN, STALE_NAN_BITS, Span,
@@ -627,9 +627,7 @@ async fn receivers_that_take_nothing_in_time_are_429() {
         append_metadata: false,
         type_and_unit_labels: false,
         forward: Forward::new(&Registry::new(), [sink.receiver()]),
-        drain_wait_max: Duration::ZERO,
-        http: ReceiverHttp::default(),
-        tls: TlsSwitch::default(),
+        listen: ListenSettings::prepare(&Default::default(), Duration::ZERO, None).await.unwrap(),
     };
     let shared = Shared::new(settings, &Registry::new(), Logger::new(LogSink::memory().0));
     let answer = shared.write_for_test(Message::V1, v1(&[("up", 1.0, 5)])).await;

@@ -45,12 +45,9 @@ pub(super) struct EndpointInfo {
     pub(super) desired_shards: Mutex<f64>,
 }
 
-pub(super) async fn send_settings(
-    endpoint: &Endpoint,
-    services: &corten_component::Services,
-) -> Result<Settings, Error> {
+pub(super) async fn send_settings(endpoint: &Endpoint, cx: &Context<RemoteWrite>) -> Result<Settings, Error> {
     let invalid = |error: &dyn std::fmt::Display| Error::new(error.to_string());
-    let common = client_options(&endpoint.headers, services)?;
+    let common = client_options(&endpoint.headers, cx)?;
     let mut options = ClientOptions { random_address: endpoint.round_robin_dns, ..common };
     let mut uri: Uri = endpoint.url.expose().parse().map_err(|e| invalid(&e))?;
     if let Some(sigv4) = &endpoint.sigv4 {
@@ -76,7 +73,7 @@ pub(super) async fn send_settings(
         age_max: (!queue.sample_age_limit.is_zero()).then_some(queue.sample_age_limit),
         own: Own {
             retry_on_429: queue.retry_on_http_429,
-            installation_id: HeaderValue::from_str(&services.installation_id).map_err(|e| invalid(&e))?,
+            installation_id: HeaderValue::from_str(&cx.services().installation_id).map_err(|e| invalid(&e))?,
         },
     })
 }

@@ -137,6 +137,10 @@ struct Families {
     by_name: HashMap<Box<str>, Arc<Metadata>>,
     /// The families of which something else was said than in the scrape before.
     changed: Vec<Box<str>>,
+    /// Whether anything was said that is not in `told`.
+    news: bool,
+    /// What was known after the last scrape that succeeded, for those who want to know where samples come from.
+    told: Arc<HashMap<Box<str>, Arc<Metadata>>>,
     /// The unit of the family that was named last.
     unit: String,
     unit_of: String,
@@ -161,6 +165,8 @@ pub(crate) struct SeriesCache {
     scratch: LabelsBuilder,
     exemplars: HashMap<Place, LastExemplar>,
     families: Families,
+    /// Whether somebody wants to know of families.
+    families_wanted: bool,
     /// The time of the last scrape that succeeded.
     committed_ms: i64,
     /// Whether the series of the next scrape may have been sent before, by another cache.
@@ -259,6 +265,7 @@ impl SeriesCache {
             scratch: LabelsBuilder::new(),
             exemplars: HashMap::new(),
             families: Families::default(),
+            families_wanted: false,
             committed_ms: i64::MIN,
             follows: false,
         }
@@ -280,6 +287,22 @@ impl SeriesCache {
         }
     }
 
+    /// Whether to note what is said of families, beyond what the rules ask for.
+    pub(crate) fn set_families_wanted(&mut self, wanted: bool) {
+        if wanted && !self.families_wanted {
+            self.families.news = true;
+        }
+        if !wanted {
+            self.families.told = Arc::default();
+        }
+        self.families_wanted = wanted;
+    }
+
+    /// What is known of families, by their names.
+    pub(crate) fn families(&self) -> Arc<HashMap<Box<str>, Arc<Metadata>>> {
+        Arc::clone(&self.families.told)
+    }
+
     /// Ends a scrape that succeeded: its samples, and staleness markers for the series that are gone.
     pub(crate) fn succeed(&mut self) -> Scraped {
         self.flush_exemplars();
@@ -295,6 +318,9 @@ impl SeriesCache {
         }
         self.order_is_live = true;
         self.push_changed_metadata();
+        if std::mem::take(&mut self.families.news) && self.families_wanted {
+            self.families.told = Arc::new(self.families.by_name.clone());
+        }
         self.committed_ms = self.scrape.base_ms;
         self.follows = false;
         let scraped = self.take_scraped();
@@ -319,7 +345,8 @@ impl SeriesCache {
         self.scrape.far.clear();
         self.exemplars.retain(|place, _| usize::from(place.block) < tables_before);
         // What was said of families in this scrape was not handed on: it counts as said anew.
-        self.families = Families::default();
+        let told = std::mem::take(&mut self.families.told);
+        self.families = Families { told, ..Families::default() };
         let mut scraped = Scraped { scraped: self.scrape.scraped, ..Scraped::default() };
         scraped.parts = self.end_all();
         scraped
@@ -836,20 +863,20 @@ impl TextSink for SeriesCache {
     }
 
     fn family_type(&mut self, name: &[u8], metric_type: MetricType) {
-        if self.rules.metadata || self.rules.type_and_unit_labels {
+        if self.rules.metadata || self.rules.type_and_unit_labels || self.families_wanted {
             self.families.say(name, |metadata| metadata.metric_type = metric_type);
         }
     }
 
     fn family_help(&mut self, name: &[u8], help: &[u8]) {
-        if self.rules.metadata {
+        if self.rules.metadata || self.families_wanted {
             let help = unescape_help(&String::from_utf8_lossy(help)).into_owned();
             self.families.say(name, |metadata| metadata.help = help);
         }
     }
 
     fn family_unit(&mut self, name: &[u8], unit: &[u8]) {
-        if self.rules.metadata || self.rules.type_and_unit_labels {
+        if self.rules.metadata || self.rules.type_and_unit_labels || self.families_wanted {
             let unit = String::from_utf8_lossy(unit).into_owned();
             self.families.unit.clone_from(&unit);
             self.families.say(name, |metadata| metadata.unit = unit);
@@ -902,6 +929,7 @@ impl Families {
             if known.is_some() && !self.changed.contains(&Box::from(&*name)) {
                 self.changed.push(Box::from(&*name));
             }
+            self.news = true;
             self.by_name.insert(Box::from(&*name), Arc::new(metadata));
         }
     }

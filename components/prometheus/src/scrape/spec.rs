@@ -28,6 +28,8 @@ pub(crate) struct TargetSpec {
     pub(crate) identity: u128,
     /// The labels that stand on samples, sorted.
     pub(crate) labels: LabelsBuilder,
+    /// The target as it was found.
+    pub(crate) discovered: Target,
     pub(crate) uri: Uri,
     pub(crate) interval: Duration,
     pub(crate) timeout: Duration,
@@ -117,6 +119,7 @@ impl TargetSpec {
         Ok(TargetSpec {
             identity: hash.digest128(),
             labels,
+            discovered: target.clone(),
             uri,
             interval,
             timeout,

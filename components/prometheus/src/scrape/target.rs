@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use corten_component::{Field, Logger};
+use corten_component::{Field, Forward, Logger};
 use corten_net::Client;
 use corten_signal::labels::METRIC_NAME;
-use corten_signal::metrics::{Metadata, MetricType, STALE_NAN, SeriesMetadata};
+use corten_signal::metrics::{Metadata, MetricType, Origin, STALE_NAN, ScrapedTarget, SeriesMetadata};
 use corten_signal::{BlockBuilder, LabelsBuilder, MetricsBatch, Sample, SeriesBlock, SeriesPart};
+use corten_signal::target::Target;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::sleep_until;
@@ -16,13 +17,14 @@ use super::cache::{ExpositionError, Scraped, SeriesCache, SeriesRules};
 use super::fetch::{FetchSettings, ScrapeError, fetch};
 use super::metrics::{IntervalLengths, ScrapeMetrics};
 use super::spec::TargetSpec;
-use crate::forward::Forward;
 
 /// What decides how a target is scraped. A loop takes changes of it without losing what it remembers, where that can be.
 #[derive(Clone)]
 pub(crate) struct LoopSettings {
     /// The name of the job, for logs; the label that stands on samples may be another.
     pub(crate) job: String,
+    /// The target as it was found last: what only discovery says of it can change.
+    pub(crate) discovered: Target,
     pub(crate) client: Client,
     pub(crate) forward: Arc<Forward>,
     pub(crate) fetch: FetchSettings,
@@ -121,8 +123,30 @@ struct State {
     /// How many of the series about scrapes were written last: those in front.
     report_live: usize,
     last_started: Option<Instant>,
+    /// Where samples come from, once somebody wanted to know.
+    target: Option<Arc<ScrapedTarget>>,
     /// Where the lengths of intervals are noted, once there was one.
     lengths: Option<IntervalLengths>,
+}
+
+impl State {
+    /// Where the samples come from, if somebody wants to know.
+    fn origin(&mut self, spec: &TargetSpec) -> Option<Origin> {
+        if !self.settings.forward.wants_origin() {
+            self.target = None;
+            return None;
+        }
+        let label = |name: &str| spec.labels.get(name).unwrap_or_default().to_owned();
+        let target = self.target.get_or_insert_with(|| {
+            Arc::new(ScrapedTarget {
+                discovered: self.settings.discovered.clone(),
+                scheme: spec.uri.scheme_str().unwrap_or_default().to_owned(),
+                job: label("job"),
+                instance: label("instance"),
+            })
+        });
+        Some(Origin { target: Arc::clone(target), families: self.cache.families() })
+    }
 }
 
 impl TargetLoop {
@@ -135,6 +159,7 @@ impl TargetLoop {
             report: Report::new(&self.spec.labels, settings.extra_metrics),
             report_live: 0,
             last_started: None,
+            target: None,
             lengths: None,
             settings,
         };
@@ -196,6 +221,7 @@ impl TargetLoop {
         if settings.interval != state.settings.interval {
             state.lengths = None;
         }
+        state.target = None;
         state.settings = settings;
     }
 
@@ -262,8 +288,9 @@ impl TargetLoop {
             parts.push(all.stale(0..state.report_live, first_ms));
         }
         if !parts.is_empty() {
+            let origin = state.origin(&self.spec);
             // Nobody is left to be told of a refusal.
-            let _ = state.settings.forward.consume(Arc::new(MetricsBatch { parts })).await;
+            let _ = state.settings.forward.consume(Arc::new(MetricsBatch { parts, origin })).await;
         }
         None
     }
@@ -278,6 +305,7 @@ impl TargetLoop {
             lengths.observe((started - before).as_secs_f64());
         }
         self.inherit(state);
+        state.cache.set_families_wanted(settings.forward.wants_origin());
         state.cache.begin(now_ms);
         let mut body_bytes = 0;
         let fetched = match &settings.forced_error {
@@ -343,7 +371,8 @@ impl TargetLoop {
             parts.push(all.stale(state.report.count..state.report_live, now_ms));
         }
         state.report_live = state.report.count;
-        let forwarded = settings.forward.consume(Arc::new(MetricsBatch { parts })).await;
+        let origin = state.origin(&self.spec);
+        let forwarded = settings.forward.consume(Arc::new(MetricsBatch { parts, origin })).await;
         self.metrics.duration.observe(started.elapsed().as_secs_f64());
         let error = match (fetched, forwarded) {
             (Err(error), _) => Some(error.to_string()),

@@ -82,7 +82,7 @@ fn part(series: &[Series<'_>]) -> SeriesPart {
 }
 
 async fn push(to: &Receiver<Metrics>, series: &[Series<'_>]) {
-    to.consume(Arc::new(MetricsBatch { parts: vec![part(series)] })).await.unwrap();
+    to.consume(Arc::new(MetricsBatch::of(vec![part(series)]))).await.unwrap();
 }
 
 /// Hands over a sample of the series `name`, whose value is its number.
@@ -103,7 +103,7 @@ async fn push_many(to: &Receiver<Metrics>, series: usize, numbers: std::ops::Ran
         samples.extend((0..series as u32).map(|index| Sample { value: number as f64, index, offset_ms: 0 }));
     }
     let part = SeriesPart::of_samples(block.finish(true), now_ms(), samples);
-    to.consume(Arc::new(MetricsBatch { parts: vec![part] })).await.unwrap();
+    to.consume(Arc::new(MetricsBatch::of(vec![part]))).await.unwrap();
 }
 
 // What is received is read by a walk of its own, not by the code that the component shares with others.
@@ -1382,7 +1382,7 @@ async fn after_the_end_nothing_is_taken() {
     let mut unit = start(&world, &endpoint(&backend.url(), "", QUICK)).await;
     let to = receiver(&world);
     unit.drain().await;
-    let batch = MetricsBatch { parts: vec![part(&[(&[("__name__", "a")], 0.0, 1)])] };
+    let batch = MetricsBatch::of(vec![part(&[(&[("__name__", "a")], 0.0, 1)])]);
     assert!(to.consume(Arc::new(batch)).await.is_err());
 }
 
@@ -1494,7 +1494,7 @@ fn all_kinds() -> Arc<MetricsBatch> {
     ];
     part.exemplars =
         vec![Exemplar { index: 0, timestamp_ms: 4999, value: 0.25, labels: vec![("trace_id".into(), "t1".into())] }];
-    Arc::new(MetricsBatch { parts: vec![part] })
+    Arc::new(MetricsBatch::of(vec![part]))
 }
 
 #[tokio::test]

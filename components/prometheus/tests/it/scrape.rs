@@ -8,9 +8,13 @@ use std::time::Duration;
 use corten_component::Definition;
 use corten_config::encode;
 use corten_config::schema::Stability;
+use corten_config::value::Value;
 use corten_net::Dialer;
+use corten_prometheus::relabel::Relabel;
 use corten_prometheus::scrape::Scrape;
-use corten_signal::metrics::{CUSTOM_BUCKETS_SCHEMA, HistogramCounts, ResetHint};
+use corten_signal::flow::BoxFuture;
+use corten_signal::metrics::{CUSTOM_BUCKETS_SCHEMA, HistogramCounts, MetricType, Origin, ResetHint};
+use corten_signal::{Consume, ConsumeError, Inlet, Metrics, MetricsBatch};
 use corten_testkit::{Server, Unit, World, answer, host, stays, until, until_some};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -1264,4 +1268,68 @@ async fn loops_of_targets_that_are_gone_end() {
     let skip = rig.sink.count();
     until_some("the last goes on", || (rig.sink.count() >= skip + 3).then_some(())).await;
     assert!(!rig.sink.any(skip, |batch| !batch.is_of("i200")));
+}
+
+/// Keeps where samples come from, if it asks for that.
+struct Asking {
+    asks: bool,
+    origins: Arc<Mutex<Vec<Option<Origin>>>>,
+}
+
+impl Consume<Metrics> for Asking {
+    fn consume(&self, batch: Arc<MetricsBatch>) -> BoxFuture<'_, Result<(), ConsumeError>> {
+        self.origins.lock().push(batch.origin.clone());
+        Box::pin(async { Ok(()) })
+    }
+
+    fn wants_origin(&self) -> bool {
+        self.asks
+    }
+}
+
+#[tokio::test]
+async fn where_samples_come_from_is_said_to_those_who_ask_behind_rules_too() {
+    let exposer = Exposer::start("# HELP a Some.\n# TYPE a counter\na 1\n").await;
+    let target = |namespace: &str| {
+        let more = format!(r#""__meta_kubernetes_namespace" = "{namespace}", "job" = "other""#);
+        target(&exposer.server.address().to_string(), "i", &more)
+    };
+    for asks in [true, false] {
+        let (inlet, origins) = (Inlet::new("otelcol.receiver.prometheus.a"), Arc::<Mutex<Vec<_>>>::default());
+        inlet.attach(Arc::new(Asking { asks, origins: Arc::clone(&origins) }));
+        let body = "forward_to = [sink]\nrule {\n target_label = \"x\"\n replacement = \"y\"\n}";
+        let names = [("sink", Value::capsule(Arc::new(inlet.receiver())))];
+        let rules = Definition::of::<Relabel>();
+        let rules = Unit::start_with(host("prometheus.relabel.a"), &rules, body, &names).await.unwrap();
+        let names = [("sink", Value::capsule(Arc::new(rules.world.receiver::<Metrics>("receiver"))))];
+        let mut unit = Unit::start_with(host(ID), &SCRAPE, &body_of(&[target("ns")], ""), &names).await.unwrap();
+        until("it was scraped", || !origins.lock().is_empty()).await;
+        let Some(first) = origins.lock()[0].clone() else {
+            assert!(!asks);
+            continue;
+        };
+        assert!(asks);
+        assert_eq!((&*first.target.job, &*first.target.instance, &*first.target.scheme), ("other", "i", "http"));
+        assert_eq!(first.target.discovered.get("__meta_kubernetes_namespace"), Some("ns"));
+        let family = &first.families["a"];
+        assert_eq!((family.metric_type, &*family.help), (MetricType::Counter, "Some."));
+        // What was said is still known when a scrape fails, and is known anew when it changes.
+        exposer.set_all(500, &[], "");
+        let count = origins.lock().len();
+        until("a scrape failed", || origins.lock().len() > count + 1).await;
+        assert!(origins.lock().last().unwrap().as_ref().unwrap().families.contains_key("a"));
+        exposer.set_all(200, &[("content-type", TEXT)], "# TYPE a gauge\na 1\n# TYPE b gauge\nb 1\n");
+        let changed = |origin: &Option<Origin>| origin.as_ref().is_some_and(|origin| origin.families.contains_key("b"));
+        until("what is new is known", || origins.lock().iter().any(changed)).await;
+        let last = origins.lock().last().unwrap().clone().unwrap();
+        assert_eq!(last.families["a"].metric_type, MetricType::Gauge);
+        // What discovery says of the target is what it said last.
+        unit.update(&body_of(&[target("moved")], "")).await.unwrap();
+        let moved = |origin: &Option<Origin>| {
+            let found = origin.as_ref().map(|origin| &origin.target.discovered);
+            found.is_some_and(|found| found.get("__meta_kubernetes_namespace") == Some("moved"))
+        };
+        until("the change is known", || origins.lock().iter().any(moved)).await;
+        exposer.set_all(200, &[("content-type", TEXT)], "# HELP a Some.\n# TYPE a counter\na 1\n");
+    }
 }

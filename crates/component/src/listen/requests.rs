@@ -149,36 +149,65 @@ impl Drop for InFlight {
 #[derive(Clone, Debug)]
 pub struct Requests {
     metrics: RequestMetrics,
-    held: Arc<Held>,
+    memory: Memory,
 }
 
-/// How many bytes are in memory, and how many may be.
+/// How many bytes of requests are in memory, and how many may be. A clone counts the same.
+#[derive(Clone, Debug)]
+pub struct Memory(Arc<Held>);
+
 #[derive(Debug)]
 struct Held {
     bytes: AtomicUsize,
     bytes_max: AtomicUsize,
 }
 
-impl Requests {
-    /// Requests of which so many bytes may be in memory at a time: bodies, and what was made of them.
-    pub fn new(metrics: RequestMetrics, held_bytes_max: usize) -> Self {
-        let held = Held { bytes: AtomicUsize::new(0), bytes_max: AtomicUsize::new(held_bytes_max) };
-        Requests { metrics, held: Arc::new(held) }
+impl Memory {
+    /// So many bytes may be in memory at a time: bodies, and what was made of them.
+    pub fn new(bytes_max: usize) -> Self {
+        Memory(Arc::new(Held { bytes: AtomicUsize::new(0), bytes_max: AtomicUsize::new(bytes_max) }))
     }
 
     /// So many bytes may be in memory from here on.
-    pub fn set_held_bytes_max(&self, bytes_max: usize) {
-        self.held.bytes_max.store(bytes_max, Ordering::Relaxed);
+    pub fn set_max(&self, bytes_max: usize) {
+        self.0.bytes_max.store(bytes_max, Ordering::Relaxed);
     }
 
     /// How many bytes are in memory.
     pub fn held_bytes(&self) -> usize {
-        self.held.bytes.load(Ordering::Relaxed)
+        self.0.bytes.load(Ordering::Relaxed)
     }
 
     /// Nothing yet, which can grow.
     pub fn hold(&self) -> HeldBytes {
-        HeldBytes { all: Arc::clone(&self.held), bytes: 0 }
+        HeldBytes { all: Arc::clone(&self.0), bytes: 0 }
+    }
+
+    /// The body of a request, whose bytes count.
+    pub fn body(&self, body: Incoming) -> MeteredBody {
+        MeteredBody { inner: body, read_bytes: 0, held: self.hold(), crowded: false }
+    }
+}
+
+impl Requests {
+    /// Requests of which so many bytes may be in memory at a time.
+    pub fn new(metrics: RequestMetrics, held_bytes_max: usize) -> Self {
+        Requests { metrics, memory: Memory::new(held_bytes_max) }
+    }
+
+    /// So many bytes may be in memory from here on.
+    pub fn set_held_bytes_max(&self, bytes_max: usize) {
+        self.memory.set_max(bytes_max);
+    }
+
+    /// How many bytes are in memory.
+    pub fn held_bytes(&self) -> usize {
+        self.memory.held_bytes()
+    }
+
+    /// Nothing yet, which can grow.
+    pub fn hold(&self) -> HeldBytes {
+        self.memory.hold()
     }
 
     /// Begins to answer a request. `route` says how metrics call where it goes to.
@@ -187,7 +216,7 @@ impl Requests {
         let (parts, body) = request.into_parts();
         let (route, method) = (route(&parts), method_label(&parts.method));
         let in_flight = InFlight::begin(self.metrics.in_flight.with(&[method, route]));
-        let body = MeteredBody { inner: body, read_bytes: 0, held: self.hold(), crowded: false };
+        let body = self.memory.body(body);
         Exchange { parts, body, route, method, started, metrics: self.metrics.clone(), _in_flight: in_flight }
     }
 }
@@ -316,8 +345,13 @@ impl MeteredBody {
         self.crowded
     }
 
-    /// Reads on and keeps nothing, within limits.
-    async fn discard(&mut self) {
+    /// How many bytes have arrived.
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes
+    }
+
+    /// Reads on and keeps nothing, within limits, so that the client hears the answer in place of a reset connection.
+    pub async fn discard(&mut self) {
         let mut left = DISCARD_BYTES_MAX;
         let rest = async {
             while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut self.inner).poll_frame(cx)).await {

@@ -3,7 +3,7 @@
 use corten_syntax::{Span, parse_expression};
 
 use super::ValueContext;
-use crate::arguments::{CheckErrors, Slots, boxed, zero_field};
+use crate::arguments::{CheckErrors, CheckStep, Slots, boxed, zero_field};
 use crate::eval;
 use crate::schema::{
     Absent, BlockAbsent, BlockType, Body, Field, FieldKind, Overrides, Schema, Slot, Stability, TypeInfo, override_of,
@@ -52,6 +52,8 @@ pub(crate) enum Fault {
         message: String,
         /// Where the user wrote a field that it reads.
         place: Option<Span>,
+        /// The first field that it reads, and the way to a place inside it.
+        within: Option<(&'static str, Vec<CheckStep>)>,
         /// Whether the reference looks at it when it builds the component.
         building: bool,
     },
@@ -160,7 +162,9 @@ impl Frame {
             };
             if readable {
                 let place = error.fields.iter().find_map(|name| self.place(name));
-                faults.push(Fault::Rule { message: error.message, place, building });
+                let first = error.fields.first().filter(|_| !error.within.is_empty());
+                let within = first.map(|field| (*field, error.within));
+                faults.push(Fault::Rule { message: error.message, place, within, building });
             }
         }
     }

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use corten_syntax::{Attr, Block, Diagnostic, Expr, SourceFile, Span, Stmt, quote};
+use corten_syntax::{Attr, Block, Diagnostic, Expr, LiteralKind, SourceFile, Span, Stmt, quote};
 
 use super::context::{DecodeContext, DecodeErrors, Decoded, Problem};
 use super::frame::{Fault, Frame, Required};
 use super::object::refusal;
 use super::{Mismatch, MismatchKind, Mismatches, ValueContext};
-use crate::arguments::{Arguments, unboxed};
+use crate::arguments::{Arguments, CheckStep, unboxed};
 use crate::encode::{Sensitive, block_place, field_place};
 use crate::error::PathStep;
 use crate::eval::{self, EvalError, Scope};
+use crate::literal::part_of_literal;
 use crate::schema::{Arity, Body, FieldKind, Overrides, Schema, Slot, TypeInfo};
 use crate::value::{Data, MASK, Value};
 
@@ -125,8 +126,11 @@ impl<'a> Walk<'a> {
         let mut faults = Vec::new();
         let outcome = frame.finish(Required::Enforced, self.cx.minimum, &mut faults);
         for fault in faults {
-            let (span, building) = match fault {
-                Fault::Rule { place: at, building, .. } => (at.unwrap_or(place.span), building),
+            let (span, building) = match &fault {
+                Fault::Rule { place: at, within, building, .. } => {
+                    let inside = within.as_ref().and_then(|(field, steps)| inside(place.stmts, field, steps));
+                    (inside.or(*at).unwrap_or(place.span), *building)
+                }
                 _ => (place.span, false),
             };
             let diagnostic = Diagnostic::error(place.source, span, self.masked(fault.message()));
@@ -379,6 +383,47 @@ fn miscount(arity: Arity, name: &str, count: usize) -> Option<String> {
             Some(format!("block {name} must be specified exactly {exactly} times, but was specified {count} times"))
         }
         _ => None,
+    }
+}
+
+/// The place that steps lead to from a field of a body, as far as the text shows it.
+fn inside(stmts: &[Stmt], field: &str, steps: &[CheckStep]) -> Option<Span> {
+    let attr = stmts.iter().find_map(|stmt| match stmt {
+        Stmt::Attr(attr) if *attr.name.text == *field => Some(attr),
+        _ => None,
+    });
+    if let Some(attr) = attr {
+        return Some(inside_value(&attr.value, steps));
+    }
+    let (number, rest) = match steps {
+        [CheckStep::Block(number), rest @ ..] => (*number, rest),
+        _ => (0, steps),
+    };
+    let mut blocks = stmts.iter().filter_map(|stmt| match stmt {
+        Stmt::Block(block) if *block.name == *field => Some(block),
+        _ => None,
+    });
+    let block = blocks.nth(number)?;
+    let inner = match rest {
+        [CheckStep::Field(field), rest @ ..] => inside(&block.body, field, rest),
+        _ => None,
+    };
+    Some(inner.unwrap_or(block.span))
+}
+
+/// The place that steps lead to from a value.
+fn inside_value(expr: &Expr, steps: &[CheckStep]) -> Span {
+    let expr = unwrapped(expr);
+    match (expr, steps) {
+        (Expr::Array(array), [CheckStep::Element(index), rest @ ..]) => {
+            array.elements.get(*index).map_or(expr.span(), |element| inside_value(element, rest))
+        }
+        (Expr::Literal(literal), [CheckStep::Byte(byte)]) if literal.kind == LiteralKind::String => {
+            let part = part_of_literal(&literal.text, *byte);
+            let at = |offset: usize| literal.span.start + offset as u32;
+            Span::new(at(part.start), at(part.end))
+        }
+        _ => expr.span(),
     }
 }
 

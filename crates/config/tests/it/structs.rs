@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use corten_config::arguments::Record;
+use corten_config::arguments::{CheckStep, Record};
 use corten_config::decode::{self, DecodeContext};
 use corten_config::encode::{self, Sensitive};
 use corten_config::schema::Stability;
@@ -498,4 +498,56 @@ fn blocks_as_deep_as_the_parser_allows_fit_on_the_stack_of_a_thread() {
         (pipeline, found) = (inner, found + 1);
     }
     assert_eq!(found, depth);
+}
+
+#[derive(Arguments, Debug, PartialEq)]
+struct Texts {
+    /// Texts.
+    #[arg(optional)]
+    texts: Vec<String>,
+    /// Texts within blocks.
+    #[block]
+    inner: Vec<InnerTexts>,
+}
+
+#[derive(Arguments, Debug, PartialEq)]
+struct InnerTexts {
+    /// A text.
+    text: String,
+}
+
+impl Texts {
+    fn check(&self) -> Result<(), CheckErrors> {
+        let mut errors = CheckErrors::new();
+        for (index, text) in self.texts.iter().enumerate() {
+            if let Some(at) = text.find('!') {
+                errors.push_within(&["texts"], &[CheckStep::Element(index), CheckStep::Byte(at)], "no shouting");
+            }
+        }
+        for (index, block) in self.inner.iter().enumerate() {
+            if let Some(at) = block.text.find('!') {
+                let within = [CheckStep::Block(index), CheckStep::Field("text"), CheckStep::Byte(at)];
+                errors.push_within(&["inner"], &within, "no shouting");
+            }
+        }
+        errors.into_result()
+    }
+}
+
+#[test]
+fn a_rule_tells_the_place_inside_a_text() {
+    for (body, place) in [
+        ("texts = [\"ab!\"]", "2:13"),
+        ("texts = [\n`a`,\n(`é\nab!`)]", "5:3"),
+        ("texts = [\"\\x41\\n\\u00e9!\"]", "2:23"),
+        // Only the place of what is computed is known.
+        ("texts = [\"a\" + \"b!\"]", "2:10"),
+        ("texts = concat([\"a\"], [\"b!\"])", "2:9"),
+        ("inner { text = \"a\" }\ninner { text = \"b!\" }", "3:18"),
+        ("inner { text = format(\"%s\", \"b!\") }", "2:16"),
+    ] {
+        let expected = [format!("{place}: no shouting")];
+        assert_eq!(refused::<Texts>(body), expected, "{body}");
+        assert_eq!(checked(Texts::SCHEMA, body, &()), expected, "{body}");
+    }
 }

@@ -110,7 +110,7 @@ impl Encoding {
     }
 
     /// Whether bytes are handed on as they are.
-    pub(crate) fn is_raw(self) -> bool {
+    pub fn is_raw(self) -> bool {
         self.0 == Kind::Raw
     }
 
@@ -123,6 +123,54 @@ impl Encoding {
             Kind::Utf32 { big: false } => Ends { unit: 4, feed: *b"\n\0\0\0", carriage: *b"\r\0\0\0" },
             Kind::Page(page) => Ends { unit: 1, feed: [page.feed(), 0, 0, 0], carriage: [page.carriage(), 0, 0, 0] },
             Kind::Raw | Kind::Ascii | Kind::Latin1 | Kind::Hz | Kind::Other(_) => Ends::ASCII,
+        }
+    }
+
+    /// Where the line ends that begins at a place in a text, and where the next one begins; nothing if it has no end.
+    pub fn line(self, text: &[u8], from: usize) -> Option<(usize, usize)> {
+        let ends = self.ends();
+        let at = if ends.unit == 1 {
+            from + memchr::memchr(ends.feed[0], text.get(from..)?)?
+        } else {
+            let mut units = text.get(from..)?.chunks_exact(ends.unit);
+            from + ends.unit * units.position(|unit| *unit == ends.feed[..ends.unit])?
+        };
+        let mut lines = Vec::new();
+        ends.put(text, from, at, &mut lines);
+        Some((from + lines.first().map_or(0, |line| line.len as usize), at + ends.unit))
+    }
+
+    /// Decodes a text, and says where in it and in what came of it characters end: pairs of places, in order.
+    pub fn decode_with_places(self, text: &[u8], out: &mut Vec<u8>, places: &mut Vec<(usize, usize)>) {
+        if let Kind::Other(other) = self.0 {
+            let mut decoder = other.new_decoder_without_bom_handling();
+            let mut room = [0; 32];
+            for at in 0..text.len() {
+                let (.., written, _) = decoder.decode_to_utf8(&text[at..=at], &mut room, at + 1 == text.len());
+                out.extend_from_slice(&room[..written]);
+                if written > 0 {
+                    places.push((at + 1, out.len()));
+                }
+            }
+            return;
+        }
+        let mut at = 0;
+        while at < text.len() {
+            let len = match self.0 {
+                Kind::Utf16 { big } => {
+                    let high = text.get(at + usize::from(!big)).is_some_and(|byte| (0xd8..0xdc).contains(byte));
+                    let low = text.get(at + 2 + usize::from(!big)).is_some_and(|byte| (0xdc..0xe0).contains(byte));
+                    if high && low { 4 } else { 2 }
+                }
+                Kind::Utf32 { .. } => 4,
+                // What stands for what depends on the whole line.
+                Kind::Hz => self.line(text, at).map_or(text.len(), |(_, next)| next) - at,
+                _ => 1,
+            };
+            let end = (at + len).min(text.len());
+            self.decode(&text[at..end], out);
+            places.push((end, out.len()));
+            at = end;
         }
     }
 
@@ -360,6 +408,28 @@ mod tests {
         ] {
             assert_eq!(Encoding::of_mark(first), expected, "{first:?}");
         }
+    }
+
+    #[test]
+    fn places_lead_from_what_is_decoded_to_where_it_stands() {
+        for (name, text, expected) in [
+            ("utf-16le", &b"a\0\n\0\xe9\0\x3d\xd8\x00\xde"[..], &[(2, 1), (4, 2), (6, 4), (10, 8)][..]),
+            ("utf-16be", b"\0a\xd8\x3d\xde\x00", &[(2, 1), (6, 5)]),
+            ("iso-8859-1", b"a\xe9", &[(1, 1), (2, 3)]),
+            ("big5", b"a\xa4\xa4b", &[(1, 1), (3, 4), (4, 5)]),
+            ("shift_jis", b"\x82\xa0\n", &[(2, 3), (3, 4)]),
+        ] {
+            let encoding = Encoding::named(name).unwrap();
+            let (mut out, mut places) = (Vec::new(), Vec::new());
+            encoding.decode_with_places(text, &mut out, &mut places);
+            assert_eq!(places, expected, "{name}");
+            let mut whole = Vec::new();
+            encoding.decode(text, &mut whole);
+            assert_eq!(out, whole, "{name}");
+        }
+        let encoding = Encoding::named("utf-16le").unwrap();
+        assert_eq!(encoding.line(b"a\0\r\0\n\0b\0", 0), Some((2, 6)));
+        assert_eq!(encoding.line(b"a\0\r\0\n\0b\0", 6), None);
     }
 
     proptest! {

@@ -69,6 +69,8 @@ pub(super) struct Piece {
     seen: u64,
     /// When the content that was looked at had been changed last.
     seen_modified_ns: u64,
+    /// When something new was seen or handed out last, in milliseconds since the Unix epoch.
+    moved_ms: u64,
     /// Up to here all is safe.
     pub(super) settled: Mark,
     /// Zeros at the beginning are no text.
@@ -102,6 +104,7 @@ impl Piece {
             scan: mark,
             seen: mark.offset,
             seen_modified_ns: 0,
+            moved_ms: 0,
             settled: mark,
             skips_holes: false,
             was_cut: false,
@@ -160,6 +163,17 @@ impl Piece {
         if self.life != Life::Live {
             self.life = Life::Old { grew_ms: 0, caught_up: false };
         }
+    }
+
+    /// Whether all of it was read, and is safe.
+    pub(super) fn is_done(&self) -> bool {
+        self.on_way == 0 && self.read == self.settled && self.read.offset == self.facts.size
+    }
+
+    /// Whether its last line has waited for its end for so long that it gets none.
+    pub(super) fn has_waited(&self, world: &World<'_>) -> bool {
+        let is_over = |max: u64| world.now_ms.saturating_sub(self.moved_ms.min(world.now_ms)) > max;
+        self.facts.size > self.read.offset && world.options.unended_ms.is_some_and(is_over)
     }
 
     /// Whether nothing is to be done any more.
@@ -234,7 +248,22 @@ impl Piece {
 
     /// Reads a turn of the bytes that there are; `unended` also a last line that has no end.
     pub(super) fn read(&mut self, world: &World<'_>, unended: bool) -> io::Result<Outcome> {
+        if !world.options.locks {
+            return self.read_unlocked(world, unended);
+        }
+        if !crate::handles::lock(&self.file)? {
+            return Ok(Outcome::Nothing);
+        }
+        let outcome = self.read_unlocked(world, unended);
+        crate::handles::unlock(&self.file);
+        outcome
+    }
+
+    fn read_unlocked(&mut self, world: &World<'_>, unended: bool) -> io::Result<Outcome> {
         let World { options, buffers, .. } = world;
+        if options.forgets {
+            crate::handles::forget(&self.file);
+        }
         let modified_ns = self.facts.modified_ns;
         let mut want = options.turn_bytes;
         let mut scans = 0;
@@ -252,7 +281,11 @@ impl Piece {
                 buffers.give_back(buffer);
                 return Ok(Outcome::Replaced);
             }
-            self.seen = from.offset + (end - window) as u64;
+            let seen = from.offset + (end - window) as u64;
+            if seen != self.seen {
+                self.moved_ms = world.now_ms;
+            }
+            self.seen = seen;
             let at_end = end < asked || available <= want.max(head);
             if at_end {
                 self.seen_modified_ns = modified_ns;
@@ -277,7 +310,10 @@ impl Piece {
             }
             let ends = encoding.ends();
             let mut lines = Vec::new();
-            let next = ends.split(&buffer, start, end, &mut lines);
+            let next = match &options.split {
+                Some(split) => split.split(&buffer[..end], start, at_end, encoding, &mut lines),
+                None => ends.split(&buffer, start, end, &mut lines),
+            };
             let begun = from.offset - self.read.offset;
             let have = begun as usize + (end - start);
             if !lines.is_empty() {
@@ -296,10 +332,22 @@ impl Piece {
                 want = options.line_bytes_max + MARK_BYTES_MAX + start - window;
             } else if at_end && unended && have > 0 {
                 if begun == 0 {
-                    ends.put(&buffer, start, end, &mut lines);
+                    match &options.split {
+                        Some(split) => split.rest(&buffer[..end], start, encoding, &mut lines),
+                        None => ends.put(&buffer, start, end, &mut lines),
+                    }
                     return Ok(Outcome::Chunk(self.chunk(world, buffer, end, lines, encoding)));
                 }
                 want = have + start - window;
+            } else if options.split.is_some() {
+                // What there is may mean something else with what follows it: all of it is looked at again.
+                buffers.give_back(buffer);
+                if at_end {
+                    return Ok(Outcome::Nothing);
+                }
+                want = want.saturating_mul(2);
+                scans += 1;
+                continue;
             } else {
                 if end - start >= SCANNED_BYTES_MIN.min(options.turn_bytes / 2) {
                     let whole = start + (end - start) / ends.unit * ends.unit;
@@ -360,6 +408,7 @@ impl Piece {
         let bytes = end.offset - self.read.offset;
         self.read = end;
         self.scan = end;
+        self.moved_ms = world.now_ms;
         self.on_way += 1;
         self.unsaved = true;
         let (text, lines) = if encoding.is_raw() {

@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bzip2::read::MultiBzDecoder;
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 
-use super::encoding::{Encoding, MARK_BYTES_MAX};
+use super::encoding::Encoding;
 use super::lines::Line;
 use super::siblings::leads_to;
 use super::{Chunk, Step, World};
 use crate::handles::open_plain;
-use crate::identity::{Digest, FileFacts, Mark, has_head, read_head};
+use crate::identity::{Digest, FileFacts, HEAD_BYTES_MAX, Mark, has_head, read_head};
 use crate::positions::{Positions, Record};
 
 /// How many files are unpacked at the same time: each needs up to some megabytes.
@@ -174,6 +174,11 @@ impl Unpack {
         matches!(self.state, State::New | State::Open { .. })
     }
 
+    /// Whether all of the file was read, and is safe.
+    pub fn is_done(&self) -> bool {
+        matches!(self.state, State::Done) && self.on_way == 0 && self.read == self.settled
+    }
+
     /// Reads a turn.
     ///
     /// # Errors
@@ -227,7 +232,9 @@ impl Unpack {
                 return Ok(Step::Quiet);
             }
             let Some(permit) = world.unpacking.permit() else { return Ok(Step::Waits) };
-            self.open(world, permit)?;
+            if !self.open(world, permit)? {
+                return Ok(Step::Waits);
+            }
         }
         let outcome = self.turn(world);
         if let Err(error) = &outcome {
@@ -281,19 +288,28 @@ impl Unpack {
         Ok(true)
     }
 
-    /// Opens the file and goes to where reading goes on.
-    fn open(&mut self, world: &World<'_>, permit: Permit) -> io::Result<()> {
+    /// Opens the file and goes to where reading goes on. Not while the file is read that it was made of.
+    fn open(&mut self, world: &World<'_>, permit: Permit) -> io::Result<bool> {
         let file = open_plain(Path::new(&*self.name))?;
         if !has_head(&file, &self.head)? {
             // It was written over.
             self.piece += 1;
             self.settled = 0;
         }
-        self.head = read_head(&file, self.facts.size)?;
+        let is_new = self.head == Digest::default() && self.settled == 0;
+        let head = read_head(&file, self.facts.size)?;
         (&file).seek(SeekFrom::Start(0))?;
         let mut from = self.packing.decoder(file);
         let mut first = Vec::new();
-        from.by_ref().take(MARK_BYTES_MAX as u64).read_to_end(&mut first)?;
+        from.by_ref().take(HEAD_BYTES_MAX as u64).read_to_end(&mut first)?;
+        if is_new {
+            let (offset, is_read) = self.before_packing(world, &first)?;
+            if is_read {
+                return Ok(false);
+            }
+            self.settled = offset;
+        }
+        self.head = head;
         let (encoding, mark_bytes) = Encoding::of_mark(&first).unwrap_or((world.options.encoding, 0));
         self.encoding = encoding;
         let wanted = self.settled.max(mark_bytes as u64);
@@ -306,7 +322,25 @@ impl Unpack {
         // A file that is shorter than what was read of it is at its end.
         self.read = skipped;
         self.state = State::Open { from, rest: first, broken: None, _permit: permit };
-        Ok(())
+        Ok(true)
+    }
+
+    /// How far the file was read that this one was made of, if it was, and whether it is still being read. It is known by
+    /// its first bytes, and by those before the place.
+    fn before_packing(&self, world: &World<'_>, first: &[u8]) -> io::Result<(u64, bool)> {
+        let known = world.positions.lock().with_head(first);
+        for (record, is_read) in known {
+            let window = u64::from(record.mark.window.len);
+            let mut from = self.packing.decoder(open_plain(Path::new(&*self.name))?);
+            let before = record.mark.offset - window.min(record.mark.offset);
+            io::copy(&mut from.by_ref().take(before), &mut io::sink())?;
+            let mut bytes = Vec::new();
+            from.take(window).read_to_end(&mut bytes)?;
+            if record.mark.window.is_of(&bytes) {
+                return Ok((record.mark.offset, is_read));
+            }
+        }
+        Ok((0, false))
     }
 
     fn turn(&mut self, world: &World<'_>) -> io::Result<Step> {
@@ -323,10 +357,17 @@ impl Unpack {
         let at_end = rest.len() == known && broken.is_none();
         let ends = self.encoding.ends();
         let mut lines = Vec::new();
-        let mut next = ends.split(rest, 0, rest.len(), &mut lines);
+        let split = world.options.split.as_deref();
+        let mut next = match split {
+            Some(split) => split.split(rest, 0, at_end, self.encoding, &mut lines),
+            None => ends.split(rest, 0, rest.len(), &mut lines),
+        };
         if lines.is_empty() {
             if at_end && !rest.is_empty() {
-                ends.put(rest, 0, rest.len(), &mut lines);
+                match split {
+                    Some(split) => split.rest(rest, 0, self.encoding, &mut lines),
+                    None => ends.put(rest, 0, rest.len(), &mut lines),
+                }
                 next = rest.len();
             } else if rest.len() >= world.options.line_bytes_max {
                 next = world.options.line_bytes_max / ends.unit * ends.unit;

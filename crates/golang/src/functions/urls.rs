@@ -190,13 +190,6 @@ pub struct UrlParts {
 pub fn parse_url(bytes: &[u8]) -> Result<UrlParts, String> {
     let url = parse(bytes)?;
     let user_text = url.user.as_ref().map(user_text).unwrap_or_default();
-    // What is escaped well stays as it was written.
-    let kept = |raw: &[u8], plain: &[u8], part: Part| {
-        let well = raw.iter().all(|byte| {
-            matches!(byte, b'!' | b'\'' | b'(' | b')' | b'*' | b'[' | b']' | b'%') || !escapes(*byte, part)
-        });
-        if well { raw.to_vec() } else { escape(plain, part) }
-    };
     let (whole, fragment) = cut(bytes, b'#');
     let (_, rest) = scheme(whole)?;
     let (before_query, query) = cut(rest, b'?');
@@ -230,10 +223,7 @@ pub fn parse_url(bytes: &[u8]) -> Result<UrlParts, String> {
         text.extend_from_slice(&kept(fragment.unwrap_or_default(), &url.fragment, Part::Fragment));
     }
     let name = host_name(&url.host).to_vec();
-    let port = match memchr::memrchr(b':', &url.host) {
-        Some(colon) if is_port(&url.host[colon..]) => url.host[colon + 1..].to_vec(),
-        _ => Vec::new(),
-    };
+    let port = port(&url.host);
     Ok(UrlParts {
         text,
         scheme: url.scheme,
@@ -245,6 +235,61 @@ pub fn parse_url(bytes: &[u8]) -> Result<UrlParts, String> {
         query: url.query,
         fragment: url.fragment,
     })
+}
+
+/// Reads a URI as Go's `url.ParseRequestURI` does: an absolute one, or an absolute path. There is no fragment, and the path
+/// is as it is escaped.
+///
+/// # Errors
+///
+/// What is wrong with it, in Go's words.
+pub fn parse_request_uri(bytes: &[u8]) -> Result<UrlParts, String> {
+    if bytes.iter().any(|byte| *byte < b' ' || *byte == 0x7f) {
+        return Err("net/url: invalid control character in URL".to_owned());
+    }
+    if bytes.is_empty() {
+        return Err("empty url".to_owned());
+    }
+    if bytes == b"*" {
+        return Ok(UrlParts { path: b"*".to_vec(), ..UrlParts::default() });
+    }
+    let (scheme, rest) = scheme(bytes)?;
+    let (mut rest, query) = cut(rest, b'?');
+    let mut url = Url { scheme: scheme.to_ascii_lowercase(), ..Url::default() };
+    let query = query.unwrap_or_default().to_vec();
+    if !rest.starts_with(b"/") {
+        if url.scheme.is_empty() {
+            return Err("invalid URI for request".to_owned());
+        }
+        return Ok(UrlParts { scheme: url.scheme, query, ..UrlParts::default() });
+    }
+    if !url.scheme.is_empty()
+        && let Some(behind) = rest.strip_prefix(b"//")
+    {
+        let end = memchr::memchr(b'/', behind).unwrap_or(behind.len());
+        authority(&mut url, &behind[..end])?;
+        rest = &behind[end..];
+    }
+    let path = kept(rest, &unescape(rest, Part::Path)?, Part::Path);
+    let user_text = url.user.as_ref().map(user_text).unwrap_or_default();
+    let (host_name, port) = (host_name(&url.host).to_vec(), port(&url.host));
+    Ok(UrlParts { scheme: url.scheme, user: url.user, user_text, host_name, port, path, query, ..UrlParts::default() })
+}
+
+/// What is escaped well stays as it was written.
+fn kept(raw: &[u8], plain: &[u8], part: Part) -> Vec<u8> {
+    let well = raw
+        .iter()
+        .all(|byte| matches!(byte, b'!' | b'\'' | b'(' | b')' | b'*' | b'[' | b']' | b'%') || !escapes(*byte, part));
+    if well { raw.to_vec() } else { escape(plain, part) }
+}
+
+/// The port of a host; empty if there is none.
+fn port(host: &[u8]) -> Vec<u8> {
+    match memchr::memrchr(b':', host) {
+        Some(colon) if is_port(&host[colon..]) => host[colon + 1..].to_vec(),
+        _ => Vec::new(),
+    }
 }
 
 /// A key and a value of a query.

@@ -149,7 +149,7 @@ impl Strptime {
         let text = if self.begins_with_number { text.trim_ascii_start() } else { text };
         for layout in &self.readers {
             match layout.parse(text, Some(zone)) {
-                Ok(time) => return in_named_zone(layout, text, time, zone).map(|time| with_year(time, now, zone)),
+                Ok(time) => return in_named_zone(layout, text, time, zone).map(|time| in_recent_year(time, now, zone)),
                 Err(error) => failed = error,
             }
         }
@@ -160,6 +160,16 @@ impl Strptime {
     pub fn format(&self, time: &Time) -> String {
         self.writer.format(time)
     }
+}
+
+/// Reads a time of a layout of Go's as [`Strptime::parse`] does.
+///
+/// # Errors
+///
+/// Why the text is not a time of the layout.
+pub fn parse_recent(layout: &Layout, text: &[u8], zone: &Zone, now: &Time) -> Result<Time, ParseError> {
+    let time = layout.parse(text, Some(zone))?;
+    in_named_zone(layout, text, time, zone).map(|time| in_recent_year(time, now, zone))
 }
 
 /// An abbreviation that the zone does not have is looked up as the name of one.
@@ -173,7 +183,7 @@ fn in_named_zone(layout: &Layout, text: &[u8], time: Time, zone: &Zone) -> Resul
 }
 
 /// Gives a time without a year the one of `now`, or the one before if that would be more than seven days later.
-fn with_year(time: Time, now: &Time, zone: &Zone) -> Time {
+pub fn in_recent_year(time: Time, now: &Time, zone: &Zone) -> Time {
     let mut civil = time.civil();
     if civil.year > 0 {
         return time;

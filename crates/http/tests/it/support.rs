@@ -7,6 +7,7 @@ use std::time::Duration;
 use corten_component::context::RingOfOne;
 use corten_component::log::LogSink;
 use corten_component::metrics::Registry;
+use corten_component::trace::Tracer;
 use corten_component::{Logger, ServerSettings, Services};
 use corten_config::schema::Stability;
 use corten_http::{BuildInfo, Gatherer, Peer, Reloader, Server, ServerOptions};
@@ -77,6 +78,7 @@ impl Fixture {
             queue_bytes_max: None,
             registry,
             server: ServerSettings::default(),
+            tracer: Tracer::default(),
         });
         let controller = Controller::new(Options {
             scope: String::new(),

@@ -12,7 +12,7 @@ use http::{HeaderName, Request, StatusCode};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
-use super::sigv4::{Scope, SigV4Config, signature};
+use super::sigv4::{Scope, SigV4Config, SigV4Inference, signature};
 use super::time::{parse_rfc3339, unix_seconds};
 use super::{BoxFuture, Lease, Outside, auth, get, post_form, read_file, sensitive};
 use crate::{Body, Error, Secret};
@@ -82,10 +82,22 @@ struct Metadata {
     without_token: bool,
 }
 
+/// The region of the token service where requests say their own and nothing else says one.
+const REGION_OF_INFERENCE: &str = "us-east-1";
+
 impl Chain {
     /// Finds the source and the region. Nothing is obtained yet but the region of the machine, when nothing else says
     /// one.
     pub(super) async fn new(config: &SigV4Config, outside: &Outside) -> Result<Self, Error> {
+        Self::with(config, None, outside).await
+    }
+
+    /// As [`Chain::new`]. With inference no region has to be known, and the machine is not asked for one.
+    pub(super) async fn with(
+        config: &SigV4Config,
+        inference: Option<&SigV4Inference>,
+        outside: &Outside,
+    ) -> Result<Self, Error> {
         let profiles = Profiles::read(outside).await?;
         let named = if config.profile.is_empty() {
             outside.env("AWS_PROFILE").or_else(|| outside.env("AWS_DEFAULT_PROFILE"))
@@ -117,17 +129,21 @@ impl Chain {
                 source: Box::new(provider),
                 role_arn: config.role_arn.clone(),
                 external_id: config.external_id.clone(),
-                session: None,
+                session: inference.map(|it| it.session_name.clone()).filter(|name| !name.is_empty()),
             };
         }
 
-        let configured = Some(config.region.clone()).filter(|region| !region.is_empty());
+        let configured = inference.map(|it| &it.sts_region).into_iter().chain([&config.region]);
         let known = configured
+            .into_iter()
+            .find(|region| !region.is_empty())
+            .cloned()
             .or_else(|| outside.env("AWS_REGION"))
             .or_else(|| outside.env("AWS_DEFAULT_REGION"))
             .or_else(|| profiles.get(&profile, "region").map(str::to_owned));
         let region = match known {
             Some(region) => region,
+            None if inference.is_some() => REGION_OF_INFERENCE.to_owned(),
             None => Metadata::of(outside).region(outside).await.map_err(|error| {
                 auth(format!("region not configured in sigv4 or in default credentials chain: {error}"))
             })?,

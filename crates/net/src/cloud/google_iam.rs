@@ -10,8 +10,6 @@ use corten_config::Arguments;
 use http::{HeaderMap, HeaderName};
 use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
-use rustls_pki_types::PrivateKeyDer;
-use rustls_pki_types::pem::PemObject;
 
 use super::time::unix_seconds;
 use super::{
@@ -147,13 +145,7 @@ impl Source {
 }
 
 fn parse_key(pem: &str) -> Result<RsaKeyPair, String> {
-    let invalid = || "private_key is not a valid RSA key".to_owned();
-    match PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| invalid())? {
-        PrivateKeyDer::Pkcs8(key) => RsaKeyPair::from_pkcs8(key.secret_pkcs8_der()),
-        PrivateKeyDer::Pkcs1(key) => RsaKeyPair::from_der(key.secret_pkcs1_der()),
-        _ => return Err(invalid()),
-    }
-    .map_err(|_| invalid())
+    super::rsa_key(pem).ok_or_else(|| "private_key is not a valid RSA key".to_owned())
 }
 
 impl Account {
@@ -239,6 +231,8 @@ mod tests {
     use super::super::testing::{NOW_SECONDS, Seen, Server, decoded, outside};
     use super::*;
     use crate::{Body, ErrorKind};
+    use rustls_pki_types::PrivateKeyDer;
+    use rustls_pki_types::pem::PemObject;
 
     /// Made for these tests.
     const KEY: &str = include_str!("test_rsa_key.pem");

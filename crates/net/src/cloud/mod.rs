@@ -20,11 +20,14 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
+use ring::signature::RsaKeyPair;
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject;
 use tokio::sync::Mutex;
 
 pub use azuread::{AzureAdConfig, AzureAdManagedIdentity, AzureAdOAuth, AzureAdSdk, AzureAdWorkloadIdentity};
 pub use google_iam::GoogleIamConfig;
-pub use sigv4::SigV4Config;
+pub use sigv4::{SigV4Config, SigV4Inference};
 
 use crate::config::{ClientConfig, ProxyConfig};
 use crate::files::{off_thread, read_secret};
@@ -288,6 +291,15 @@ impl<T: Tokens> Sign for Bearer<T> {
 /// The header of a bearer token.
 fn bearer(token: &str) -> Result<HeaderMap, Error> {
     Ok(HeaderMap::from_iter([(header::AUTHORIZATION, sensitive(&format!("Bearer {token}"))?)]))
+}
+
+/// The key of a PEM text, as PKCS 8 or PKCS 1.
+pub(crate) fn rsa_key(pem: &str) -> Option<RsaKeyPair> {
+    match PrivateKeyDer::from_pem_slice(pem.as_bytes()).ok()? {
+        PrivateKeyDer::Pkcs8(key) => RsaKeyPair::from_pkcs8(key.secret_pkcs8_der()).ok(),
+        PrivateKeyDer::Pkcs1(key) => RsaKeyPair::from_der(key.secret_pkcs1_der()).ok(),
+        _ => None,
+    }
 }
 
 /// A header value that is not shown.

@@ -97,11 +97,32 @@ impl SigV4Config {
         Ok(Arc::new(self.signer_in(Outside::new(options).await?).await?))
     }
 
+    /// Makes a signer that takes from the host of a request what is not configured, service and region, where the host
+    /// says that.
+    ///
+    /// # Errors
+    /// As [`SigV4Config::signer`], but that no region is known is an error of a request.
+    pub async fn inferring_signer(
+        &self,
+        inference: SigV4Inference,
+        options: &ClientOptions,
+    ) -> Result<Arc<dyn Sign>, Error> {
+        Ok(Arc::new(self.inferring_signer_in(inference, Outside::new(options).await?).await?))
+    }
+
     async fn signer_in(&self, outside: Outside) -> Result<Signer, Error> {
         self.check().map_err(|errors| Error::config(errors.to_string()))?;
         let chain = Chain::new(self, &outside).await?;
         let service = if self.service_name.is_empty() { SERVICE_DEFAULT } else { &self.service_name };
-        Ok(Signer { outside, chain, service: service.to_owned(), kept: Kept::new() })
+        let region = chain.region.clone();
+        Ok(Signer { outside, chain, service: service.to_owned(), region, infers: false, kept: Kept::new() })
+    }
+
+    async fn inferring_signer_in(&self, inference: SigV4Inference, outside: Outside) -> Result<Signer, Error> {
+        self.check().map_err(|errors| Error::config(errors.to_string()))?;
+        let chain = Chain::with(self, Some(&inference), &outside).await?;
+        let (service, region) = (self.service_name.clone(), self.region.clone());
+        Ok(Signer { outside, chain, service, region, infers: true, kept: Kept::new() })
     }
 
     /// The URL to send to: its path without empty and dot segments, a slash at its end kept. A signature covers such a
@@ -125,11 +146,23 @@ impl SigV4Config {
     }
 }
 
+/// What a signer needs that takes service and region from the hosts of requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SigV4Inference {
+    /// The name of the session of the role that is taken on; empty text is a name made up.
+    pub session_name: String,
+    /// The region of the token service; empty text is that of the requests.
+    pub sts_region: String,
+}
+
 /// Signs requests with credentials of a chain.
 struct Signer {
     outside: Outside,
     chain: Chain,
     service: String,
+    region: String,
+    /// Whether the host of a request says what is empty.
+    infers: bool,
     kept: Kept<Credentials>,
 }
 
@@ -138,10 +171,28 @@ impl Sign for Signer {
         Box::pin(async move {
             let fetched = self.kept.get(&self.outside, self.chain.fetch(&self.outside)).await;
             let credentials = fetched.map_err(|error| auth(format!("error retrieving credentials: {error}")))?;
-            let scope = Scope { region: &self.chain.region, service: &self.service, time: self.outside.now() };
-            signature(parts, body, &credentials, &scope)
+            let (mut service, mut region) = (&*self.service, &*self.region);
+            if self.infers {
+                let (of_host, in_host) = inferred(parts.uri.host().unwrap_or_default());
+                service = if service.is_empty() { of_host } else { service };
+                region = if region.is_empty() { in_host } else { region };
+                if service.is_empty() || region.is_empty() {
+                    return Err(auth("unable to infer region and/or service from the URL, they have to be configured"));
+                }
+            }
+            signature(parts, body, &credentials, &Scope { region, service, time: self.outside.now() })
         })
     }
+}
+
+/// The service and the region of hosts of AWS that are known to be such: `aps-workspaces.us-east-1.amazonaws.com`.
+fn inferred(host: &str) -> (&str, &str) {
+    const SERVICES: [(&str, &str); 4] =
+        [("aps-workspaces", "aps"), ("search-", "es"), ("logs", "logs"), ("xray", "xray")];
+    let Some((_, service)) = SERVICES.iter().find(|(prefix, _)| host.starts_with(prefix)) else { return ("", "") };
+    let mut labels = host.split('.').skip(1);
+    // The last label is no region.
+    (service, labels.next().filter(|_| labels.next().is_some()).unwrap_or_default())
 }
 
 /// What a signature is limited to.
@@ -345,6 +396,38 @@ mod tests {
         assert_eq!(added["x-amz-date"], "20150830T123600Z");
         assert!(added["authorization"].is_sensitive());
         added["authorization"].to_str().unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn service_and_region_are_those_of_the_host_where_nothing_else_says_them() {
+        for (service, region, host, want) in [
+            ("", "", "aps-workspaces.eu-west-1.amazonaws.com", "eu-west-1/aps"),
+            ("", "", "search-my-domain.us-east-2.es.amazonaws.com", "us-east-2/es"),
+            ("", "", "logs.us-east-1.amazonaws.com", "us-east-1/logs"),
+            ("", "", "xray.us-east-1.amazonaws.com", "us-east-1/xray"),
+            ("mine", "mars-1", "xray.us-east-1.amazonaws.com", "mars-1/mine"),
+            ("mine", "mars-1", "example.com", "mars-1/mine"),
+            ("mine", "", "example.com", ""),
+            ("", "", "logs.amazonaws", ""),
+        ] {
+            let config = SigV4Config { region: region.into(), service_name: service.into(), ..SigV4Config::default() };
+            let outside = outside(&[("AWS_ACCESS_KEY_ID", "AKID"), ("AWS_SECRET_ACCESS_KEY", "s")]).await;
+            let signer = config.inferring_signer_in(SigV4Inference::default(), outside).await.unwrap();
+            let request = Request::post(format!("https://{host}/x")).body(Body::empty()).unwrap();
+            let (parts, body) = request.into_parts();
+            let signed = signer.sign(&parts, &body).await;
+            match want {
+                "" => assert!(signed.unwrap_err().to_string().starts_with("unable to infer region"), "{host}"),
+                want => {
+                    let headers = signed.unwrap();
+                    let shown = headers["authorization"].to_str().unwrap();
+                    assert!(
+                        shown.contains(&format!("Credential=AKID/20150830/{want}/aws4_request")),
+                        "{host}: {shown}"
+                    );
+                }
+            }
+        }
     }
 
     /// AWS's own examples, as its libraries use them for their tests (awslabs/aws-c-auth, aws-signing-test-suite).

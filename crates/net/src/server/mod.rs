@@ -2,6 +2,7 @@
 
 mod auth;
 mod config;
+mod pings;
 mod tls;
 mod watch;
 
@@ -28,8 +29,11 @@ use tokio::sync::{Semaphore, watch as signal};
 
 pub use self::auth::BasicAuthFilter;
 pub use self::config::{ReceiverHttp, ReceiverTls};
+pub use self::pings::PingPolicy;
+pub(crate) use self::tls::crypto;
 pub use self::tls::{
-    ServerTls, TlsAcceptor, TlsSwitch, WindowsCertificateFilter, WindowsClientFilter, WindowsServerFilter,
+    Follow, ServerTls, TlsAcceptor, TlsSource, TlsSwitch, WindowsCertificateFilter, WindowsClientFilter,
+    WindowsServerFilter,
 };
 use self::watch::{Activity, UnderWay, Verdict, Watched};
 use crate::connect::describe_tls;
@@ -85,6 +89,8 @@ where
 pub enum Peer {
     /// A client on the network.
     Network(SocketAddr),
+    /// Another process on this host, over a socket in the file system.
+    Local,
     /// This process: see [`crate::memory`].
     Internal,
 }
@@ -93,6 +99,7 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Network(address) => address.fmt(f),
+            Self::Local => f.write_str("local"),
             Self::Internal => f.write_str("internal"),
         }
     }
@@ -150,6 +157,39 @@ pub struct ServerLimits {
     pub age_ms_max: Option<u64>,
     /// How long requests under way may go on on a connection that is too old.
     pub age_grace_ms_max: Option<u64>,
+    /// Whether a connection of HTTP/1.1 takes further requests after the first.
+    pub keep_alive: bool,
+    /// What is limited of HTTP/2.
+    pub http2: Http2Limits,
+}
+
+/// How a server speaks HTTP/2. `None` is the library's value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Http2Limits {
+    /// Whether nothing else is spoken.
+    pub only: bool,
+    /// How many bytes of a connection and of a stream may have arrived that are not read yet.
+    pub window_bytes: Option<u32>,
+    /// How many bytes of a response may wait to be written.
+    pub send_buffer_bytes: Option<usize>,
+    /// After how long without a sign of life a connection is pinged; `None` for never.
+    pub ping_after_ms: Option<u64>,
+    /// How long the answer to a ping may take until the connection is closed.
+    pub ping_answer_ms_max: u64,
+    /// How often clients may ping; `None` for as often as they like.
+    pub pings: Option<PingPolicy>,
+}
+
+impl Http2Limits {
+    /// What counts unless something else is said.
+    pub const DEFAULT: Self = Http2Limits {
+        only: false,
+        window_bytes: None,
+        send_buffer_bytes: None,
+        ping_after_ms: None,
+        ping_answer_ms_max: 20_000,
+        pings: None,
+    };
 }
 
 impl Default for ServerLimits {
@@ -165,6 +205,8 @@ impl Default for ServerLimits {
             drain_ms_max: 10_000,
             age_ms_max: None,
             age_grace_ms_max: None,
+            keep_alive: true,
+            http2: Http2Limits::DEFAULT,
         }
     }
 }
@@ -324,6 +366,9 @@ impl Server {
         let activity = Arc::new(Activity::new(http2));
         let service = Requests { handler: self.handler.clone(), info, activity: activity.clone() };
         let mut builder = auto::Builder::new(TokioExecutor::new());
+        if limits.http2.only {
+            builder = builder.http2_only();
+        }
         // The limit of hyper for reading a head would count the time between requests too, so it is off: see `watch`.
         builder
             .http1()
@@ -331,13 +376,22 @@ impl Server {
             .header_read_timeout(None)
             // A client may close its side as soon as it has asked, and still wants the answer.
             .half_close(true)
+            .keep_alive(limits.keep_alive)
             .max_buf_size(limits.head_bytes_max.max(8_192));
         builder
             .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.http2_streams_max)
-            .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX));
-        let io = TokioIo::new(Watched::new(io, activity.clone()));
+            .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
+            .keep_alive_interval(limits.http2.ping_after_ms.map(Duration::from_millis))
+            .keep_alive_timeout(Duration::from_millis(limits.http2.ping_answer_ms_max));
+        if let Some(bytes) = limits.http2.window_bytes {
+            builder.http2().initial_stream_window_size(bytes).initial_connection_window_size(bytes);
+        }
+        if let Some(bytes) = limits.http2.send_buffer_bytes {
+            builder.http2().max_send_buf_size(bytes);
+        }
+        let io = TokioIo::new(Watched::new(io, activity.clone(), limits.http2.pings));
         let mut connection = pin!(builder.serve_connection(io, service));
 
         let mut looks = tokio::time::interval(limits.look_every());

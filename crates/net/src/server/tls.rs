@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use corten_config::schema::Stability;
@@ -150,6 +151,34 @@ const UNSUPPORTED_SUITES: &[&str] = &[
     "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA",
 ];
 
+/// What the TLS of a server is made from: its arguments, and what some servers do beyond them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsSource {
+    /// The arguments.
+    pub tls: ServerTls,
+    /// How often the files of certificate and key are looked at.
+    pub follow: Follow,
+    /// Whether the system's authorities count for clients' certificates besides those that are configured.
+    pub system_client_roots: bool,
+}
+
+/// How often a server looks whether its certificate and key have changed. It does so while it shakes hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follow {
+    /// At each handshake.
+    Always,
+    /// When so much time has passed since it looked last.
+    Every(Duration),
+    /// Never again.
+    Never,
+}
+
+impl From<ServerTls> for TlsSource {
+    fn from(tls: ServerTls) -> Self {
+        TlsSource { tls, follow: Follow::Always, system_client_roots: false }
+    }
+}
+
 /// The name that the reference gives a cipher suite.
 fn suite_name(suite: &SupportedCipherSuite) -> &'static str {
     match suite.suite() {
@@ -260,43 +289,20 @@ impl ServerTls {
         })
     }
 
-    /// The primitives that are allowed.
     fn crypto(&self) -> Result<Arc<CryptoProvider>, String> {
-        if self.cipher_suites.is_empty() && self.curve_preferences.is_empty() {
-            return Ok(provider().clone());
-        }
-        let mut chosen = CryptoProvider::clone(provider());
-        if !self.cipher_suites.is_empty() {
-            let known: Vec<&str> = ring::ALL_CIPHER_SUITES.iter().map(suite_name).collect();
-            for name in &self.cipher_suites {
-                if UNSUPPORTED_SUITES.contains(&name.as_str()) {
-                    return Err(format!(
-                        "cipher \"{name}\" is not supported, the supported ciphers are {}",
-                        known.join(", ")
-                    ));
-                }
-                if !known.contains(&name.as_str()) {
-                    return Err(format!("unknown cipher \"{name}\""));
-                }
-            }
-            // As in Go, the list is about TLS 1.2; the suites of TLS 1.3 cannot be switched off.
-            chosen.cipher_suites.retain(|suite| {
-                suite.tls13().is_some() || self.cipher_suites.iter().any(|name| name == suite_name(suite))
-            });
-        }
-        if !self.curve_preferences.is_empty() {
-            chosen.kx_groups = self.curve_preferences.iter().map(|name| curve(name)).collect::<Result<_, _>>()?;
-        }
-        Ok(Arc::new(chosen))
+        crypto(&self.cipher_suites, &self.curve_preferences)
     }
 
-    fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+    fn verifier(&self, system_roots_too: bool) -> Result<Arc<dyn ClientCertVerifier>, Error> {
         let client_auth = self.client_auth().map_err(Error::config)?;
         let pem = match self.client_ca_file.as_str() {
             "" => self.client_ca_pem.as_bytes().to_vec(),
             file => read_tls_file(file.as_ref()).map_err(|error| error.context("failed to read client_ca_file"))?,
         };
-        let roots = client_roots(&pem)?;
+        let mut roots = client_roots(&pem)?;
+        if system_roots_too {
+            roots.extend(system_roots().roots.iter().cloned());
+        }
         // Where no certificate is verified, the authorities tell clients which of their certificates to show.
         let any = |mandatory| Arc::new(AnyClient { mandatory, hints: roots.subjects() });
         let optional = match client_auth {
@@ -346,6 +352,36 @@ fn client_roots(pem: &[u8]) -> Result<RootCertStore, Error> {
     Ok(roots)
 }
 
+/// The primitives that are allowed; empty lists allow all.
+pub(crate) fn crypto(cipher_suites: &[String], curve_preferences: &[String]) -> Result<Arc<CryptoProvider>, String> {
+    if cipher_suites.is_empty() && curve_preferences.is_empty() {
+        return Ok(provider().clone());
+    }
+    let mut chosen = CryptoProvider::clone(provider());
+    if !cipher_suites.is_empty() {
+        let known: Vec<&str> = ring::ALL_CIPHER_SUITES.iter().map(suite_name).collect();
+        for name in cipher_suites {
+            if UNSUPPORTED_SUITES.contains(&name.as_str()) {
+                return Err(format!(
+                    "cipher \"{name}\" is not supported, the supported ciphers are {}",
+                    known.join(", ")
+                ));
+            }
+            if !known.contains(&name.as_str()) {
+                return Err(format!("unknown cipher \"{name}\""));
+            }
+        }
+        // As in Go, the list is about TLS 1.2; the suites of TLS 1.3 cannot be switched off.
+        chosen
+            .cipher_suites
+            .retain(|suite| suite.tls13().is_some() || cipher_suites.iter().any(|name| name == suite_name(suite)));
+    }
+    if !curve_preferences.is_empty() {
+        chosen.kx_groups = curve_preferences.iter().map(|name| curve(name)).collect::<Result<_, _>>()?;
+    }
+    Ok(Arc::new(chosen))
+}
+
 fn curve(name: &str) -> Result<&'static dyn SupportedKxGroup, String> {
     match name {
         "X25519" => Ok(ring::kx_group::X25519),
@@ -361,7 +397,10 @@ fn curve(name: &str) -> Result<&'static dyn SupportedKxGroup, String> {
 
 /// TLS of a server, ready for handshakes. It follows its certificate and key files.
 pub struct TlsAcceptor {
-    tls: ServerTls,
+    source: TlsSource,
+    began: Instant,
+    /// When the files were looked at last, in milliseconds since the beginning.
+    looked_ms: AtomicU64,
     /// All but the certificate.
     base: ServerConfig,
     current: ArcSwap<Current>,
@@ -375,21 +414,47 @@ struct Current {
 
 impl TlsAcceptor {
     /// Reads and checks everything.
-    pub async fn new(tls: ServerTls) -> Result<Self, Error> {
-        tls.check().map_err(|errors| Error::config(errors.to_string()))?;
-        off_thread(move || Self::build(tls)).await?
+    pub async fn new(source: impl Into<TlsSource>) -> Result<Self, Error> {
+        let source = source.into();
+        source.tls.check().map_err(|errors| Error::config(errors.to_string()))?;
+        off_thread(move || Self::build(source)).await?
     }
 
-    fn build(tls: ServerTls) -> Result<Self, Error> {
+    fn build(source: TlsSource) -> Result<Self, Error> {
+        let tls = &source.tls;
         let versions = versions(&tls.min_version, &tls.max_version).map_err(Error::config)?;
         let stamps = Stamps::take(&tls.files());
         let mut base = tls
             .builder(versions)?
-            .with_client_cert_verifier(tls.verifier()?)
+            .with_client_cert_verifier(tls.verifier(source.system_client_roots)?)
             .with_cert_resolver(Arc::new(tls.certified_key()?));
         base.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let current = Current { config: Arc::new(base.clone()), stamps };
-        Ok(Self { tls, base, current: ArcSwap::from_pointee(current), renewal: Mutex::default() })
+        Ok(Self {
+            source,
+            began: Instant::now(),
+            looked_ms: AtomicU64::new(0),
+            base,
+            current: ArcSwap::from_pointee(current),
+            renewal: Mutex::default(),
+        })
+    }
+
+    /// Whether it is time to look at the files.
+    fn is_due(&self) -> bool {
+        match self.source.follow {
+            Follow::Always => true,
+            Follow::Never => false,
+            Follow::Every(gap) => {
+                let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                let looked = self.looked_ms.load(Ordering::Relaxed);
+                let is_due = u128::from(now.saturating_sub(looked)) >= gap.as_millis();
+                if is_due {
+                    self.looked_ms.store(now, Ordering::Relaxed);
+                }
+                is_due
+            }
+        }
     }
 
     /// Shakes hands with a client that speaks another protocol than HTTP.
@@ -414,7 +479,7 @@ impl TlsAcceptor {
     /// the old ones go on.
     pub(super) async fn config(&self) -> (Arc<ServerConfig>, Option<Error>) {
         let current = self.current.load_full();
-        if current.stamps.is_empty() || unchanged(&current.stamps).await {
+        if current.stamps.is_empty() || !self.is_due() || unchanged(&current.stamps).await {
             return (current.config.clone(), None);
         }
         let _renewal = self.renewal.lock().await;
@@ -422,7 +487,7 @@ impl TlsAcceptor {
         if unchanged(&current.stamps).await {
             return (current.config.clone(), None);
         }
-        let tls = self.tls.clone();
+        let tls = self.source.tls.clone();
         let read = off_thread(move || (Stamps::take(&tls.files()), tls.certified_key())).await;
         match read {
             Ok((stamps, Ok(key))) => {
@@ -447,7 +512,7 @@ async fn unchanged(stamps: &Stamps) -> bool {
 
 impl std::fmt::Debug for TlsAcceptor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TlsAcceptor").field("tls", &self.tls).finish_non_exhaustive()
+        f.debug_struct("TlsAcceptor").field("source", &self.source).finish_non_exhaustive()
     }
 }
 
@@ -505,7 +570,7 @@ impl ClientCertVerifier for AnyClient {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::{Material, client_tls, testing};
+    use crate::tls::{FurtherTls, Material, client_tls, testing};
 
     /// A change of a valid configuration and the text that it gives.
     type Case = (fn(&mut ServerTls), &'static str);
@@ -567,12 +632,12 @@ mod tests {
                 let tls = ServerTls { client_auth_type: client_auth_type.into(), ..ServerTls::default() };
                 let builder = ServerConfig::builder_with_provider(provider().clone());
                 let builder = builder.with_protocol_versions(&[version]).unwrap();
-                let builder = builder.with_client_cert_verifier(tls.verifier().unwrap());
+                let builder = builder.with_client_cert_verifier(tls.verifier(false).unwrap());
                 let server = Arc::new(builder.with_cert_resolver(testing::shows(&own, &own)));
                 let connect = |shown| {
                     let trusted = crate::TlsConfig { ca_pem: own.pem.clone(), ..crate::TlsConfig::default() };
                     let material = Material::read(&trusted).unwrap();
-                    let client = client_tls(&trusted, &material, false).unwrap().origin;
+                    let client = client_tls(&trusted, &FurtherTls::default(), &material, false).unwrap().origin;
                     let mut client = rustls::ClientConfig::clone(&client);
                     client.client_auth_cert_resolver = shown;
                     testing::handshake(Arc::new(client), server.clone())
@@ -598,11 +663,11 @@ mod tests {
                 client_ca_pem: client_ca_pem.into(),
                 ..ServerTls::default()
             };
-            let hints = tls(&authority.pem).verifier().unwrap().root_hint_subjects().len();
+            let hints = tls(&authority.pem).verifier(false).unwrap().root_hint_subjects().len();
             assert_eq!(hints, 1, "{client_auth_type}");
-            let hints = |tls: ServerTls| tls.verifier().map(|verifier| verifier.root_hint_subjects().len());
+            let hints = |tls: ServerTls| tls.verifier(false).map(|verifier| verifier.root_hint_subjects().len());
             assert_eq!(hints(tls("")).is_ok_and(|hints| hints > 0), verified && !system_roots().is_empty());
-            let refused = tls("nonsense").verifier().unwrap_err().to_string();
+            let refused = tls("nonsense").verifier(false).unwrap_err().to_string();
             assert_eq!(refused, "client_ca: no certificate found", "{client_auth_type}");
         }
     }

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::ServerLimits;
+use super::pings::{PingPolicy, Pings};
 
 /// What a connection has been doing. Moments are milliseconds since it began, plus one; zero is none.
 pub(super) struct Activity {
@@ -130,21 +131,51 @@ impl Drop for UnderWay {
 pub(super) struct Watched<I> {
     inner: I,
     activity: Arc<Activity>,
+    pings: Option<Box<Pings>>,
 }
 
 impl<I> Watched<I> {
-    pub(super) fn new(inner: I, activity: Arc<Activity>) -> Self {
-        Self { inner, activity }
+    pub(super) fn new(inner: I, activity: Arc<Activity>, pings: Option<PingPolicy>) -> Self {
+        Self { inner, activity, pings: pings.map(|policy| Box::new(Pings::new(policy))) }
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
+impl<I: AsyncWrite + Unpin> Watched<I> {
+    /// Looks for pings in what was read: an error where there are too many of them. The client is told, if that can be
+    /// done at once.
+    fn count_pings(&mut self, cx: &mut Context<'_>, new: std::ops::Range<usize>, buf: &ReadBuf<'_>) -> io::Result<()> {
+        let Some(pings) = &mut self.pings else { return Ok(()) };
+        let streams = self.activity.under_way.load(Ordering::Relaxed);
+        let Err(farewell) = pings.read(&buf.filled()[new], streams > 0) else { return Ok(()) };
+        if let Some(farewell) = farewell {
+            let _ = Pin::new(&mut self.inner).poll_write(cx, farewell);
+            let _ = Pin::new(&mut self.inner).poll_flush(cx);
+        }
+        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "too many pings"))
+    }
+
+    fn note_written<'a>(&mut self, outcome: &Poll<io::Result<usize>>, bufs: impl Iterator<Item = &'a [u8]>) {
+        self.activity.written(outcome);
+        if let (Some(pings), Poll::Ready(Ok(len))) = (&mut self.pings, outcome) {
+            let mut left = *len;
+            for buf in bufs {
+                let (written, _) = buf.split_at(left.min(buf.len()));
+                pings.written(written);
+                left -= written.len();
+            }
+        }
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let outcome = Pin::new(&mut self.inner).poll_read(cx, buf);
         let new = buf.filled().get(before..).unwrap_or_default();
         if !new.is_empty() {
             self.activity.read(new);
+            let new = before..buf.filled().len();
+            self.count_pings(cx, new, buf)?;
         }
         outcome
     }
@@ -153,7 +184,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
 impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.activity.written(&outcome);
+        self.note_written(&outcome, std::iter::once(buf));
         outcome
     }
 
@@ -179,7 +210,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.activity.written(&outcome);
+        self.note_written(&outcome, bufs.iter().map(|buf| &**buf));
         outcome
     }
 }
@@ -201,6 +232,8 @@ mod tests {
         drain_ms_max: 1,
         age_ms_max: None,
         age_grace_ms_max: None,
+        keep_alive: true,
+        http2: super::super::Http2Limits::DEFAULT,
     };
 
     #[tokio::test(start_paused = true)]

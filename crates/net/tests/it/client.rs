@@ -329,6 +329,50 @@ async fn an_internal_address_that_nobody_serves_fails() {
     assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
 }
 
+#[tokio::test]
+async fn connections_go_where_they_are_told_whatever_the_url_says() {
+    let server = TestServer::start(|_| text("ok")).await;
+    let connect_to = Some((server.address.ip().to_string(), server.address.port()));
+    let options = ClientOptions { connect_to, ..ClientOptions::default() };
+    let client = Client::new(ClientConfig::default(), options).await.unwrap();
+    assert_eq!(fetch(&client, get("http://elsewhere.invalid:1/x")).await.unwrap().1, "ok");
+    assert_eq!(server.last().header("host"), "elsewhere.invalid:1");
+}
+
+#[tokio::test]
+async fn bodies_arrive_whole_however_little_is_read_and_written_at_once() {
+    let body: String = (0..100_000).map(|n| char::from(b'a' + (n % 26) as u8)).collect();
+    let answer = body.clone();
+    let server = TestServer::start(move |_| Response::new(full_body(answer.clone()))).await;
+    for http2_prior_knowledge in [false, true] {
+        for (read_bytes_max, write_bytes_max) in [(1000, 0), (0, 700), (333, 777)] {
+            let options =
+                ClientOptions { http2_prior_knowledge, read_bytes_max, write_bytes_max, ..ClientOptions::default() };
+            let client = Client::new(ClientConfig::default(), options).await.unwrap();
+            let pieces: Vec<bytes::Bytes> = body.as_bytes().chunks(4999).map(bytes::Bytes::copy_from_slice).collect();
+            let request = Request::post(server.url("/")).body(Body::from(pieces)).unwrap();
+            assert_eq!(fetch(&client, request).await.unwrap().1, body);
+            assert_eq!(server.last().body, body);
+        }
+    }
+}
+
+#[tokio::test]
+async fn unused_connections_are_kept_as_long_and_as_many_as_is_said() {
+    let server = TestServer::start(|_| text("ok")).await;
+    let never = ClientOptions { idle_connections_per_host_max: 0, ..ClientOptions::default() };
+    for (options, connections) in [(never, 2), (ClientOptions::default(), 1)] {
+        let client = Client::new(ClientConfig::default(), options).await.unwrap();
+        let mut peers = Vec::new();
+        for _ in 0..2 {
+            fetch(&client, get(&server.url("/"))).await.unwrap();
+            peers.push(server.last().peer);
+        }
+        peers.dedup();
+        assert_eq!(peers.len(), connections);
+    }
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn a_socket_in_the_file_system_takes_all_connections() {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use corten_net::{ClientConfig, ErrorKind, Headers, ProxyConfig, ProxyUrl, Secret, TlsConfig};
+use corten_net::{Client, ClientConfig, ClientOptions, ErrorKind, Headers, ProxyConfig, ProxyUrl, Secret, TlsConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -74,6 +74,18 @@ async fn excepted_hosts_are_reached_directly() {
     config.proxy.no_proxy = "127.0.0.0/8".into();
     assert_eq!(fetch(&client(config).await, get(&server.url("/"))).await.unwrap().1, "direct");
     assert_eq!(server.last().header("proxy-authorization"), "");
+}
+
+#[tokio::test]
+async fn http2_in_clear_text_goes_through_a_tunnel_too() {
+    let server = TestServer::start(|_| text("ok")).await;
+    let (proxy, heads) = connect_proxy(None).await;
+    let options = ClientOptions { http2_prior_knowledge: true, ..ClientOptions::default() };
+    let client = Client::new(through(format!("http://user:pass@{proxy}")), options).await.unwrap();
+    assert_eq!(fetch(&client, get(&server.url("/x"))).await.unwrap().1, "ok");
+    let seen = server.last();
+    assert_eq!((seen.version, seen.header("proxy-authorization")), (http::Version::HTTP_2, ""));
+    assert!(heads.lock().unwrap()[0].starts_with(&format!("CONNECT {} HTTP/1.1\r\n", server.address)));
 }
 
 #[tokio::test]

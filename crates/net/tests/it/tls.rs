@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use corten_net::{
-    Client, ClientConfig, ClientOptions, ErrorKind, Peer, Secret, ServeOptions, ServerTls, TlsAcceptor, TlsConfig,
-    TlsSwitch,
+    Client, ClientConfig, ClientOptions, ErrorKind, FurtherTls, Peer, Secret, ServeOptions, ServerTls, TlsAcceptor,
+    TlsConfig, TlsSwitch,
 };
 use http::Version;
 
@@ -256,4 +257,51 @@ async fn files_that_cannot_be_used_are_found_when_client_or_server_is_made() {
         (error.kind(), error.to_string().as_str()),
         (ErrorKind::Config, "must specify either key_pem or key_file")
     );
+}
+
+#[tokio::test]
+async fn more_can_be_said_about_tls_than_the_configuration_does() {
+    let authority = Authority::new("ca");
+    let server = TestServer::start_tls(
+        ServerTls { min_version: "TLS13".into(), ..authority.issue("localhost").server() },
+        |_| text("ok"),
+    )
+    .await;
+    let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    for (tls, works) in [
+        (FurtherTls::default(), true),
+        (FurtherTls { max_version: "TLS13".into(), with_system_roots: true, ..FurtherTls::default() }, true),
+        (FurtherTls { max_version: "TLS12".into(), ..FurtherTls::default() }, false),
+        (FurtherTls { curve_preferences: list(&["CurveP384"]), ..FurtherTls::default() }, true),
+        (FurtherTls { cipher_suites: list(&["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"]), ..FurtherTls::default() }, true),
+    ] {
+        let options = ClientOptions { tls: tls.clone(), ..ClientOptions::default() };
+        let client = Client::new(trusting(&authority), options).await.unwrap();
+        let outcome = fetch(&client, get(&server.https_url("/"))).await;
+        assert_eq!(outcome.is_ok(), works, "{tls:?} {outcome:?}");
+    }
+    let unknown = FurtherTls { cipher_suites: list(&["ROT13"]), ..FurtherTls::default() };
+    let options = ClientOptions { tls: unknown, ..ClientOptions::default() };
+    let error = Client::new(trusting(&authority), options).await.unwrap_err();
+    assert_eq!(error.to_string(), "unknown cipher \"ROT13\"");
+}
+
+#[tokio::test]
+async fn a_client_looks_at_its_files_as_often_as_it_is_told() {
+    let authority = Authority::new("ca");
+    let server = TestServer::start_tls(authority.issue("localhost").server(), |_| text("ok")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    for (look_every, follows) in [(Some(Duration::ZERO), false), (Some(Duration::from_millis(1)), true), (None, true)] {
+        write_old(&folder.join("ca"), &authority.pem(), 100);
+        let tls = FurtherTls { look_every, ..FurtherTls::default() };
+        let options = ClientOptions { tls, ..ClientOptions::default() };
+        let config = with_tls(TlsConfig { ca_file: path(folder, "ca"), ..TlsConfig::default() });
+        let client = Client::new(config, options).await.unwrap();
+        let request = || async { fetch(&client, get(&server.https_url("/"))).await };
+        assert_eq!(request().await.unwrap().1, "ok");
+        write_old(&folder.join("ca"), &Authority::new("other").pem(), 70);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        assert_eq!(request().await.is_err(), follows, "{look_every:?}");
+    }
 }

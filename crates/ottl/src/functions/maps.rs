@@ -108,7 +108,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
             if text.is_empty() {
                 return Err("cannot parse from empty target".into());
             }
-            let pairs = split_quoted(&text, call.const_text(2).unwrap_or(b" "))?;
+            let pairs = corten_golang::split_quoted(&text, call.const_text(2).unwrap_or(b" "))?;
             let delimiter = call.const_text(1).unwrap_or(b"=");
             let mut map = Pairs::default();
             for pair in &pairs {
@@ -251,10 +251,10 @@ fn extract_grok<'p>(call: &'p Call, item: &mut Item<'_>) -> Got<'p> {
 
 /// An element as attributes: its name, its text, its attributes and what it contains.
 fn element_map(arena: &mut Arena, element: &Element) -> Pairs {
-    let mut pairs = vec![Pair { key: arena.own(b"tag"), value: arena.own_str(&element.name) }];
+    let mut pairs = vec![Pair { key: arena.own(b"tag"), value: arena.own_str(&element.name.local) }];
     let texts = element.children.iter().filter_map(|node| match node {
         Node::Text(text) | Node::Data(text) => Some(text.trim()),
-        Node::Element(_) => None,
+        _ => None,
     });
     let content: String = texts.collect();
     if !content.is_empty() {
@@ -264,7 +264,7 @@ fn element_map(arena: &mut Arena, element: &Element) -> Pairs {
         let mut map = Pairs::default();
         for (name, value) in &element.attributes {
             let value = arena.own_str(value);
-            arena.put(&mut map, name.as_bytes(), value);
+            arena.put(&mut map, name.local.as_bytes(), value);
         }
         pairs.push(Pair { key: arena.own(b"attributes"), value: Value::Map(map) });
     }
@@ -291,13 +291,20 @@ fn simplified(arena: &mut Arena, parent: &Element) -> Pairs {
     };
     let mut counts: HashMap<&str, usize> = HashMap::new();
     for child in children() {
-        *counts.entry(&child.name).or_default() += 1;
+        *counts.entry(&child.name.local).or_default() += 1;
     }
     let mut found: Vec<(&str, Vec<Value>)> = Vec::new();
     let mut places: HashMap<&str, usize> = HashMap::new();
-    for child in children().filter(|child| !child.children.is_empty()) {
+    for child in children() {
+        // What is said about a document does not count.
+        let mut content =
+            child.children.iter().filter(|node| matches!(node, Node::Element(_) | Node::Text(_) | Node::Data(_)));
+        let first = content.next();
+        if first.is_none() {
+            continue;
+        }
         let has_elements = child.children.iter().any(|node| matches!(node, Node::Element(_)));
-        let leaf = match child.children.first() {
+        let leaf = match first {
             Some(Node::Text(text) | Node::Data(text)) if !has_elements => &**text,
             _ => "",
         };
@@ -307,12 +314,13 @@ fn simplified(arena: &mut Arena, parent: &Element) -> Pairs {
         } else {
             Some(arena.own_str(leaf))
         };
-        let several = counts.get(&*child.name).is_some_and(|count| *count > 1);
+        let name = &*child.name.local;
+        let several = counts.get(name).is_some_and(|count| *count > 1);
         // Of several, there is a list even if all are empty.
         if value.is_some() || several {
-            let place = *places.entry(&child.name).or_insert(found.len());
+            let place = *places.entry(name).or_insert(found.len());
             if place == found.len() {
-                found.push((&child.name, Vec::new()));
+                found.push((name, Vec::new()));
             }
             found[place].1.extend(value);
         }
@@ -465,45 +473,6 @@ pub(super) fn trimmed(text: &[u8]) -> &[u8] {
         Ok(text) => text.trim().as_bytes(),
         Err(_) => text.trim_ascii(),
     }
-}
-
-/// The parts between delimiters that stand in no quotes, without the quotes.
-pub(super) fn split_quoted(text: &[u8], delimiter: &[u8]) -> Result<Vec<Vec<u8>>, EvalError> {
-    let (mut parts, mut current) = (Vec::new(), Vec::new());
-    let (mut quote, mut escaped) = (None, false);
-    let mut at = 0;
-    while at < text.len() {
-        if quote.is_none() && text[at..].starts_with(delimiter) {
-            if !current.is_empty() {
-                parts.push(std::mem::take(&mut current));
-            }
-            at += delimiter.len();
-            continue;
-        }
-        let byte = text[at];
-        at += 1;
-        if escaped {
-            escaped = false;
-        } else {
-            if quote.is_none() && (byte == b'"' || byte == b'\'') {
-                quote = Some(byte);
-                continue;
-            }
-            if quote == Some(byte) {
-                quote = None;
-                continue;
-            }
-            escaped = byte == b'\\';
-        }
-        current.push(byte);
-    }
-    if quote.is_some() {
-        return Err("never reached the end of a quoted value".into());
-    }
-    if !current.is_empty() {
-        parts.push(current);
-    }
-    Ok(parts)
 }
 
 /// JSON as a value. All numbers are doubles.

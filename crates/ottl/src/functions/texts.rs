@@ -562,7 +562,7 @@ fn parse_csv<'p>(call: &'p Call, item: &mut Item<'_>) -> Got<'p> {
     let names: Vec<&str> = header.split(csv.header_delimiter).collect();
     let fields = match call.const_text(4) {
         Some(b"ignoreQuotes") => row.split(csv.delimiter).map(str::to_owned).collect(),
-        mode => crate::csv::row(&row, csv.delimiter, mode == Some(b"lazyQuotes")).map_err(EvalError::new)?,
+        mode => corten_golang::csv_row(&row, csv.delimiter, mode == Some(b"lazyQuotes")).map_err(EvalError::new)?,
     };
     if fields.len() != names.len() {
         let (expected, found) = (names.len(), fields.len());

@@ -1,7 +1,7 @@
 //! A condition that reads a field and compares it takes no memory.
 
-use corten_otlp::{Arena, LogRecord, Map, Resource, Scope, Text, Value};
-use corten_ottl::{Context, Item, Record, compile_conditions};
+use corten_otlp::{Arena, Data, Edit, LogRecord, Map, OfResource, OfScope, Resource, Scope, Text, Value};
+use corten_ottl::{Context, Item, Record, compile_conditions, sift};
 
 #[test]
 fn a_condition_that_reads_a_field_and_compares_takes_no_memory() {
@@ -53,4 +53,21 @@ fn a_condition_that_reads_a_field_and_compares_takes_no_memory() {
         assert_eq!(counted.count_total, 0, "{}", condition.source());
         assert_eq!(item.arena.held_bytes(), held);
     }
+}
+
+#[test]
+fn looking_for_what_is_to_be_dropped_takes_no_memory_for_a_record() {
+    let mut data = Data::<LogRecord>::default();
+    let mut attributes = Map::default();
+    let value = data.arena.own_str("value");
+    data.arena.put(&mut attributes, b"key", value);
+    let records = vec![LogRecord { attributes, ..LogRecord::default() }; 1_000];
+    data.resources
+        .push(OfResource { scopes: vec![OfScope { records, ..OfScope::default() }], ..OfResource::default() });
+    let conditions = compile_conditions(Context::Log, &["attributes[\"key\"] == \"other\""]).unwrap();
+    let counted = allocation_counter::measure(|| {
+        let edit = sift(&mut data, &[Context::Log], None, |item| conditions.conditions()[0].holds(item));
+        assert_eq!(edit, Ok(Edit::Same));
+    });
+    assert_eq!(counted.count_total, 0);
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use corten_otlp::metrics::Points;
-use corten_otlp::{Batch, Data, LogRecord, Map, Metric, RequestContext, Scope, Span, Text};
+use corten_otlp::{Batch, Data, LogRecord, Metric, RequestContext, Span};
 use corten_ottl::{
-    Context, Item, Program, Record, compile_conditions, compile_statements, compile_value, infer_statements,
+    Conditions, Context, EvalError, Program, Walk, compile_conditions, compile_statements, compile_value, for_each,
+    infer_statements,
 };
 use serde_json::Value as Json;
 
@@ -57,153 +57,6 @@ fn changes(from: Option<&Json>, to: Option<&Json>, place: &str, out: &mut serde_
     }
 }
 
-/// One item after the other, as a processor does it.
-fn each_log(
-    data: &mut Data<LogRecord>,
-    context: Context,
-    mut run: impl FnMut(&mut Item<'_>) -> Result<(), String>,
-) -> Result<(), String> {
-    let arena = &mut data.arena;
-    for of in &mut data.resources {
-        if context == Context::Resource {
-            run(&mut Item {
-                arena,
-                resource: &mut of.resource,
-                resource_schema_url: &mut of.schema_url,
-                scope: None,
-                record: Record::None,
-                cache: Map::default(),
-                request: None,
-            })?;
-            continue;
-        }
-        for within in &mut of.scopes {
-            let mut run = |record: Record<'_>, scope: &mut Scope, schema_url: &mut Text| {
-                run(&mut Item {
-                    arena,
-                    resource: &mut of.resource,
-                    resource_schema_url: &mut of.schema_url,
-                    scope: Some((scope, schema_url)),
-                    record,
-                    cache: Map::default(),
-                    request: None,
-                })
-            };
-            if context == Context::Scope {
-                run(Record::None, &mut within.scope, &mut within.schema_url)?;
-                continue;
-            }
-            for record in &mut within.records {
-                run(Record::Log(record), &mut within.scope, &mut within.schema_url)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn each_span(
-    data: &mut Data<Span>,
-    context: Context,
-    mut run: impl FnMut(&mut Item<'_>) -> Result<(), String>,
-) -> Result<(), String> {
-    let arena = &mut data.arena;
-    for of in &mut data.resources {
-        if context == Context::Resource {
-            run(&mut Item {
-                arena,
-                resource: &mut of.resource,
-                resource_schema_url: &mut of.schema_url,
-                scope: None,
-                record: Record::None,
-                cache: Map::default(),
-                request: None,
-            })?;
-            continue;
-        }
-        for within in &mut of.scopes {
-            let mut run = |record: Record<'_>, scope: &mut Scope, schema_url: &mut Text| {
-                run(&mut Item {
-                    arena,
-                    resource: &mut of.resource,
-                    resource_schema_url: &mut of.schema_url,
-                    scope: Some((scope, schema_url)),
-                    record,
-                    cache: Map::default(),
-                    request: None,
-                })
-            };
-            if context == Context::Scope {
-                run(Record::None, &mut within.scope, &mut within.schema_url)?;
-                continue;
-            }
-            for span in &mut within.records {
-                if context == Context::Span {
-                    run(Record::Span(span), &mut within.scope, &mut within.schema_url)?;
-                    continue;
-                }
-                for at in 0..span.events.len() {
-                    run(Record::SpanEvent(span, at), &mut within.scope, &mut within.schema_url)?;
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-fn each_metric(
-    data: &mut Data<Metric>,
-    context: Context,
-    mut run: impl FnMut(&mut Item<'_>) -> Result<(), String>,
-) -> Result<(), String> {
-    let arena = &mut data.arena;
-    for of in &mut data.resources {
-        if context == Context::Resource {
-            run(&mut Item {
-                arena,
-                resource: &mut of.resource,
-                resource_schema_url: &mut of.schema_url,
-                scope: None,
-                record: Record::None,
-                cache: Map::default(),
-                request: None,
-            })?;
-            continue;
-        }
-        for within in &mut of.scopes {
-            let mut run = |record: Record<'_>, scope: &mut Scope, schema_url: &mut Text| {
-                run(&mut Item {
-                    arena,
-                    resource: &mut of.resource,
-                    resource_schema_url: &mut of.schema_url,
-                    scope: Some((scope, schema_url)),
-                    record,
-                    cache: Map::default(),
-                    request: None,
-                })
-            };
-            if context == Context::Scope {
-                run(Record::None, &mut within.scope, &mut within.schema_url)?;
-                continue;
-            }
-            let mut at = 0;
-            while at < within.records.len() {
-                if context == Context::Metric {
-                    run(Record::Metric(&mut within.records, at), &mut within.scope, &mut within.schema_url)?;
-                } else {
-                    let mut point = 0;
-                    while point < within.records[at].points.len() {
-                        let record = Record::DataPoint(&mut within.records, at, point);
-                        run(record, &mut within.scope, &mut within.schema_url)?;
-                        point += 1;
-                    }
-                }
-                at += 1;
-            }
-        }
-    }
-    Ok(())
-}
-
 fn batch<R: corten_otlp::Record + Clone>(input: &Json) -> Data<R> {
     let mut batch =
         Batch::<R>::received_json(input.to_string().as_bytes(), Arc::new(RequestContext::default())).unwrap();
@@ -231,10 +84,10 @@ fn outcome(inputs: &Json, case: &Json) -> Result<Json, (&'static str, String)> {
     };
     let (program, conditions) = match case["context"].as_str().unwrap() {
         "" => {
-            let candidates: &[Context] = match signal {
-                "log" => &[Context::Resource, Context::Scope, Context::Log],
-                "trace" => &[Context::Resource, Context::Scope, Context::Span, Context::SpanEvent],
-                _ => &[Context::Resource, Context::Scope, Context::Metric, Context::DataPoint],
+            let candidates = match signal {
+                "log" => LogRecord::CONTEXTS,
+                "trace" => Span::CONTEXTS,
+                _ => Metric::CONTEXTS,
             };
             infer_statements(candidates, &statements, &conditions).map_err(loaded)?
         }
@@ -244,35 +97,28 @@ fn outcome(inputs: &Json, case: &Json) -> Result<Json, (&'static str, String)> {
             (program, compile_conditions(context, &conditions).map_err(loaded)?)
         }
     };
-    let run = |program: &Program, item: &mut Item<'_>| -> Result<(), String> {
+    match signal {
+        "log" => changed::<LogRecord>(&inputs["log"], &program, &conditions),
+        "trace" => changed::<Span>(&inputs["trace"], &program, &conditions),
+        _ => changed::<Metric>(&inputs["metric"], &program, &conditions),
+    }
+    .map_err(|error| ("run", error.to_string()))
+}
+
+/// What statements make of telemetry where conditions are met.
+fn changed<R: Walk>(input: &Json, program: &Program, conditions: &Conditions) -> Result<Json, EvalError> {
+    let mut data = batch::<R>(input);
+    for_each(&mut data, program.context(), None, |item| {
         let mut meets = conditions.conditions().is_empty();
         for condition in conditions.conditions() {
-            meets = meets || condition.holds(item).map_err(|error| error.to_string())?;
+            meets = meets || condition.holds(item)?;
         }
         for statement in program.statements().iter().filter(|_| meets) {
-            statement.execute(item).map_err(|error| error.to_string())?;
+            statement.execute(item)?;
         }
         Ok(())
-    };
-    let context = program.context();
-    let ran = |error| ("run", error);
-    match signal {
-        "log" => {
-            let mut data = batch::<LogRecord>(&inputs["log"]);
-            each_log(&mut data, context, |item| run(&program, item)).map_err(ran)?;
-            Ok(json(data))
-        }
-        "trace" => {
-            let mut data = batch::<Span>(&inputs["trace"]);
-            each_span(&mut data, context, |item| run(&program, item)).map_err(ran)?;
-            Ok(json(data))
-        }
-        _ => {
-            let mut data = batch::<Metric>(&inputs["metric"]);
-            each_metric(&mut data, context, |item| run(&program, item)).map_err(ran)?;
-            Ok(json(data))
-        }
-    }
+    })?;
+    Ok(json(data))
 }
 
 /// What is meant to be different, and why.
@@ -300,7 +146,21 @@ fn report(wrong: &[String], cases: usize) {
 
 #[test]
 fn expressions_have_the_values_that_the_collector_gives_them() {
-    let (inputs, cases) = (data("inputs.json"), data("values.json"));
+    expressions("values.json");
+}
+
+#[test]
+fn xml_is_read_and_changed_as_the_collector_does_it() {
+    expressions("xml.json");
+}
+
+#[test]
+fn lines_of_products_come_apart_as_the_collector_does_it() {
+    expressions("grok.json");
+}
+
+fn expressions(name: &str) {
+    let (inputs, cases) = (data("inputs.json"), data(name));
     let cases = cases.as_array().unwrap();
     let mut wrong = Vec::new();
     for case in cases {
@@ -343,7 +203,7 @@ fn conditions_hold_when_the_collector_says_so() {
             Err(_) => "load".to_owned(),
             Ok(conditions) => {
                 let mut holds = String::new();
-                each_log(&mut logs, Context::Log, |item| {
+                for_each(&mut logs, Context::Log, None, |item| {
                     holds = match conditions.conditions()[0].holds(item) {
                         Ok(holds) => holds.to_string(),
                         Err(_) => "run".to_owned(),
@@ -403,12 +263,11 @@ fn an_expression_by_itself_has_a_value() {
     let inputs = data("inputs.json");
     let mut logs = batch::<LogRecord>(&inputs["log"]);
     let expression = compile_value(Context::Log, "attributes[\"int\"] * 2").unwrap();
-    each_log(&mut logs, Context::Log, |item| {
+    for_each(&mut logs, Context::Log, None, |item| {
         assert!(matches!(expression.value(item), Ok(corten_ottl::Val::Int(84))));
         Ok(())
     })
     .unwrap();
     let error = compile_value(Context::Log, "attributes[\"é\"] + nope").unwrap_err();
     assert_eq!((error.column, error.offset), (19, 19), "{error}");
-    let _ = Points::None;
 }

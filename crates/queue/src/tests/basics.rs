@@ -86,6 +86,33 @@ fn a_run_holds_as_much_before_compression_as_is_asked_for() {
 }
 
 #[test]
+fn a_run_that_has_as_much_as_is_worth_it_waits_for_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    run(async {
+        let queue = Queue::open(dir.path(), options()).unwrap();
+        let patient = ReaderOptions {
+            items_min: 3,
+            items_max: 5,
+            wait_max: Duration::from_secs(3600),
+            ..ReaderOptions::default()
+        };
+        let reader = queue.reader("r", ReaderOptions { start: crate::Start::Oldest, ..patient.clone() });
+        append(&queue, 0..2).await;
+        assert!(tokio::time::timeout(Duration::from_millis(50), reader.next()).await.is_err());
+        append(&queue, 2..3).await;
+        let run = reader.next().await.unwrap();
+        assert_eq!(numbers(&run), [0, 1, 2]);
+        reader.settle(run, Outcome::Delivered);
+        append(&queue, 3..10).await;
+        let run = reader.next().await.unwrap();
+        assert_eq!(numbers(&run), [3, 4, 5, 6, 7]);
+        reader.settle(run, Outcome::Delivered);
+        reader.set_options(ReaderOptions { items_min: u32::MAX, bytes_min: 10, ..patient });
+        assert_eq!(numbers(&reader.next().await.unwrap()), [8, 9]);
+    });
+}
+
+#[test]
 fn a_run_ends_at_each_limit_and_at_each_change() {
     let dir = tempfile::tempdir().unwrap();
     run(async {

@@ -268,6 +268,18 @@ fn what_is_written_is_synced_off_the_writers_path() {
 }
 
 #[test]
+fn an_append_is_answered_after_the_sync_where_that_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    run(async {
+        let queue = Queue::open(dir.path(), Options { sync_appends: true, ..options() }).unwrap();
+        append(&queue, 0..1).await;
+        assert_eq!(queue.stats().syncs, 1);
+        append(&queue, 1..2).await;
+        assert_eq!(queue.stats().syncs, 2);
+    });
+}
+
+#[test]
 fn a_directory_that_was_deleted_while_the_disk_took_nothing_is_made_again() {
     let dir = tempfile::tempdir().unwrap();
     run(async {

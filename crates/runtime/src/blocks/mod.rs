@@ -4,6 +4,7 @@ use corten_component::Definition;
 
 pub(crate) mod idle;
 pub mod logging;
+pub mod tracing;
 
 /// The configuration blocks that every program has, sorted by name.
-pub const BLOCKS: &[Definition] = &[Definition::of::<logging::Logging>()];
+pub const BLOCKS: &[Definition] = &[Definition::of::<logging::Logging>(), Definition::of::<tracing::Tracing>()];

@@ -18,6 +18,7 @@
 //! - `load.rs`: ten times of what the endpoint takes.
 //! - `logs.rs`: files that are rotated in every way while the program is killed, stopped and reloaded.
 //! - `pushed_logs.rs`: `kill -9` while logs are pushed, and while what they are sent to fails in every way.
+//! - `otlp.rs`: the same with OTLP, and a flood beside a limit on memory.
 //!
 //! The tests share no code with the program: they read and write its protocols by themselves (`wire.rs`).
 
@@ -28,10 +29,11 @@ mod kill;
 mod load;
 mod logs;
 pub(crate) mod net;
+mod otlp;
 mod push;
 mod pushed_logs;
 mod reloads;
-mod sink;
+pub(crate) mod sink;
 mod wire;
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -43,7 +45,7 @@ use crate::support::Corten;
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Waits until there is something; what was seen last is told if there never is.
-fn until<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
+pub(crate) fn until<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
     until_within(WAIT_MAX, what, look)
 }
 

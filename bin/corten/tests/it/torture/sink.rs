@@ -12,7 +12,7 @@ use super::{Rng, lock, until, wire};
 
 /// How the endpoint answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mood {
+pub(crate) enum Mood {
     Works,
     /// Takes so long for each request.
     Slow(Duration),
@@ -45,8 +45,8 @@ pub(super) struct Taken {
     pub(super) late: bool,
 }
 
-pub(super) struct Sink {
-    pub(super) address: SocketAddr,
+pub(crate) struct Sink {
+    pub(crate) address: SocketAddr,
     state: Arc<State>,
     door: Mutex<Option<Door>>,
 }
@@ -72,7 +72,7 @@ struct Book {
 const LATE: Duration = Duration::from_secs(1);
 
 impl Sink {
-    pub(super) fn start(mood: Mood, seed: u64) -> Self {
+    pub(crate) fn start(mood: Mood, seed: u64) -> Self {
         let (listener, address) = listener();
         Self::at(listener, address, mood, seed)
     }
@@ -129,12 +129,12 @@ impl Sink {
     }
 
     /// The names of the series, by their numbers.
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         lock(&self.state.book).names.clone()
     }
 
     /// The values and times of the series that a text stands in, in order.
-    pub(super) fn of(&self, text: &str) -> Vec<(f64, i64)> {
+    pub(crate) fn of(&self, text: &str) -> Vec<(f64, i64)> {
         let book = lock(&self.state.book);
         let is_meant: Vec<bool> = book.names.iter().map(|name| name.contains(text)).collect();
         let all = book.taken.iter().flat_map(|taken| &taken.samples);

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use corten_component::{Context, Health, HealthBoard, HealthState, Logger, Stop};
 use corten_files::io_error_text;
 use corten_files::positions::Positions;
-use corten_files::tail::{Buffers, Chunk, Counts, Options, Step, Unpacking, World};
+use corten_files::tail::{Buffers, Chunk, Counts, Options, Reader, Step, Unpacked, Unpacking, World};
 use corten_os::wake::Wake;
 use corten_signal::{Acks, ConsumeError, EntriesBuilder, Fanout, Logs, LogsBatch, Stream};
 use parking_lot::Mutex;
@@ -24,7 +24,6 @@ use tokio::time::Instant;
 use super::FileSource;
 use super::figures::{AllFigures, Figures};
 use super::ledger::Ledger;
-use super::reader::{Reader, Unpacked};
 use super::targets::{Finder, Wanted, WantedFiles};
 
 /// How many files are looked at in one sweep.

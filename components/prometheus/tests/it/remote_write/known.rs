@@ -22,7 +22,7 @@ fn batch(names: &[&str]) -> Arc<MetricsBatch> {
             SeriesMetadata { index: index as u32, metadata: Arc::new(metadata) }
         })
         .collect();
-    Arc::new(MetricsBatch { parts: vec![part] })
+    Arc::new(MetricsBatch::of(vec![part]))
 }
 
 fn known(name: &str) -> Known {

@@ -170,7 +170,7 @@ async fn an_exemplar_without_a_sample_is_left_out_and_counted() {
     let mut part = part(&[(&[("__name__", "a")], 1.0, 5000), (&[("__name__", "b")], 1.0, 5000)]);
     part.samples.truncate(1);
     part.exemplars = vec![Exemplar { index: 1, timestamp_ms: 5000, value: 1.0, labels: Vec::new() }];
-    receiver(&world).consume(Arc::new(MetricsBatch { parts: vec![part] })).await.unwrap();
+    receiver(&world).consume(Arc::new(MetricsBatch::of(vec![part]))).await.unwrap();
     backend.has("a", 1).await;
     assert_eq!(backend.entries().len(), 1);
     assert_eq!(dropped(&world, "exemplars", "n", &backend.url(), "no_sample_in_rw2"), 1.0);
@@ -338,7 +338,7 @@ async fn what_is_known_of_a_series_goes_with_it_under_its_new_name_too() {
     later.metadata.clear();
     let to = receiver(&world);
     for part in [first, later] {
-        to.consume(Arc::new(MetricsBatch { parts: vec![part] })).await.unwrap();
+        to.consume(Arc::new(MetricsBatch::of(vec![part]))).await.unwrap();
     }
     until("all has come", || backend.entries().len() == 6).await;
     let known = Known { metric_type: 3, help: "Some help.".into(), unit: "bytes".into(), family: String::new() };
@@ -379,7 +379,7 @@ async fn a_receiver_of_this_program_takes_everything_and_says_so() {
     let mut part = all_kinds().parts[0].clone();
     let metadata = Metadata { family: "sample".into(), metric_type: MetricType::Gauge, ..Metadata::default() };
     part.metadata = vec![SeriesMetadata { index: 0, metadata: Arc::new(metadata) }];
-    receiver(&world).consume(Arc::new(MetricsBatch { parts: vec![part] })).await.unwrap();
+    receiver(&world).consume(Arc::new(MetricsBatch::of(vec![part]))).await.unwrap();
     until("all has come", || {
         let batches = collector.batches();
         let sum = |count: fn(&crate::collect::Batch) -> usize| batches.iter().map(count).sum::<usize>();

@@ -1,17 +1,18 @@
-//! How batches of metrics are handed to the receivers of a `forward_to`.
+//! How batches of metrics are handed to the receivers of a `forward_to`. Two families do that.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use corten_component::metrics::{Counter, Histogram, Registry};
 use corten_signal::{ConsumeError, Metrics, MetricsBatch, Receiver};
+
+use crate::metrics::{Counter, Histogram, Registry};
 
 /// The bounds of `prometheus_fanout_latency`, in seconds.
 const LATENCY_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 /// The receivers of a component's `forward_to`, with the metrics that tell of them.
 #[derive(Clone, Debug)]
-pub(crate) struct Forward {
+pub struct Forward {
     receivers: Box<[Receiver<Metrics>]>,
     latency: Histogram,
     samples: Counter,
@@ -20,7 +21,7 @@ pub(crate) struct Forward {
 impl Forward {
     /// Hands batches to those of the receivers that lead somewhere, in order. The metrics stay those of the registry
     /// when another `Forward` takes the place of this one.
-    pub(crate) fn new(registry: &Registry, receivers: impl IntoIterator<Item = Receiver<Metrics>>) -> Self {
+    pub fn new(registry: &Registry, receivers: impl IntoIterator<Item = Receiver<Metrics>>) -> Self {
         Forward {
             receivers: receivers.into_iter().filter(Receiver::leads_somewhere).collect(),
             latency: registry.histogram(
@@ -35,6 +36,11 @@ impl Forward {
         }
     }
 
+    /// Whether a receiver looks at where a batch comes from.
+    pub fn wants_origin(&self) -> bool {
+        self.receivers.iter().any(Receiver::wants_origin)
+    }
+
     /// Hands a batch to every receiver, also when one of them refuses it. A batch without parts goes nowhere.
     ///
     /// The last receiver gets the batch itself: where the caller keeps no copy it can be changed in place.
@@ -42,7 +48,7 @@ impl Forward {
     /// # Errors
     ///
     /// The refusals of all receivers, as one.
-    pub(crate) async fn consume(&self, batch: Arc<MetricsBatch>) -> Result<(), ConsumeError> {
+    pub async fn consume(&self, batch: Arc<MetricsBatch>) -> Result<(), ConsumeError> {
         if batch.parts.is_empty() {
             return Ok(());
         }
@@ -83,12 +89,12 @@ fn join(mut errors: Vec<ConsumeError>) -> Result<(), ConsumeError> {
 
 #[cfg(test)]
 mod tests {
-    use corten_component::metrics::{Snapshot, Value};
     use corten_signal::flow::BoxFuture;
     use corten_signal::{BlockBuilder, Consume, Inlet, LabelsBuilder, Sample, SeriesPart};
     use parking_lot::Mutex;
 
     use super::*;
+    use crate::metrics::{Snapshot, Value};
 
     /// A receiver that answers always the same, and notes how often the batch it got was shared.
     struct Answer(Result<(), ConsumeError>, Arc<Mutex<Vec<usize>>>);
@@ -105,7 +111,7 @@ mod tests {
         labels.push("__name__", "up");
         let index = block.push(&mut labels).unwrap();
         let samples = (0..samples).map(|at| Sample { value: 1.0, index, offset_ms: at as i32 }).collect();
-        Arc::new(MetricsBatch { parts: vec![SeriesPart::of_samples(block.finish(false), 0, samples)] })
+        Arc::new(MetricsBatch::of(vec![SeriesPart::of_samples(block.finish(false), 0, samples)]))
     }
 
     fn retry(seconds: Option<u64>) -> Result<(), ConsumeError> {

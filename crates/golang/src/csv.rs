@@ -1,7 +1,11 @@
 //! Rows of comma-separated values, as Go's `encoding/csv` reads them.
 
 /// The fields of one row. Further lines continue the last field of the one before.
-pub(crate) fn row(text: &str, delimiter: char, lazy_quotes: bool) -> Result<Vec<String>, String> {
+///
+/// # Errors
+///
+/// Quotes where none may stand, or that are not closed; a text without a row.
+pub fn row(text: &str, delimiter: char, lazy_quotes: bool) -> Result<Vec<String>, String> {
     if matches!(delimiter, '"' | '\r' | '\n' | char::REPLACEMENT_CHARACTER) {
         return Err("read csv line: csv: invalid field or comment delimiter".to_owned());
     }

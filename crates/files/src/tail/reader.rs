@@ -1,85 +1,102 @@
 //! What reads one file: one that grows, or one that is compressed.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use corten_files::identity::Mark;
-use corten_files::positions::Positions;
-use corten_files::tail::{Counts, Packing, Step, Tail, Unpack, World};
+use super::{Counts, Packing, Step, Tail, Unpack, World};
+use crate::identity::Mark;
+use crate::positions::Positions;
 
 /// How compressed files are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Unpacked {
-    pub(super) packing: Packing,
+pub struct Unpacked {
+    /// How they are packed.
+    pub packing: Packing,
     /// How long to wait before a file is opened, in milliseconds.
-    pub(super) delay_ms: u64,
+    pub delay_ms: u64,
 }
 
 /// Reads one file. The methods are those of [`Tail`].
 #[derive(Debug)]
-pub(super) enum Reader {
+pub enum Reader {
+    /// It grows.
     Tail(Box<Tail>),
+    /// It is compressed.
     Unpack(Box<Unpack>),
 }
 
 impl Reader {
-    pub(super) fn new(name: Arc<str>, labels: Arc<[String]>, unpacked: Option<Unpacked>) -> Self {
+    /// Reads the file of a name.
+    pub fn new(name: Arc<str>, labels: Arc<[String]>, unpacked: Option<Unpacked>) -> Self {
         match unpacked {
             Some(Unpacked { packing, delay_ms }) => Reader::Unpack(Box::new(Unpack::new(name, packing, delay_ms))),
             None => Reader::Tail(Box::new(Tail::new(name, labels))),
         }
     }
 
-    pub(super) fn poll(&mut self, world: &World<'_>) -> io::Result<Step> {
+    /// As [`Tail::poll`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tail::poll`].
+    pub fn poll(&mut self, world: &World<'_>) -> io::Result<Step> {
         match self {
             Reader::Tail(tail) => tail.poll(world),
             Reader::Unpack(unpack) => unpack.poll(world),
         }
     }
 
-    pub(super) fn settle(&mut self, piece: u32, mark: Mark) {
+    /// As [`Tail::settle`].
+    pub fn settle(&mut self, piece: u32, mark: Mark) {
         match self {
             Reader::Tail(tail) => tail.settle(piece, mark),
             Reader::Unpack(unpack) => unpack.settle(piece, mark),
         }
     }
 
-    pub(super) fn rewind(&mut self) {
+    /// As [`Tail::rewind`].
+    pub fn rewind(&mut self) {
         match self {
             Reader::Tail(tail) => tail.rewind(),
             Reader::Unpack(unpack) => unpack.rewind(),
         }
     }
 
-    pub(super) fn note(&mut self, positions: &mut Positions, now_ms: u64) {
+    /// As [`Tail::note`].
+    pub fn note(&mut self, positions: &mut Positions, now_ms: u64) {
         match self {
             Reader::Tail(tail) => tail.note(positions, now_ms),
             Reader::Unpack(unpack) => unpack.note(positions, now_ms),
         }
     }
 
-    pub(super) fn close(self, positions: &mut Positions, now_ms: u64) {
+    /// As [`Tail::close`].
+    pub fn close(self, positions: &mut Positions, now_ms: u64) {
         match self {
             Reader::Tail(tail) => tail.close(positions, now_ms),
             Reader::Unpack(unpack) => unpack.close(positions, now_ms),
         }
     }
 
-    pub(super) fn size(&self) -> u64 {
+    /// As [`Tail::size`].
+    pub fn size(&self) -> u64 {
         match self {
             Reader::Tail(tail) => tail.size(),
             Reader::Unpack(unpack) => unpack.size(),
         }
     }
 
-    pub(super) fn offset(&self) -> u64 {
+    /// As [`Tail::offset`].
+    pub fn offset(&self) -> u64 {
         match self {
             Reader::Tail(tail) => tail.offset(),
             Reader::Unpack(unpack) => unpack.offset(),
         }
     }
 
-    pub(super) fn is_open(&self) -> bool {
+    /// As [`Tail::is_open`].
+    pub fn is_open(&self) -> bool {
         match self {
             Reader::Tail(tail) => tail.is_open(),
             Reader::Unpack(unpack) => unpack.is_open(),
@@ -87,17 +104,47 @@ impl Reader {
     }
 
     /// Whether there are files to be looked at that lost the name.
-    pub(super) fn lingers(&self) -> bool {
+    pub fn lingers(&self) -> bool {
         match self {
             Reader::Tail(tail) => tail.lingers(),
             Reader::Unpack(_) => false,
         }
     }
 
-    pub(super) fn counts(&self) -> Counts {
+    /// As [`Tail::counts`].
+    pub fn counts(&self) -> Counts {
         match self {
             Reader::Tail(tail) => tail.counts(),
             Reader::Unpack(_) => Counts::default(),
         }
+    }
+
+    /// As [`Tail::is_done`].
+    pub fn is_done(&self) -> bool {
+        match self {
+            Reader::Tail(tail) => tail.is_done(),
+            Reader::Unpack(unpack) => unpack.is_done(),
+        }
+    }
+
+    /// As [`Tail::file`]; nothing for a compressed one.
+    pub fn file(&self, piece: u32) -> Option<&File> {
+        match self {
+            Reader::Tail(tail) => tail.file(piece),
+            Reader::Unpack(_) => None,
+        }
+    }
+
+    /// The first bytes of the file of a chunk, at most so many; none of a compressed one.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading.
+    pub fn first_bytes(&self, piece: u32, bytes_max: usize) -> io::Result<Vec<u8>> {
+        let Some(file) = self.file(piece) else { return Ok(Vec::new()) };
+        let mut first = vec![0; bytes_max];
+        let read = crate::identity::read_at(file, &mut first, 0)?;
+        first.truncate(read);
+        Ok(first)
     }
 }

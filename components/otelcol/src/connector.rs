@@ -1,0 +1,11 @@
+//! The components whose names begin with `otelcol.connector.`.
+
+pub mod count;
+mod durations;
+pub mod host_info;
+#[cfg(test)]
+mod recorded;
+pub mod servicegraph;
+pub mod spanlogs;
+pub mod spanmetrics;
+mod traces_to_metrics;

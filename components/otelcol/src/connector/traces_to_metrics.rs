@@ -1,0 +1,179 @@
+//! What connectors have in common that look at spans and send metrics from time to time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use corten_component::{Component, Context, Error, Logger, Task};
+use corten_config::Arguments;
+use corten_config::arguments::CheckErrors;
+use corten_otlp::{Batch, OtlpMetrics, Span, Traces};
+use corten_signal::flow::BoxFuture;
+use corten_signal::{Consume, ConsumeError, Fanout};
+
+use crate::flow::{Inlets, Input, Output, Stages};
+use crate::periodic::{Collect, Periodic};
+
+/// Looks at spans.
+pub(crate) trait Observe: Collect {
+    /// Looks at the spans of a batch. What it keeps of them is in memory.
+    fn observe(&self, batch: &Batch<Span>);
+}
+
+/// What makes one of these connectors.
+pub(crate) trait Connector: Sized + Send + Sync + 'static {
+    /// The component's name.
+    const NAME: &'static str;
+    /// What the log says of metrics that were not taken.
+    const FAILED: &'static str;
+    /// Its arguments.
+    type Arguments: Arguments + Clone + PartialEq + Send + Sync;
+    /// What is made of the arguments.
+    type Settings: Send;
+    /// What is collected.
+    type State: Observe;
+
+    /// Where metrics go.
+    fn output(arguments: &Self::Arguments) -> &Output;
+
+    /// How often they go there; 0 is with every batch.
+    fn interval(arguments: &Self::Arguments) -> Duration;
+
+    /// Makes what is needed of the arguments.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the arguments that their own check cannot know.
+    fn settings(arguments: &Self::Arguments, cx: &Context<TracesToMetrics<Self>>) -> Result<Self::Settings, Error>;
+
+    /// Nothing collected yet.
+    fn state(settings: Self::Settings, cx: &Context<TracesToMetrics<Self>>) -> Self::State;
+
+    /// Whether what is collected fits other settings.
+    fn fits(state: &Self::State, settings: &Self::Settings) -> bool;
+
+    /// Goes on with what is collected under other settings, which it fits.
+    fn go_on(state: &Self::State, settings: Self::Settings);
+
+    /// What else runs all the time.
+    fn tasks(_: &Self::Arguments, _: &Arc<Self::State>, _: &Context<TracesToMetrics<Self>>) -> Vec<Task> {
+        Vec::new()
+    }
+}
+
+/// The rule of the reference's connectors about their outputs.
+pub(crate) fn check_output(output: &Output) -> Result<(), CheckErrors> {
+    let mut errors = CheckErrors::new();
+    errors.require(!output.metrics.is_empty(), &["output"], "no connectors were created");
+    errors.into_result()
+}
+
+/// A component that looks at spans and sends metrics from time to time.
+pub(crate) struct TracesToMetrics<K: Connector> {
+    inlets: Arc<Inlets>,
+    state: Arc<K::State>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+    tasks: Vec<Task>,
+}
+
+/// What is to be put in place.
+pub(crate) struct Prepared<K: Connector> {
+    inlets: Arc<Inlets>,
+    arguments: K::Arguments,
+    settings: K::Settings,
+}
+
+impl<K: Connector> Component for TracesToMetrics<K> {
+    const NAME: &'static str = K::NAME;
+    type Arguments = K::Arguments;
+    type Exports = Input;
+    type Prepared = Prepared<K>;
+
+    async fn prepare(
+        arguments: K::Arguments,
+        cx: &Context<Self>,
+        current: Option<&Self>,
+    ) -> Result<(Prepared<K>, Input), Error> {
+        let settings = K::settings(&arguments, cx)?;
+        let inlets = current.map_or_else(|| Inlets::new(cx.id()), |current| Arc::clone(&current.inlets));
+        let exports = inlets.exports();
+        Ok((Prepared { inlets, arguments, settings }, exports))
+    }
+
+    fn commit(current: Option<Self>, prepared: Prepared<K>, cx: &Context<Self>) -> Self {
+        let Prepared { inlets, arguments, settings } = prepared;
+        let output = K::output(&arguments);
+        for (consumers, name) in [(&output.logs, "logs"), (&output.traces, "traces")] {
+            if !consumers.is_empty() {
+                cx.logger().warn(
+                    "the connector makes metrics only: nothing goes to these consumers",
+                    &[("output", name.into())],
+                );
+            }
+        }
+        // What ran until now sends what it has once more.
+        let (before, turn) = match current {
+            Some(current) => (Some(Arc::clone(&current.state)), Arc::clone(&current.turn)),
+            None => (None, Arc::default()),
+        };
+        let state = match before.filter(|state| K::fits(state, &settings)) {
+            Some(state) => {
+                K::go_on(&state, settings);
+                state
+            }
+            None => Arc::new(K::state(settings, cx)),
+        };
+        let interval = K::interval(&arguments);
+        let mut tasks = K::tasks(&arguments, &state, cx);
+        let forward = output.metrics(cx);
+        if let Some(forward) = &forward {
+            let periodic = Periodic {
+                // Without an interval everything is sent at once, and what is left is sent at the end.
+                interval: if interval.is_zero() { Duration::from_secs(86_400) } else { interval },
+                forward: forward.clone(),
+                logger: cx.logger().clone(),
+                failed: K::FAILED,
+                turn: Arc::clone(&turn),
+            };
+            let collector = Arc::clone(&state);
+            tasks.push(cx.spawn("flush", move |stop| periodic.clone().run(Arc::clone(&collector), stop)));
+        }
+        inlets.attach(Stages {
+            traces: forward.map(|forward| -> Arc<dyn Consume<Traces>> {
+                let at_once = interval.is_zero().then(|| (forward, cx.logger().clone(), K::FAILED));
+                Arc::new(Stage { state: Arc::clone(&state), at_once })
+            }),
+            ..Stages::default()
+        });
+        TracesToMetrics { inlets, state, turn, tasks }
+    }
+
+    async fn drain(self, _: &Context<Self>) {
+        self.inlets.close();
+        for task in self.tasks {
+            task.stop().await;
+        }
+    }
+}
+
+struct Stage<C> {
+    state: Arc<C>,
+    /// Where metrics go with every batch.
+    at_once: Option<(Fanout<OtlpMetrics>, Logger, &'static str)>,
+}
+
+impl<C: Observe> Consume<Traces> for Stage<C> {
+    fn consume(&self, batch: Batch<Span>) -> BoxFuture<'_, Result<(), ConsumeError>> {
+        Box::pin(async move {
+            self.state.observe(&batch);
+            // The spans are counted, and that is all that is ever made of them.
+            batch.acks.safe();
+            let Some((forward, logger, failed)) = &self.at_once else { return Ok(()) };
+            let Some((metrics, kept)) = self.state.collect() else { return Ok(()) };
+            if let Err(error) = forward.offer(&metrics).await {
+                logger.error(failed, &[("error", error.to_string().into())]);
+                self.state.put_back(metrics, kept);
+            }
+            Ok(())
+        })
+    }
+}

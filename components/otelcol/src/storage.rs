@@ -1,0 +1,3 @@
+//! The components whose names begin with `otelcol.storage.`.
+
+pub mod file;
