@@ -14,7 +14,7 @@ use corten_otlp::{Batch, Consumer, Metadata, OtlpSignal, RequestContext};
 use corten_signal::flow::BoxFuture;
 use corten_signal::{Consume, ConsumeError, Fanout};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::flow::{DebugMetrics, Inlets, Input, MakeStage, Output, Stages};
@@ -80,6 +80,8 @@ pub struct BatchProcessor {
     exits: Arc<Inlets>,
     /// Closed when the last worker has ended.
     workers: mpsc::Receiver<()>,
+    /// Tells workers to give up what is not taken.
+    ending: watch::Sender<bool>,
 }
 
 /// What is to be put in place.
@@ -114,6 +116,7 @@ impl Component for BatchProcessor {
             metrics: metrics.or(Some(Arc::new(Nowhere))),
             logs: logs.or(Some(Arc::new(Nowhere))),
         });
+        let ending = current.as_ref().map_or_else(|| watch::Sender::new(false), |current| current.ending.clone());
         let scoped = ScopedMetrics::new(cx, "go.opentelemetry.io/collector/processor/batchprocessor", "batch");
         let (worker, workers) = mpsc::channel(1);
         let make = Make {
@@ -126,6 +129,7 @@ impl Component for BatchProcessor {
                 },
                 keys: arguments.metadata_keys.iter().map(|key| key.to_ascii_lowercase()).collect(),
                 combinations_max: arguments.metadata_cardinality_limit as usize,
+                ending: ending.subscribe(),
                 before: current.map(|current| Arc::new(tokio::sync::Mutex::new(current.workers))),
             },
             metrics: Metrics::new(&scoped),
@@ -135,13 +139,18 @@ impl Component for BatchProcessor {
             worker,
         };
         inlets.attach(arguments.output.stages(cx, &make));
-        BatchProcessor { inlets, exits, workers }
+        BatchProcessor { inlets, exits, workers, ending }
     }
 
     async fn drain(mut self, _: &Context<Self>) {
         self.inlets.close();
         // Nothing is ever sent: the channel ends with the last worker, after it has sent what it had.
-        let _ = self.workers.recv().await;
+        if tokio::time::timeout(DRAIN_WAIT_MAX, self.workers.recv()).await.is_err() {
+            // What is still not taken would hold up the reload or the stop for ever.
+            self.exits.close();
+            self.ending.send_replace(true);
+            let _ = self.workers.recv().await;
+        }
     }
 }
 
@@ -153,6 +162,8 @@ struct Settings {
     size_max: usize,
     keys: Vec<String>,
     combinations_max: usize,
+    /// Set when what is not taken is given up.
+    ending: watch::Receiver<bool>,
     /// The workers of the settings before, which send what they have before anything newer is sent.
     before: Option<Arc<tokio::sync::Mutex<mpsc::Receiver<()>>>>,
 }
@@ -338,6 +349,16 @@ struct Worker<S: OtlpSignal> {
     deadline: Option<Instant>,
 }
 
+/// How long a component that ends waits until what it has is taken.
+const DRAIN_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Waits until workers are told to give up; for ever if they never are.
+async fn ended(ending: &mut watch::Receiver<bool>) {
+    if ending.wait_for(|ending| *ending).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// The waits between attempts where what follows asks for a further one.
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(50);
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -403,7 +424,12 @@ impl<S: OtlpSignal> Worker<S> {
         let mut waits = Backoff::new(RETRY_WAIT_MIN, RETRY_WAIT_MAX);
         let begun = Instant::now();
         loop {
-            let Err(error) = self.forward.offer(&batch).await else { break };
+            let outcome = tokio::select! {
+                biased;
+                outcome = self.forward.offer(&batch) => outcome,
+                () = ended(&mut self.settings.ending) => Err(ConsumeError::Exited { component: "the output".to_owned() }),
+            };
+            let Err(error) = outcome else { break };
             let items = batch.items();
             match error {
                 ConsumeError::Retry { after, .. } => {
@@ -415,7 +441,10 @@ impl<S: OtlpSignal> Worker<S> {
                     } else {
                         self.logger.debug("the batch was not taken", &fields);
                     }
-                    tokio::time::sleep(wait).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = ended(&mut self.settings.ending) => {}
+                    }
                 }
                 ConsumeError::Refused { .. } => {
                     let fields = [("error", error.to_string().into()), ("dropped_items", items.into())];
@@ -675,6 +704,23 @@ mod tests {
         let spans = otlp::<Span>(r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"a"}]}]}]}"#);
         unit.world.consumer("input").traces.consume(spans).await.unwrap();
         until("other signals go on", || alive.sizes() == [3, 1, 1]).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_never_taken_does_not_hold_up_the_end() {
+        let sink = OtlpSink::default();
+        let mut unit = start(&sink, "").await;
+        sink.answer_with(Some(ConsumeError::Retry { after: Some(Duration::from_secs(86_400)), reason: "busy".into() }));
+        let (settled, acks) = noted();
+        let mut batch = logs(0..3);
+        batch.acks = acks;
+        entrance(&unit).consume(batch).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let began = Instant::now();
+        unit.drain().await;
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        assert!(unit.world.logs().contains("Sender failed"), "{}", unit.world.logs());
+        assert_eq!(*settled.0.lock(), [Settled::Failed]);
     }
 
     #[tokio::test]

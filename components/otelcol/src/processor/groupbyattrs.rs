@@ -117,7 +117,10 @@ impl<S: OtlpSignal<Record: Grouped>> Process<S> for Group {
             join(&mut first, &part);
         }
         let mut groups = Groups::new(&self.keys, take(&mut first.resources));
-        groups.group(&mut first.arena);
+        if !groups.group(&mut first.arena) {
+            let reason = format!("the groups would have more than {COPIES_MAX} attributes of resources");
+            return Err(ConsumeError::Refused { reason });
+        }
         self.grouped.add(groups.grouped);
         self.others.add(groups.others);
         self.groups.observe(groups.made.len() as f64);
@@ -165,7 +168,13 @@ struct Groups<'a, R> {
     moved: Vec<Pair>,
     grouped: u64,
     others: u64,
+    /// How many attributes of resources were copied.
+    copies: usize,
 }
+
+/// How many attributes of resources are copied for the groups of a batch. Each group has those of the resource that it comes
+/// from, so that a small request can ask for the product of the two.
+const COPIES_MAX: usize = 2 << 20;
 
 /// The resource and the scope that a record comes from, and where those without attributes to move go.
 struct Origin {
@@ -189,10 +198,12 @@ impl<'a, R: Grouped> Groups<'a, R> {
             moved: Vec::new(),
             grouped: 0,
             others: 0,
+            copies: 0,
         }
     }
 
-    fn group(&mut self, arena: &mut Arena) {
+    /// Places all records; `false` if the resources would get too much.
+    fn group(&mut self, arena: &mut Arena) -> bool {
         for of in take(&mut self.from) {
             let attributes = of.resource.attributes;
             let hash = arena.pairs(attributes).iter().fold(0u128, |sum, pair| sum.wrapping_add(self.hash(arena, pair)));
@@ -200,9 +211,13 @@ impl<'a, R: Grouped> Groups<'a, R> {
                 let mut origin = Origin { attributes, hash, scope: of.scope, unmoved: None };
                 for record in of.records {
                     record.place(self, &mut origin, arena);
+                    if self.copies > COPIES_MAX {
+                        return false;
+                    }
                 }
             }
         }
+        true
     }
 
     /// A hash of a pair. That of a map is the sum over its pairs, so that their order does not matter.
@@ -256,6 +271,7 @@ impl<'a, R: Grouped> Groups<'a, R> {
         *self.resources.entry(hash).or_insert_with(|| {
             let mut made = attributes;
             if !moved.is_empty() {
+                self.copies += attributes.len();
                 made = arena.copy_map(attributes);
                 for pair in moved {
                     match arena.position(made, arena.bytes(pair.key)) {
