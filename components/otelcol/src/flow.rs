@@ -186,4 +186,8 @@ impl<S: OtlpSignal> Consume<S> for Unsupported {
             Err(ConsumeError::Retry { after: None, reason: "telemetry type is not supported".to_owned() })
         })
     }
+
+    fn takes_anything(&self) -> bool {
+        false
+    }
 }

@@ -125,6 +125,9 @@ impl<S: Signal> Fanout<S> {
                 Ok(())
             }
             [only] => only.receiver.consume(batch).await,
+            [first, ..] if !self.branches.iter().any(|branch| branch.receiver.takes_anything()) => {
+                first.receiver.consume(batch).await
+            }
             _ => self.consume_all(batch).await,
         }
     }
@@ -151,14 +154,21 @@ impl<S: Signal> Fanout<S> {
         let acks = S::acks(&mut batch).map(std::mem::take).unwrap_or_default();
         let mut running: Vec<(usize, Delivery<S>)> = Vec::with_capacity(self.branches.len());
         let mut waiting = Vec::new();
+        let mut errors = Vec::new();
+        let mut offered = 0;
         for (at, branch) in self.branches.iter().enumerate() {
+            // One that never takes anything must not hold up those that do.
+            if !branch.receiver.takes_anything() {
+                self.tell(&branch.receiver, &batch, "telemetry type is not supported");
+                continue;
+            }
+            offered += 1;
             match branch.offer(batch.clone(), acks.clone()) {
                 Offer::Deliver(delivery) => running.push((at, delivery)),
                 Offer::Done => {}
                 Offer::Wait(batch, acks, until) => waiting.push((at, batch, acks, until)),
             }
         }
-        let mut errors = Vec::new();
         let deliveries = poll_fn(|cx| {
             running.retain_mut(|(at, delivery)| match delivery.as_mut().poll(cx) {
                 Poll::Pending => true,
@@ -180,7 +190,7 @@ impl<S: Signal> Fanout<S> {
                 self.tell(&branch.receiver, &batch, &why);
             }
         }
-        if errors.len() == self.branches.len() {
+        if errors.len() == offered {
             // Nobody has it: the producer may send it again without anybody getting it twice.
             acks.fail();
             return errors.pop().map_or(Ok(()), |(_, lost)| Err(lost.error));
@@ -484,6 +494,32 @@ mod tests {
         one.offer(&sent).await.unwrap();
         sent.acks.safe();
         assert_eq!(waiter.wait(SHORT).await, Answer::Failed);
+    }
+
+    struct Nothing;
+
+    impl Consume<Logs> for Nothing {
+        fn consume(&self, _: LogsBatch) -> BoxFuture<'_, Result<(), ConsumeError>> {
+            Box::pin(async { Err(ConsumeError::Retry { after: None, reason: "not wired".to_owned() }) })
+        }
+
+        fn takes_anything(&self) -> bool {
+            false
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_receiver_that_never_takes_anything_is_passed_over_and_alone_it_says_why() {
+        let pair = pair();
+        pair._inlets[1].attach(Arc::new(Nothing));
+        let (sent, mut waiter) = batch("x");
+        let began = Instant::now();
+        pair.fanout.consume(sent).await.unwrap();
+        assert_eq!((waiter.wait(SHORT).await, began.elapsed()), (Answer::Safe, Duration::ZERO));
+        assert_eq!(*pair.lost.lock(), [("loki.write.b".to_owned(), 1)]);
+        pair._inlets[0].attach(Arc::new(Nothing));
+        let (sent, _waiter) = batch("y");
+        assert_eq!(pair.fanout.consume(sent).await.unwrap_err().to_string(), "not wired");
     }
 
     #[tokio::test(start_paused = true)]

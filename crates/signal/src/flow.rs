@@ -46,6 +46,11 @@ pub trait Consume<S: Signal>: Send + Sync + 'static {
     /// Takes a batch. `Ok` is acceptance, and the wait for it is the back-pressure.
     fn consume(&self, batch: S::Batch) -> BoxFuture<'_, Result<(), ConsumeError>>;
 
+    /// Whether anything is ever taken. What is not wired for a signal takes nothing, and says so each time.
+    fn takes_anything(&self) -> bool {
+        true
+    }
+
     /// Whether it looks at where a batch comes from, or hands batches to somebody who does. Whoever makes batches need
     /// not find that out for others.
     fn wants_origin(&self) -> bool {
@@ -150,6 +155,12 @@ impl<S: Signal> Receiver<S> {
     /// The component that takes the batches; empty where there is none.
     pub fn component(&self) -> &str {
         self.0.as_ref().map_or("", |core| &core.component)
+    }
+
+    /// Whether the component may take anything, as far as that is known.
+    pub fn takes_anything(&self) -> bool {
+        let stage = self.0.as_ref().and_then(|core| core.stage.load_full());
+        stage.is_none_or(|stage| stage.0.takes_anything())
     }
 
     /// Whether somebody behind it looks at where a batch comes from.

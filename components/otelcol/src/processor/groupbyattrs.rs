@@ -398,6 +398,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_small_request_cannot_ask_for_endless_copies_of_its_resource() {
+        let sink = OtlpSink::default();
+        let body = "keys = [\"n\"]\noutput {\nlogs = [sink]\n}";
+        let definition = Definition::of::<GroupByAttrsProcessor>();
+        let host = host("otelcol.processor.groupbyattrs.a");
+        let unit = Unit::start_with(host, &definition, body, &[("sink", sink.value())]).await.unwrap();
+        let attribute = |key: &str, value: usize| format!(r#"{{"key":"{key}","value":{{"stringValue":"{value}"}}}}"#);
+        let of_resource: Vec<String> = (0..2_000).map(|at| attribute(&format!("k{at}"), at)).collect();
+        let records: Vec<String> =
+            (0..2_000).map(|at| format!(r#"{{"attributes":[{}]}}"#, attribute("n", at))).collect();
+        let batch = otlp::<LogRecord>(&format!(
+            r#"{{"resourceLogs":[{{"resource":{{"attributes":[{}]}},"scopeLogs":[{{"logRecords":[{}]}}]}}]}}"#,
+            of_resource.join(","),
+            records.join(",")
+        ));
+        let error = unit.world.consumer("input").logs.consume(batch).await.unwrap_err();
+        assert!(matches!(error, ConsumeError::Refused { .. }), "{error}");
+        assert_eq!(sink.items(), 0);
+    }
+
+    #[tokio::test]
     async fn what_was_joined_is_grouped_together_and_counted() {
         let sink = OtlpSink::default();
         let body = "keys = [\"host\"]\noutput {\nlogs = [sink]\n}";
