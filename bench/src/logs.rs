@@ -313,7 +313,8 @@ fn harness_ns(pids: &[u32]) -> Result<u64> {
     pids.iter().map(|&pid| Ok(Cpu::read(pid)?.total_ns())).sum()
 }
 
-fn unix_ns() -> u64 {
+/// Now, in nanoseconds since the epoch.
+pub(crate) fn unix_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -93,14 +93,8 @@ impl Subject {
         let http = free_address()?;
         let (mut args, ready) = match self.kind {
             Kind::CortenRun => {
-                let config = write("config.alloy", alloy(job, &url)?)?;
-                let args = vec![
-                    "run".to_owned(),
-                    config,
-                    format!("--storage.path={data}"),
-                    format!("--server.http.listen-addr={http}"),
-                ];
-                (args, Some(http))
+                let ours = run_ours(job.dir, &alloy(job, &url)?)?;
+                (ours.args, ours.ready)
             }
             Kind::Prometheus => {
                 let config = write("prometheus.yml", scrape_config(job)? + &remote_write_config(job, &url))?;
@@ -130,6 +124,20 @@ impl Subject {
         args.extend(self.extra.iter().cloned());
         Ok(Launch { args, ready })
     }
+}
+
+/// Writes a configuration of ours into a directory, and gives the command line that runs it with its data beside it.
+pub(crate) fn run_ours(dir: &Path, config: &str) -> Result<Launch> {
+    let path = dir.join("config.alloy");
+    fs::write(&path, config).context(format!("cannot write {}", path.display()))?;
+    let http = free_address()?;
+    let args = vec![
+        "run".to_owned(),
+        utf8(&path)?,
+        format!("--storage.path={}", utf8(&dir.join("data"))?),
+        format!("--server.http.listen-addr={http}"),
+    ];
+    Ok(Launch { args, ready: Some(http) })
 }
 
 /// A loopback address with a port that is free now.

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     error::{Context, Error, Result},
-    subject::{Kind, Subject, free_address, utf8},
+    subject::{Kind, Subject, run_ours, utf8},
 };
 
 /// What is taken out of each line.
@@ -76,15 +76,8 @@ pub(crate) fn prepare(subject: &Subject, job: &LogsJob<'_>) -> Result<LogsLaunch
     };
     let (program, mut args, ready) = match subject.kind {
         Kind::CortenRun => {
-            let http = free_address()?;
-            let config = write("config.alloy", alloy(job)?)?;
-            let args = vec![
-                "run".to_owned(),
-                config,
-                format!("--storage.path={data}"),
-                format!("--server.http.listen-addr={http}"),
-            ];
-            (subject.binary.clone(), args, Some(http))
+            let ours = run_ours(job.dir, &alloy(job)?)?;
+            (subject.binary.clone(), ours.args, ours.ready)
         }
         Kind::Rsyslog => {
             let config = write("rsyslog.conf", rsyslog(job, &data)?)?;

@@ -1,11 +1,11 @@
 //! How each subject is told to take OTLP and to send it on, all in one place.
 
-use std::{fmt::Write as _, fs, net::SocketAddr, path::Path};
+use std::{fmt::Write as _, net::SocketAddr, path::Path};
 
 use super::{Load, Work, message::Signal, sink::RENAMED};
 use crate::{
-    error::{Context, Error, Result},
-    subject::{Kind, Launch, Subject, free_address, utf8},
+    error::{Error, Result},
+    subject::{Kind, Launch, Subject, free_address, run_ours, utf8},
 };
 
 /// What a subject shall do in one run.
@@ -25,18 +25,10 @@ pub(crate) struct OtlpJob<'a> {
 pub(crate) fn prepare(subject: &Subject, job: &OtlpJob<'_>) -> Result<Launch> {
     let mut launch = match subject.kind {
         Kind::CortenRun => {
-            let config = job.dir.join("config.alloy");
-            fs::write(&config, alloy(job)).context(format!("cannot write {}", config.display()))?;
-            let http = free_address()?;
-            let args = vec![
-                "run".to_owned(),
-                utf8(&config)?,
-                format!("--storage.path={}", utf8(&job.dir.join("data"))?),
-                format!("--server.http.listen-addr={http}"),
-                // Some of the processors are not yet stable where they come from.
-                "--stability.level=experimental".to_owned(),
-            ];
-            Launch { args, ready: Some(http) }
+            let mut ours = run_ours(job.dir, &alloy(job))?;
+            // Some of the processors are not yet stable where they come from.
+            ours.args.push("--stability.level=experimental".to_owned());
+            ours
         }
         Kind::Rotel => Launch { args: rotel(job)?, ready: None },
         _ => return Err(Error::new(format!("{} takes no OTLP", subject.name))),

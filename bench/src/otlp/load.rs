@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -32,6 +32,7 @@ use crate::{
     args::Args,
     error::{Context, Error, Result},
     http,
+    logs::unix_ns,
     target::Listening,
 };
 
@@ -237,9 +238,4 @@ impl Connection {
             }
         }
     }
-}
-
-fn unix_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

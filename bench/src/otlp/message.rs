@@ -4,6 +4,8 @@
 //! OpenTelemetry's protocol 1.x. A log record carries its number as its time, a span as its start: 8 bytes at a known place,
 //! which are all that changes between two sendings of a request.
 
+use crate::exposition::mix;
+
 /// A signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
@@ -60,7 +62,7 @@ pub(crate) struct Template {
 impl Template {
     /// Makes the request with that index. Its items differ from those of other requests, and all follow from the seed.
     pub(crate) fn new(signal: Signal, items: usize, index: usize, seed: u64) -> Self {
-        let mut random = Random(seed ^ (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut random = Random(mix(seed ^ mix(index as u64)));
         match signal {
             Signal::Logs => Self::wrap(index, items, |at| log(&mut random, at as u64)),
             Signal::Traces => Self::wrap(index, items, |_| span(&mut random)),
@@ -276,15 +278,13 @@ fn varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Xorshift: numbers that follow from a seed.
+/// Numbers that follow from a seed.
 struct Random(u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 >> 1
+        self.0 = self.0.wrapping_add(1);
+        mix(self.0) >> 1
     }
 
     fn pick<T: Copy>(&mut self, of: &[T]) -> T {

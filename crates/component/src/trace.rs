@@ -207,9 +207,9 @@ impl Span {
         }
     }
 
-    /// The id of its trace; `None` where there is no trace.
-    pub fn trace_id(&self) -> Option<[u8; 16]> {
-        self.0.as_ref().map(|running| running.trace.trace_id)
+    /// The id of its trace in hexadecimal digits; `None` where there is no trace.
+    pub fn trace_id(&self) -> Option<String> {
+        self.0.as_ref().map(|running| hex(&running.trace.trace_id))
     }
 
     /// Tells the receiver of a request, if receivers are to be told.
@@ -273,6 +273,11 @@ impl RequestSpan for Span {
     fn failed(mut self: Box<Self>, error: &corten_net::Error) {
         self.fail(error);
     }
+}
+
+/// An id for what belongs together although nobody traces it, as that of a trace.
+pub fn untraced_id() -> String {
+    hex(&random_id::<16>())
 }
 
 /// Reads version 00, and the front of later ones.

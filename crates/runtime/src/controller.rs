@@ -7,20 +7,18 @@ use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use corten_component::definition::Prepared;
 use corten_component::metrics::{Counter, Gauge, Histogram, Kind, Registry, Snapshot, Vector};
 use corten_component::task::panic_text;
-use corten_component::trace::{Span, SpanKind};
+use corten_component::trace::{Span, SpanKind, untraced_id};
 use corten_component::{Definition, Driver, Health, HealthBoard, HealthState, Host, Logger, Services};
 use corten_config::decode::{DecodeContext, DecodeErrors};
 use corten_config::value::Value;
 use corten_syntax::{Block, Diagnostic, Diagnostics};
 use futures_util::FutureExt as _;
 use parking_lot::{Mutex, RwLock};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex as AsyncMutex, RwLock as AsyncRwLock, Semaphore, mpsc};
 
 use crate::graph::{
@@ -358,7 +356,8 @@ impl Controller {
         self.warn_of_deprecated(&plan);
         let mut span = self.options.services.tracer.root("GraphEvaluate", SpanKind::Internal);
         span.text("alloy.controller_id", &*self.options.scope);
-        let trace_id = span.trace_id().map_or_else(trace_id, |id| hex(&id));
+        // Tells the lines of one load from those of another, also where nobody traces it.
+        let trace_id = span.trace_id().unwrap_or_else(untraced_id);
         let logger = self.options.logger.with(&[("trace_id", &trace_id)]);
         logger.info("starting complete graph evaluation", &[]);
         let result = match self.prepare_all(&plan, &logger, &span).await {
@@ -804,19 +803,6 @@ impl Failure {
 }
 
 const DECODING: &str = "decoding configuration";
-
-/// Tells the lines of one load from those of another, as the reference does by the trace that it makes of it.
-fn trace_id() -> String {
-    static LOADS: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let load = (std::process::id(), LOADS.fetch_add(1, Ordering::Relaxed), now.as_nanos());
-    let hash = Sha256::digest(format!("{load:?}"));
-    hex(&hash[..16])
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 /// The labels by which metrics and log lines name a component: the path of scopes, and its id within the last.
 fn component_labels(global: &str) -> (String, String) {

@@ -159,14 +159,12 @@ impl<S: Signal> Receiver<S> {
 
     /// Whether the component may take anything, as far as that is known.
     pub fn takes_anything(&self) -> bool {
-        let stage = self.0.as_ref().and_then(|core| core.stage.load_full());
-        stage.is_none_or(|stage| stage.0.takes_anything())
+        self.0.as_ref().is_none_or(|core| core.stage.load().as_ref().is_none_or(|stage| stage.0.takes_anything()))
     }
 
     /// Whether somebody behind it looks at where a batch comes from.
     pub fn wants_origin(&self) -> bool {
-        let stage = self.0.as_ref().and_then(|core| core.stage.load_full());
-        stage.is_some_and(|stage| stage.0.wants_origin())
+        self.0.as_ref().is_some_and(|core| core.stage.load().as_ref().is_some_and(|stage| stage.0.wants_origin()))
     }
 
     /// Hands a batch to the component. Before the component has its first stage the caller waits, up to ten seconds.
