@@ -157,8 +157,9 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         about: "50,000 points/s by OTLP to remote write, beside log records that are sent on",
         kind: Kind::Otlp(otlp::Load { signal: Signal::Metrics, work: Work::RemoteWrite, ..O1 }),
     },
+    Scenario { name: "o8", about: "o1 with ten records a request, and with a thousand", kind: Kind::OtlpSmall(O1) },
     Scenario {
-        name: "o8",
+        name: "o9",
         about: "o2 with ten records a request, and with a thousand",
         kind: Kind::OtlpSmall(otlp::Load { work: Work::Plain, ..O1 }),
     },

@@ -9,7 +9,7 @@ use std::{
 
 const HELP: &str = "\
 cargo xtask test             all that a change has to pass: format, lints, tests, with the peers
-cargo xtask peers            fetch the programs that tests talk to from Debian's packages into target/peers
+cargo xtask peers            fetch what tests talk to, from Debian's packages, pip and npm, into target/peers
 cargo xtask docs             write docs/reference from the code
 cargo xtask new <name>       write a new component such as prometheus.thing, with its page
 ";

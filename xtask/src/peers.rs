@@ -37,6 +37,12 @@ macro_rules! with_systemd {
 /// All peers, by name.
 pub const PEERS: &[Peer] = &[
     Peer {
+        name: "botocore",
+        source: Source::Pip(&["botocore==1.44.5"]),
+        // AWS's own library, which checks signatures.
+        program: "botocore/botocore/auth.py",
+    },
+    Peer {
         name: "graypy",
         source: Source::Debian(&["python3-graypy"]),
         // A library: what uses it needs Python, which is taken from the machine.

@@ -368,7 +368,7 @@ impl Stage {
     fn replacement(&self, rule: &str, secret: &[u8]) -> Vec<u8> {
         let with = &self.arguments.redact_with;
         if !with.is_empty() {
-            let hash: String = Sha1::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect();
+            let hash = corten_golang::hex(&Sha1::digest(secret));
             return with.replace("$SECRET_NAME", rule).replace("$SECRET_HASH", &hash).into_bytes();
         }
         let percent = match self.arguments.redact_percent {

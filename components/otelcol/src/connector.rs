@@ -3,8 +3,6 @@
 pub mod count;
 mod durations;
 pub mod host_info;
-#[cfg(test)]
-mod recorded;
 pub mod servicegraph;
 pub mod spanlogs;
 pub mod spanmetrics;

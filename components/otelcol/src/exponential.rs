@@ -79,6 +79,12 @@ impl Exponential {
         }
     }
 
+    /// How much memory it takes, in bytes.
+    #[inline]
+    pub(crate) fn held_bytes(&self) -> usize {
+        size_of::<Self>() + (self.positive.counts.capacity() + self.negative.counts.capacity()) * size_of::<u64>()
+    }
+
     /// Makes the ranges so many times twice as wide.
     fn coarsen(&mut self, times: u32) {
         if times > 0 {

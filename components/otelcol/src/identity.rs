@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, BuildHasherDefault};
 use std::io::Write as _;
 
 use corten_otlp::metrics::{Metric, Points};
-use corten_otlp::{Arena, Map, OfResource, OfScope, Record, Value};
+use corten_otlp::{Arena, Map, OfResource, OfScope, Pair, Record, Value};
 use indexmap::IndexMap;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -95,13 +95,22 @@ impl Hasher {
             if !counts(key) {
                 continue;
             }
-            self.text(key);
-            self.value(arena, pair.value);
             // A sum is the same in any order, and two equal pairs do not cancel each other out.
-            sum = sum.wrapping_add(xxh3_128_with_seed(&self.buffer[begin..], self.seed));
-            self.buffer.truncate(begin);
+            sum = sum.wrapping_add(self.pair(arena, pair));
         }
+        debug_assert_eq!(self.buffer.len(), begin);
         sum
+    }
+
+    /// The hash of one attribute: that of attributes is the sum of theirs. What was written before does not count.
+    #[inline]
+    pub(crate) fn pair(&mut self, arena: &Arena, pair: &Pair) -> u128 {
+        let begin = self.buffer.len();
+        self.text(arena.bytes(pair.key));
+        self.value(arena, pair.value);
+        let hash = xxh3_128_with_seed(&self.buffer[begin..], self.seed);
+        self.buffer.truncate(begin);
+        hash
     }
 
     /// The hash of attributes.

@@ -13,9 +13,12 @@ mod periodic;
 mod process;
 pub mod processor;
 pub mod receiver;
+mod resend;
 mod server;
 mod statements;
 pub mod storage;
+#[cfg(test)]
+mod testing;
 pub mod tls;
 mod translate;
 

@@ -1,88 +1,26 @@
-//! Lines of keys and values, as `go-logfmt` writes them.
+//! Attributes in logfmt.
 
+use corten_golang::logfmt::{push_key, push_text, push_value};
 use corten_otlp::{Arena, Value};
-use corten_wire::float::push_go_float;
+use corten_wire::float::go_float;
 
 /// Writes a pair behind others. A key that has nothing left without what keys must not have is left out with its value.
 pub(crate) fn push(line: &mut Vec<u8>, key: &[u8], value: impl FnOnce(&mut Vec<u8>)) {
-    let begin = line.len();
-    if begin > 0 {
-        line.push(b' ');
+    if push_key(&[key], line) {
+        value(line);
     }
-    let before = line.len();
-    for chunk in key.utf8_chunks() {
-        for char in chunk.valid().chars().filter(|char| !is_special(*char)) {
-            line.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
-        }
-    }
-    if line.len() == before {
-        line.truncate(begin);
-        return;
-    }
-    line.push(b'=');
-    value(line);
 }
 
 /// Writes an attribute's value: numbers as Go prints them, and instead of lists and maps that they are not supported.
-pub(crate) fn push_value(line: &mut Vec<u8>, arena: &Arena, value: Value) {
+pub(crate) fn push_attribute(line: &mut Vec<u8>, arena: &Arena, value: Value) {
     match value {
         Value::Empty => line.extend_from_slice(b"null"),
-        Value::Str(text) => push_text(line, arena.bytes(text)),
-        Value::Bytes(bytes) => push_quoted_if(line, arena.bytes(bytes)),
-        Value::Double(value) if value.is_finite() => {
-            let mut text = String::new();
-            push_go_float(&mut text, value);
-            line.extend_from_slice(text.as_bytes());
-        }
-        Value::Double(value) if value.is_nan() => line.extend_from_slice(b"NaN"),
-        Value::Double(value) => line.extend_from_slice(if value > 0.0 { b"+Inf" } else { b"-Inf" }),
+        Value::Str(text) => push_text(arena.bytes(text), line),
+        Value::Bytes(bytes) => push_value(arena.bytes(bytes), line),
+        Value::Double(value) => line.extend_from_slice(go_float(value).as_bytes()),
         Value::Bool(_) | Value::Int(_) => arena.write_text(value, line),
-        Value::List(_) | Value::Map(_) => push_text(line, b"unsupported value type"),
+        Value::List(_) | Value::Map(_) => push_text(b"unsupported value type", line),
     }
-}
-
-/// Writes a text, in quotes where it needs them.
-pub(crate) fn push_text(line: &mut Vec<u8>, text: &[u8]) {
-    if text == b"null" {
-        // Without quotes it would be no value.
-        line.extend_from_slice(b"\"null\"");
-    } else {
-        push_quoted_if(line, text);
-    }
-}
-
-fn is_special(char: char) -> bool {
-    char <= ' ' || matches!(char, '=' | '"' | char::REPLACEMENT_CHARACTER)
-}
-
-fn push_quoted_if(line: &mut Vec<u8>, text: &[u8]) {
-    let is_plain = |text: &str| !text.chars().any(is_special);
-    match std::str::from_utf8(text) {
-        Ok(plain) if is_plain(plain) => line.extend_from_slice(text),
-        _ => push_quoted(line, text),
-    }
-}
-
-fn push_quoted(line: &mut Vec<u8>, text: &[u8]) {
-    const UNREADABLE: &[u8] = b"\\ufffd";
-    line.push(b'"');
-    for chunk in text.utf8_chunks() {
-        for char in chunk.valid().chars() {
-            match char {
-                '\\' | '"' => line.extend([b'\\', char as u8]),
-                '\n' => line.extend_from_slice(b"\\n"),
-                '\r' => line.extend_from_slice(b"\\r"),
-                '\t' => line.extend_from_slice(b"\\t"),
-                char if char < ' ' => line.extend_from_slice(format!("\\u{:04x}", u32::from(char)).as_bytes()),
-                char::REPLACEMENT_CHARACTER => line.extend_from_slice(UNREADABLE),
-                char => line.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
-            }
-        }
-        for _ in chunk.invalid() {
-            line.extend_from_slice(UNREADABLE);
-        }
-    }
-    line.push(b'"');
 }
 
 #[cfg(test)]
@@ -104,6 +42,7 @@ mod tests {
             ("a", Value::Empty, "a=null"),
             ("a", arena.own_str("q\"\\\n\t\u{1}=\u{e9}"), "a=\"q\\\"\\\\\\n\\t\\u0001=\u{e9}\""),
             ("a", arena.own_str("back\\slash"), "a=back\\slash"),
+            ("a\u{7f}", arena.own_str("b\u{7f}"), "a=\"b\\u007f\""),
             ("a", Value::Bool(true), "a=true"),
             ("a", Value::Int(-7), "a=-7"),
             ("a", Value::Double(0.1), "a=0.1"),
@@ -116,13 +55,13 @@ mod tests {
             (" =", Value::Int(1), ""),
         ] {
             let mut line = Vec::new();
-            push(&mut line, key.as_bytes(), |line| push_value(line, &arena, value));
+            push(&mut line, key.as_bytes(), |line| push_attribute(line, &arena, value));
             assert_eq!(String::from_utf8_lossy(&line), want);
         }
         let mut line = Vec::new();
-        push(&mut line, b"a", |line| push_text(line, b"1"));
-        push(&mut line, b"", |line| push_text(line, b"2"));
-        push(&mut line, b"c", |line| push_text(line, b"3"));
+        push(&mut line, b"a", |line| push_text(b"1", line));
+        push(&mut line, b"", |line| push_text(b"2", line));
+        push(&mut line, b"c", |line| push_text(b"3", line));
         assert_eq!(line, b"a=1 c=3");
     }
 }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use corten_component::{Logger, Stop};
-use corten_net::Backoff;
 use corten_otlp::{Batch, Metric, OtlpMetrics};
-use corten_signal::{ConsumeError, Fanout};
+use corten_signal::Fanout;
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use crate::resend::{Patience, Resend};
 
 /// Collects, and hands out what there is to send.
 pub(crate) trait Collect: Send + Sync + 'static {
@@ -26,16 +28,13 @@ pub(crate) trait Collect: Send + Sync + 'static {
 pub(crate) struct Periodic {
     pub(crate) interval: Duration,
     pub(crate) forward: Fanout<OtlpMetrics>,
-    pub(crate) logger: Logger,
-    /// What the log says of what was not taken.
-    pub(crate) failed: &'static str,
+    pub(crate) resend: Resend,
+    /// Told by the collector when what it has should not wait for its time.
+    pub(crate) early: Arc<Notify>,
     /// Held while something is sent, so that what came first goes first over a change of arguments.
     pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// The waits between attempts where what follows asks for a further one.
-const RETRY_WAIT_MIN: Duration = Duration::from_millis(50);
-const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long attempts go on once the component is to stop.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -47,6 +46,7 @@ impl Periodic {
         loop {
             let stopping = tokio::select! {
                 _ = ticks.tick() => false,
+                () = self.early.notified() => false,
                 () = stop.wait() => true,
             };
             let turn = self.turn.lock().await;
@@ -58,41 +58,25 @@ impl Periodic {
         }
     }
 
-    /// Sends what there is, and tries again until it is time for the next collection.
+    /// Sends what there is, and tries again until it is time for the next collection. What nobody took goes with that one, and
+    /// with the one of other arguments if this is the last of these.
     async fn send<C: Collect>(&self, collector: &C, stop: &mut Stop) {
         let Some((batch, kept)) = collector.collect() else { return };
-        let mut until = Instant::now() + self.interval;
-        if stop.is_set() {
-            until = until.min(Instant::now() + STOP_WAIT_MAX);
-        }
-        let mut waits = Backoff::new(RETRY_WAIT_MIN, RETRY_WAIT_MAX);
-        loop {
-            let Err(error) = self.forward.offer(&batch).await else {
-                batch.acks.safe();
-                return;
-            };
-            if let ConsumeError::Retry { after, .. } = error {
-                let wait = waits.next_wait_after(after);
-                if Instant::now() + wait < until {
-                    if stop.is_set() {
-                        tokio::time::sleep(wait).await;
-                    } else if !stop.sleep(wait).await {
-                        until = until.min(Instant::now() + STOP_WAIT_MAX);
-                    }
-                    continue;
-                }
-            }
-            let fields = [("error", error.to_string().into()), ("items", batch.items().into())];
-            self.logger.error(self.failed, &fields);
-            match error {
-                ConsumeError::Retry { .. } => collector.put_back(batch, kept),
-                // It will never be taken: there is nothing to try again.
-                ConsumeError::Refused { .. } => batch.acks.safe(),
-                ConsumeError::Exited { .. } => batch.acks.fail(),
-            }
-            return;
+        let stopping = std::pin::pin!(stop.wait());
+        let patience = Patience { until: Some(Instant::now() + self.interval), stop: Some((stopping, STOP_WAIT_MAX)) };
+        if let Err(batch) = self.resend.send(&self.forward, batch, patience).await {
+            collector.put_back(batch, kept);
         }
     }
+}
+
+/// Drops what a collector still has when nothing will ever be sent again, and says so.
+pub(crate) fn give_up<C: Collect>(collector: &C, logger: &Logger, failed: &str) {
+    let Some((batch, _)) = collector.collect() else { return };
+    let fields = [("error", "the component has ended".into()), ("dropped_items", batch.items().into())];
+    logger.error(failed, &fields);
+    // Whoever keeps what it sent until it is safe sends it again.
+    batch.acks.fail();
 }
 
 /// Now, in nanoseconds since the Unix epoch.

@@ -10,8 +10,6 @@ pub mod interval;
 pub mod memory_limiter;
 pub mod metric_start_time;
 pub mod probabilistic_sampler;
-#[cfg(test)]
-mod recorded;
 pub mod redaction;
 pub mod resourcedetection;
 pub mod span;

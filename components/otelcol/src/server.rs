@@ -6,6 +6,7 @@ mod cors;
 mod deliver;
 mod grpc;
 mod http;
+mod leaving;
 mod readers;
 mod telemetry;
 mod tls;
@@ -13,4 +14,7 @@ mod tls;
 pub(crate) use self::arguments::{GrpcServerArguments, HttpServerArguments};
 pub(crate) use self::deliver::{Entrance, ReceiverMetrics, unavailable};
 pub(crate) use self::grpc::{GrpcCall, GrpcServer, GrpcService, PreparedGrpc};
-pub(crate) use self::http::{CROWDED, CROWDED_AFTER, HttpRequest, HttpServer, HttpService, PreparedHttp, Unread};
+pub(crate) use self::http::{
+    CROWDED, CROWDED_AFTER, HttpRequest, HttpServer, HttpService, PreparedHttp, Unread, bare, crowded,
+};
+pub(crate) use self::leaving::Leaving;

@@ -104,35 +104,7 @@ fn version(text: &str) -> Result<&'static str, String> {
 
 impl TlsSetting {
     fn check(&self) -> Result<(), CheckErrors> {
-        let mut errors = CheckErrors::new();
-        let has_cert = !self.cert_pem.is_empty() || !self.cert_file.is_empty();
-        let has_key = !self.key_pem.is_empty() || !self.key_file.is_empty();
-        errors.require(
-            self.ca_pem.is_empty() || self.ca_file.is_empty(),
-            &["ca_pem", "ca_file"],
-            "at most one of ca_pem and ca_file must be configured",
-        );
-        errors.require(
-            self.cert_pem.is_empty() || self.cert_file.is_empty(),
-            &["cert_pem", "cert_file"],
-            "at most one of cert_pem and cert_file must be configured",
-        );
-        errors.require(
-            self.key_pem.is_empty() || self.key_file.is_empty(),
-            &["key_pem", "key_file"],
-            "at most one of key_pem and key_file must be configured",
-        );
-        errors.require(
-            !has_cert || has_key,
-            &["cert_pem", "cert_file", "key_pem", "key_file"],
-            "exactly one of key_pem or key_file must be configured when a client certificate is configured",
-        );
-        errors.require(
-            !has_key || has_cert,
-            &["key_pem", "key_file", "cert_pem", "cert_file"],
-            "exactly one of cert_pem or cert_file must be configured when a client key is configured",
-        );
-        errors.into_result()
+        self.material().check()
     }
 
     /// What the reference refuses only when it builds the component.
@@ -214,6 +186,19 @@ impl TlsSetting {
     fn has_ca(&self) -> bool {
         !self.ca_pem.is_empty() || !self.ca_file.is_empty()
     }
+
+    /// Certificates and keys, as the rest of the program has them.
+    fn material(&self) -> TlsConfig {
+        TlsConfig {
+            ca_pem: self.ca_pem.clone(),
+            ca_file: self.ca_file.clone(),
+            cert_pem: self.cert_pem.clone(),
+            cert_file: self.cert_file.clone(),
+            key_pem: self.key_pem.clone(),
+            key_file: self.key_file.clone(),
+            ..TlsConfig::default()
+        }
+    }
 }
 
 /// TLS towards a server.
@@ -248,15 +233,10 @@ impl TlsClientArguments {
         let setting = &self.setting;
         let (min, max) = setting.versions();
         let config = TlsConfig {
-            ca_pem: setting.ca_pem.clone(),
-            ca_file: setting.ca_file.clone(),
-            cert_pem: setting.cert_pem.clone(),
-            cert_file: setting.cert_file.clone(),
-            key_pem: setting.key_pem.clone(),
-            key_file: setting.key_file.clone(),
             server_name: self.server_name.clone(),
             insecure_skip_verify: self.insecure_skip_verify,
             min_version: min.to_owned(),
+            ..setting.material()
         };
         let further = FurtherTls {
             max_version: max.to_owned(),

@@ -3,6 +3,7 @@
 //! Whatever is unpacked is unpacked within a limit: what is sent says how much it unpacks to, or does not, and is not
 //! believed.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Read, Write};
 
@@ -47,6 +48,18 @@ impl fmt::Display for CodingError {
 
 impl std::error::Error for CodingError {}
 
+/// Why a message could not be packed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackError(pub String);
+
+impl fmt::Display for PackError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the message cannot be packed: {}", self.0)
+    }
+}
+
+impl std::error::Error for PackError {}
+
 /// How a snappy stream in the framing format begins.
 const SNAPPY_STREAM: &[u8] = b"\xff\x06\0\0sNaPpY";
 /// The largest window of a zstd frame, in bytes: what its format asks every decoder to support.
@@ -83,31 +96,41 @@ impl Coding {
     }
 
     /// Packs a message that stands in pieces. The level is that of gzip and zlib, 0 to 9; the others have one.
-    pub fn pack<'a>(self, level: Option<u32>, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    ///
+    /// # Errors
+    ///
+    /// It cannot be packed in this way: a block of snappy holds less than 4 GiB.
+    pub fn pack<'a>(
+        self,
+        level: Option<u32>,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Vec<u8>, PackError> {
         let level = level.map_or(Compression::default(), |level| Compression::new(level.min(9)));
-        // Writing to memory does not fail.
-        match self {
+        let packed = match self {
             Coding::Gzip => written(GzEncoder::new(Vec::new(), level), pieces, GzEncoder::finish),
             Coding::Zlib => written(ZlibEncoder::new(Vec::new(), level), pieces, ZlibEncoder::finish),
             Coding::Zstd => {
                 let all = joined(pieces);
-                ruzstd::encoding::compress_to_vec(&all[..], ruzstd::encoding::CompressionLevel::Fastest)
+                Ok(ruzstd::encoding::compress_to_vec(&all[..], ruzstd::encoding::CompressionLevel::Fastest))
             }
-            Coding::Snappy => snap::raw::Encoder::new().compress_vec(&joined(pieces)).unwrap_or_default(),
+            Coding::Snappy => snap::raw::Encoder::new().compress_vec(&joined(pieces)).map_err(io::Error::other),
             Coding::SnappyFramed => written(snap::write::FrameEncoder::new(Vec::new()), pieces, |encoder| {
                 encoder.into_inner().map_err(|error| error.into_error())
             }),
             Coding::Lz4 => written(lz4_flex::frame::FrameEncoder::new(Vec::new()), pieces, |encoder| {
                 encoder.finish().map_err(io::Error::other)
             }),
-        }
+        };
+        packed.map_err(|error| PackError(error.to_string()))
     }
 }
 
-fn joined<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
-    let mut all = Vec::new();
+/// The pieces as one. A single one is not copied.
+fn joined<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Cow<'a, [u8]> {
+    let mut pieces = pieces.into_iter();
+    let mut all = Cow::Borrowed(pieces.next().unwrap_or_default());
     for piece in pieces {
-        all.extend_from_slice(piece);
+        all.to_mut().extend_from_slice(piece);
     }
     all
 }
@@ -116,13 +139,11 @@ fn written<'a, W: Write>(
     mut encoder: W,
     pieces: impl IntoIterator<Item = &'a [u8]>,
     finish: impl FnOnce(W) -> io::Result<Vec<u8>>,
-) -> Vec<u8> {
+) -> io::Result<Vec<u8>> {
     for piece in pieces {
-        if encoder.write_all(piece).is_err() {
-            return Vec::new();
-        }
+        encoder.write_all(piece)?;
     }
-    finish(encoder).unwrap_or_default()
+    finish(encoder)
 }
 
 fn corrupt(name: &str, why: impl fmt::Display) -> CodingError {
@@ -176,7 +197,7 @@ mod tests {
     fn a_bomb_is_not_unpacked() {
         let zeros = vec![0; 64 << 20];
         for coding in ALL {
-            let packed = coding.pack(None, [&zeros[..]]);
+            let packed = coding.pack(None, [&zeros[..]]).unwrap();
             assert!(packed.len() < 8 << 20, "{coding:?}: {}", packed.len());
             assert_eq!(coding.unpack(&packed, 1 << 20), Err(CodingError::TooLarge(1 << 20)), "{coding:?}");
         }
@@ -190,17 +211,28 @@ mod tests {
 
     #[test]
     fn snappy_is_told_from_its_framing() {
-        let packed = Coding::SnappyFramed.pack(None, [&b"hello"[..]]);
+        let packed = Coding::SnappyFramed.pack(None, [&b"hello"[..]]).unwrap();
         assert_eq!(Coding::Snappy.unpack(&packed, 5), Ok(b"hello".to_vec()));
     }
 
     #[test]
     fn streams_may_follow_each_other() {
         for coding in [Coding::Gzip, Coding::Zstd] {
-            let packed = [coding.pack(None, [&b"one "[..]]), coding.pack(None, [&b"two"[..]])].concat();
+            let packed = ["one ", "two"].map(|text| coding.pack(None, [text.as_bytes()]).unwrap()).concat();
             assert_eq!(coding.unpack(&packed, 7), Ok(b"one two".to_vec()), "{coding:?}");
             assert_eq!(coding.unpack(&packed, 6), Err(CodingError::TooLarge(6)), "{coding:?}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_packed_is_an_error_and_no_empty_message() {
+        let fails = |_| Err(io::Error::from(io::ErrorKind::StorageFull));
+        let refused = written(Vec::new(), [&b"x"[..]], fails);
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        // Beyond what its length of four bytes can say. The system gives no memory for zeros that are not looked at.
+        let long = vec![0; 1 << 32];
+        let refused = Coding::Snappy.pack(None, [&long[..]]).unwrap_err().to_string();
+        assert!(refused.starts_with("the message cannot be packed: snappy: "), "{refused}");
     }
 
     proptest! {
@@ -208,7 +240,7 @@ mod tests {
         fn what_is_packed_is_unpacked(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..3000), 0..5), level in 0u32..12) {
             let all = pieces.concat();
             for coding in ALL {
-                let packed = coding.pack(Some(level), pieces.iter().map(|piece| &piece[..]));
+                let packed = coding.pack(Some(level), pieces.iter().map(|piece| &piece[..])).unwrap();
                 prop_assert_eq!(coding.unpack(&packed, all.len()), Ok(all.clone()), "{:?}", coding);
                 if !all.is_empty() {
                     prop_assert_eq!(coding.unpack(&packed, all.len() - 1), Err(CodingError::TooLarge(all.len() - 1)), "{:?}", coding);
@@ -220,7 +252,7 @@ mod tests {
         fn no_bytes_make_it_panic(bytes: Vec<u8>, at: usize, bit in 0u8..8) {
             for coding in ALL {
                 let _ = coding.unpack(&bytes, 1 << 16);
-                let mut packed = coding.pack(None, [&bytes[..]]);
+                let mut packed = coding.pack(None, [&bytes[..]]).unwrap();
                 if !packed.is_empty() {
                     let at = at % packed.len();
                     packed[at] ^= 1 << bit;

@@ -2,6 +2,8 @@
 
 mod csv;
 mod functions;
+pub mod json;
+pub mod logfmt;
 mod numbers;
 pub mod template;
 mod text;
@@ -10,4 +12,4 @@ pub mod time;
 pub use csv::row as csv_row;
 pub use functions::{QueryPair, UrlParts, parse_query, parse_request_uri, parse_url};
 pub use numbers::{NumberError, parse_float, parse_int};
-pub use text::{map, split_quoted, to_lower, to_upper, unquote_literal as unquote};
+pub use text::{hex, map, push_hex, split_quoted, to_lower, to_upper, unquote_literal as unquote};

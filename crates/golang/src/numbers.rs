@@ -112,7 +112,8 @@ pub fn parse_float(text: &[u8]) -> Result<f64, NumberError> {
     }
     let lower: Vec<u8> = lower.into_iter().filter(|byte| *byte != b'_').collect();
     let shape = lower.iter().all(|byte| byte.is_ascii_digit() || b".e+-".contains(byte));
-    if !shape || !lower.iter().any(u8::is_ascii_digit) {
+    // One sign is enough.
+    if matches!(lower.first(), Some(b'+' | b'-')) || !shape || !lower.iter().any(u8::is_ascii_digit) {
         return Err(NumberError::Syntax);
     }
     let value: f64 = std::str::from_utf8(&lower).ok().and_then(|s| s.parse().ok()).ok_or(NumberError::Syntax)?;
@@ -236,13 +237,15 @@ mod tests {
 
     #[test]
     fn floats_are_read_as_go_reads_them() {
-        let cases: [(&str, Result<f64, NumberError>); 15] = [
+        let cases: [(&str, Result<f64, NumberError>); 17] = [
             ("1.5", Ok(1.5)),
             (".5", Ok(0.5)),
             ("5.", Ok(5.0)),
             ("1e3", Ok(1000.0)),
             ("-Inf", Ok(f64::NEG_INFINITY)),
             ("1e400", Err(NumberError::Range)),
+            ("--1", Err(NumberError::Syntax)),
+            ("+-1", Err(NumberError::Syntax)),
             ("0x1p4", Ok(16.0)),
             ("0x1.8p-1", Ok(0.75)),
             ("0x1p-1074", Ok(5e-324)),

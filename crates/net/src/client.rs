@@ -71,6 +71,8 @@ pub struct ClientOptions {
     pub idle_max: Duration,
     /// When to ask whether a connection of HTTP/2 still lives; never, if there is none.
     pub pings: Option<Pings>,
+    /// Whether redirects that ask for another method, and drop the body with that, are not followed: they are the response.
+    pub keeps_method: bool,
     /// How many bytes are read from a socket at once at most; zero sets no limit.
     pub read_bytes_max: usize,
     /// How many bytes are written to a socket at once at most; zero sets no limit.
@@ -112,6 +114,7 @@ impl Default for ClientOptions {
                 timeout: Duration::from_millis(HTTP2_PING_MS_MAX),
                 while_idle: true,
             }),
+            keeps_method: false,
             read_bytes_max: 0,
             write_bytes_max: 0,
             tls: FurtherTls::default(),
@@ -220,7 +223,7 @@ impl Client {
         let response = self.follow(request).await.map_err(|error| {
             let (first, rest) = method.as_str().split_at(1);
             let url = redact_url(&uri.to_string());
-            error.context(format_args!("{first}{} \"{url}\"", rest.to_ascii_lowercase()))
+            error.of_request(format_args!("{first}{} \"{url}\"", rest.to_ascii_lowercase()))
         });
         match (span, &response) {
             (Some(span), Ok(response)) => span.answered(response.status()),
@@ -246,6 +249,9 @@ impl Client {
                 return Ok(response);
             }
             let Some(next) = redirect::redirect(response.status(), &hop.method) else { return Ok(response) };
+            if self.inner.options.keeps_method && next.method != hop.method {
+                return Ok(response);
+            }
             // A redirect without a target is an ordinary response.
             let Some(location) = response.headers().get(LOCATION) else { return Ok(response) };
 

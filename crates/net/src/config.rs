@@ -311,7 +311,11 @@ pub struct TlsConfig {
 }
 
 impl TlsConfig {
-    fn check(&self) -> Result<(), CheckErrors> {
+    /// The rules between the arguments.
+    ///
+    /// # Errors
+    /// The rules that do not hold, with the reference's texts.
+    pub fn check(&self) -> Result<(), CheckErrors> {
         let mut errors = CheckErrors::new();
         let has_cert = !self.cert_pem.is_empty() || !self.cert_file.is_empty();
         let has_key = !self.key_pem.is_empty() || !self.key_file.is_empty();

@@ -39,17 +39,24 @@ pub enum ErrorKind {
 pub struct Error {
     kind: ErrorKind,
     text: String,
+    /// Where in the text the reason begins, behind the request.
+    reason_at: usize,
 }
 
 impl Error {
     /// An error of `kind`. The text is lower case without a full stop and must hold no secret.
     pub fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into() }
+        Self { kind, text: text.into(), reason_at: 0 }
     }
 
     /// What kind of failure this is.
     pub fn kind(&self) -> ErrorKind {
         self.kind
+    }
+
+    /// The text without the request that failed.
+    pub fn reason(&self) -> &str {
+        &self.text[self.reason_at..]
     }
 
     /// Whether the same request may succeed later without any change of the configuration.
@@ -73,6 +80,13 @@ impl Error {
     pub(crate) fn context(mut self, context: impl fmt::Display) -> Self {
         self.text = format!("{context}: {}", self.text);
         self
+    }
+
+    /// Puts before the text what was asked for.
+    pub(crate) fn of_request(self, request: impl fmt::Display) -> Self {
+        let reason_len = self.text.len();
+        let error = self.context(request);
+        Self { reason_at: error.text.len() - reason_len, ..error }
     }
 
     /// The failure of reading or writing an established connection.

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::{BufMut as _, Bytes, BytesMut};
-use corten_coding::{Coding, CodingError};
+use corten_coding::{Coding, CodingError, PackError};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Body as HttpBody, Frame};
@@ -197,7 +197,7 @@ impl Call<'_> {
         let mut to = self.server.clone().into_parts();
         to.path_and_query = Some(self.method.parse().map_err(|_| invalid("the method is not a path"))?);
         let uri = Uri::from_parts(to).map_err(|_| invalid("the server has no host"))?;
-        let mut request = Request::new(framed(message, self.encoding.is_some()));
+        let mut request = Request::new(framed(message, self.encoding.is_some())?);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
@@ -245,11 +245,12 @@ fn of_net(error: &Error) -> Status {
         ErrorKind::Auth => Code::UNAUTHENTICATED,
         _ => Code::UNAVAILABLE,
     };
+    let reason = error.reason();
     let text = match error.kind() {
-        ErrorKind::Connect | ErrorKind::Proxy => format!("{NOT_CONNECTED}Error while dialing: {error}\""),
-        ErrorKind::Tls => format!("{NOT_CONNECTED}authentication handshake failed: {error}\""),
-        ErrorKind::Timeout => format!("{NOT_CONNECTED}{error}\""),
-        _ => error.to_string(),
+        ErrorKind::Connect | ErrorKind::Proxy => format!("{NOT_CONNECTED}Error while dialing: {reason}\""),
+        ErrorKind::Tls => format!("{NOT_CONNECTED}authentication handshake failed: {reason}\""),
+        ErrorKind::Timeout => format!("{NOT_CONNECTED}{reason}\""),
+        _ => reason.to_owned(),
     };
     Status::new(code, text)
 }
@@ -275,19 +276,30 @@ fn read_status(headers: &HeaderMap) -> Option<Option<Status>> {
 }
 
 /// Packs a message that stands in pieces.
-pub fn pack(coding: Coding, message: &[Bytes]) -> Vec<Bytes> {
-    vec![coding.pack(None, message.iter().map(|piece| &piece[..])).into()]
+///
+/// # Errors
+///
+/// It cannot be packed in this way.
+pub fn pack(coding: Coding, message: &[Bytes]) -> Result<Vec<Bytes>, PackError> {
+    Ok(vec![coding.pack(None, message.iter().map(|piece| &piece[..]))?.into()])
 }
 
+/// The longest message that is sent, in bytes. The prefix has room for twice as much, which peers in Go do not send.
+const SENT_BYTES_MAX: u32 = i32::MAX as u32;
+
 /// A message with its prefix, which says whether it is packed.
-fn framed(pieces: Vec<Bytes>, is_packed: bool) -> Body {
+fn framed(pieces: Vec<Bytes>, is_packed: bool) -> Result<Body, Status> {
     let len: usize = pieces.iter().map(Bytes::len).sum();
+    let Some(prefix_len) = u32::try_from(len).ok().filter(|len| *len <= SENT_BYTES_MAX) else {
+        let text = format!("trying to send message larger than max ({len} vs. {SENT_BYTES_MAX})");
+        return Err(Status::new(Code::RESOURCE_EXHAUSTED, text));
+    };
     let mut prefix = BytesMut::with_capacity(PREFIX_BYTES);
     prefix.put_u8(u8::from(is_packed));
-    prefix.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
+    prefix.put_u32(prefix_len);
     let mut all = vec![prefix.freeze()];
     all.extend(pieces);
-    all.into()
+    Ok(all.into())
 }
 
 fn too_large(len: usize, bytes_max: usize) -> Status {
@@ -451,16 +463,22 @@ pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
 
 /// The answer of a server.
 pub fn answer(outcome: Result<Vec<u8>, Status>, coding: Option<(Coding, &'static str)>) -> Response<ServerBody> {
-    let mut response = match outcome {
+    let packed = |message: Vec<u8>| {
+        let message = vec![Bytes::from(message)];
+        let failed = |error: PackError| Status::new(Code::INTERNAL, format!("grpc: error while compressing: {error}"));
+        let message = match coding {
+            Some((coding, _)) => pack(coding, &message).map_err(failed)?,
+            None => message,
+        };
+        framed(message, coding.is_some())
+    };
+    let mut response = match outcome.and_then(packed) {
         Err(status) => {
             let mut response = Response::new(empty_body());
             write_status(&status, response.headers_mut());
             response
         }
-        Ok(message) => {
-            let message = vec![Bytes::from(message)];
-            let message = coding.map_or_else(|| message.clone(), |(coding, _)| pack(coding, &message));
-            let body = framed(message, coding.is_some());
+        Ok(body) => {
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", HeaderValue::from_static("0"));
             let mut frames: Vec<_> = body.chunks().cloned().map(Frame::data).collect();
@@ -544,6 +562,19 @@ mod tests {
     }
 
     #[test]
+    fn a_message_whose_length_does_not_fit_is_not_sent() {
+        let piece = Bytes::from(vec![0; 1 << 20]);
+        let pieces = |bytes: usize| [vec![piece.clone(); bytes >> 20], vec![piece.slice(..bytes % (1 << 20))]].concat();
+        let max = SENT_BYTES_MAX as usize;
+        assert_eq!(framed(pieces(max), false).unwrap().len_bytes(), (max + PREFIX_BYTES) as u64);
+        for bytes in [max + 1, (1 << 32) + 7] {
+            let status = framed(pieces(bytes), false).unwrap_err();
+            let text = format!("trying to send message larger than max ({bytes} vs. 2147483647)");
+            assert_eq!(status, Status::new(Code::RESOURCE_EXHAUSTED, text));
+        }
+    }
+
+    #[test]
     fn what_is_no_message_is_refused_with_its_code() {
         for (bytes, names, code, text) in [
             (&b""[..], "", Code::INTERNAL, "unexpected EOF"),
@@ -573,7 +604,7 @@ mod tests {
 
     #[test]
     fn a_bomb_is_refused() {
-        let packed = Coding::Gzip.pack(None, [&vec![0; 1 << 20][..]]);
+        let packed = Coding::Gzip.pack(None, [&vec![0; 1 << 20][..]]).unwrap();
         let body = [&[1, 0, 0][..], &(packed.len() as u16).to_be_bytes(), &packed].concat();
         let error = unframed(sent(&body), &headers(&[("grpc-encoding", "gzip")]), 1 << 16).unwrap_err();
         assert_eq!(error.code, Code::RESOURCE_EXHAUSTED);
@@ -639,7 +670,7 @@ mod tests {
             let coding = packed.then_some((Coding::Zstd, "zstd"));
             let all = pieces.concat();
             let pieces: Vec<Bytes> = pieces.into_iter().map(Bytes::from).collect();
-            let body = framed(coding.map_or_else(|| pieces.clone(), |(coding, _)| pack(coding, &pieces)), packed);
+            let body = framed(coding.map_or_else(|| pieces.clone(), |(coding, _)| pack(coding, &pieces).unwrap()), packed).unwrap();
             let body: Vec<u8> = body.chunks().flat_map(|chunk| chunk.to_vec()).collect();
             let message = unframed(body.into(), &headers(&[("grpc-encoding", "zstd")]), 1000);
             prop_assert_eq!(message.unwrap(), all);

@@ -9,6 +9,7 @@
 //! - [`serve`] runs HTTP/1.1, HTTP/2 over TLS and HTTP/2 in clear text on one listener, with limits against slow,
 //!   idle and numerous clients; [`TlsSwitch`] changes TLS for new connections while it runs.
 //! - [`grpc`] is gRPC with one message each way, on both sides.
+//! - [`kubernetes`] follows the objects of a cluster.
 //! - [`memory`] connects the two within the process, without a socket.
 //!
 //! It knows no component, no signal and no queue.
@@ -23,6 +24,7 @@ mod error;
 mod files;
 pub mod grpc;
 mod http1;
+pub mod kubernetes;
 mod media_type;
 pub mod memory;
 mod oauth2;
@@ -37,8 +39,8 @@ pub use backoff::{Backoff, RETRY_AFTER_SECONDS_MAX, parse_retry_after, retry_aft
 pub use body::{Body, BodyError, ResponseBody, read_body_limited, read_body_within};
 pub use client::{Client, ClientOptions, Pings};
 pub use cloud::{
-    AzureAdConfig, AzureAdManagedIdentity, AzureAdOAuth, AzureAdSdk, AzureAdWorkloadIdentity, GoogleIamConfig,
-    SigV4Config, SigV4Inference,
+    AwsService, AzureAdConfig, AzureAdManagedIdentity, AzureAdOAuth, AzureAdSdk, AzureAdWorkloadIdentity,
+    GoogleIamConfig, SigV4Config, SigV4Inference,
 };
 pub use config::{Authorization, BasicAuth, ClientConfig, Headers, OAuth2, ProxyConfig, ProxyUrl, TlsConfig};
 pub use connect::Dialer;

@@ -7,7 +7,12 @@ const WORKER_THREADS_MAX: usize = 4;
 /// little work wake each other up all the time: with two of them on two cores, scraping 100,000 series every five seconds
 /// switched twice as often between threads as with one. What takes long runs elsewhere, and so does what blocks.
 pub fn worker_threads() -> usize {
-    (std::thread::available_parallelism().map_or(1, usize::from) / 2).clamp(1, WORKER_THREADS_MAX)
+    (cores() / 2).clamp(1, WORKER_THREADS_MAX)
+}
+
+/// How many cores the process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Raises the limit on open files to the highest value that the process may set itself, as every server does that keeps

@@ -9,6 +9,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use corten_golang::json::{Form, push_number, push_string};
 use corten_signal::labels::varint_len;
 
 use crate::proto::{BYTES, Back, FIXED64, Malformed, Reader, VARINT};
@@ -378,10 +379,10 @@ impl Arena {
     pub fn write_json(&self, value: Value, out: &mut Vec<u8>) {
         match value {
             Value::Empty => out.extend_from_slice(b"null"),
-            Value::Str(text) => write_json_string(self.bytes(text), JsonForm::Text, out),
+            Value::Str(text) => push_string(self.bytes(text), Form::PLAIN, out),
             Value::Bool(value) => out.extend_from_slice(if value { b"true" } else { b"false" }),
             Value::Int(value) => out.extend_from_slice(value.to_string().as_bytes()),
-            Value::Double(value) => write_json_double(value, JsonForm::Text, out),
+            Value::Double(value) => write_json_double(value, Form::PLAIN, out),
             Value::Bytes(bytes) => {
                 out.push(b'"');
                 out.extend_from_slice(STANDARD.encode(self.bytes(bytes)).as_bytes());
@@ -410,7 +411,7 @@ impl Arena {
                     if !std::mem::take(&mut first) {
                         out.push(b',');
                     }
-                    write_json_string(self.bytes(pair.key), JsonForm::Text, out);
+                    push_string(self.bytes(pair.key), Form::PLAIN, out);
                     out.push(b':');
                     self.write_json(pair.value, out);
                 }
@@ -593,82 +594,14 @@ impl Later {
     }
 }
 
-/// Two ways of writing JSON: the reference has both.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum JsonForm {
-    /// A value as a text, as Go's `encoding/json` writes it without escaping for HTML.
-    Text,
-    /// A message in OTLP's JSON.
-    Message,
-}
-
-/// Writes a text as a JSON string. What is not UTF-8 becomes replacement characters.
-pub(crate) fn write_json_string(bytes: &[u8], form: JsonForm, out: &mut Vec<u8>) {
-    out.push(b'"');
-    for chunk in bytes.utf8_chunks() {
-        let valid = chunk.valid().as_bytes();
-        // What stands for itself is copied as a whole.
-        let mut plain_from = 0;
-        for (at, byte) in valid.iter().enumerate() {
-            let (escape, len): (&[u8], usize) = match byte {
-                b'"' => (b"\\\"", 1),
-                b'\\' => (b"\\\\", 1),
-                b'\n' => (b"\\n", 1),
-                b'\r' => (b"\\r", 1),
-                b'\t' => (b"\\t", 1),
-                0x8 if form == JsonForm::Text => (b"\\b", 1),
-                0xc if form == JsonForm::Text => (b"\\f", 1),
-                0..0x20 => (b"", 1),
-                0xe2 if form == JsonForm::Text && valid[at..].starts_with("\u{2028}".as_bytes()) => (b"\\u2028", 3),
-                0xe2 if form == JsonForm::Text && valid[at..].starts_with("\u{2029}".as_bytes()) => (b"\\u2029", 3),
-                _ => continue,
-            };
-            out.extend_from_slice(&valid[plain_from..at]);
-            match escape {
-                b"" => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-                escape => out.extend_from_slice(escape),
-            }
-            plain_from = at + len;
-        }
-        out.extend_from_slice(&valid[plain_from..]);
-        // Go replaces byte by byte.
-        for _ in chunk.invalid() {
-            out.extend_from_slice(b"\\ufffd");
-        }
+/// Writes a number as JSON. What is none is a string.
+pub(crate) fn write_json_double(value: f64, form: Form, out: &mut Vec<u8>) {
+    match value {
+        value if value.is_finite() => push_number(value, form, out),
+        value if value.is_nan() => out.extend_from_slice(b"\"NaN\""),
+        value if value > 0.0 => out.extend_from_slice(b"\"Infinity\""),
+        _ => out.extend_from_slice(b"\"-Infinity\""),
     }
-    out.push(b'"');
-}
-
-/// Writes a number: the shortest that reads back the same, with an exponent where it is very small or large. What is no
-/// number is a string.
-pub(crate) fn write_json_double(value: f64, form: JsonForm, out: &mut Vec<u8>) {
-    if !value.is_finite() {
-        let name = if value.is_nan() {
-            "\"NaN\""
-        } else if value > 0.0 {
-            "\"Infinity\""
-        } else {
-            "\"-Infinity\""
-        };
-        out.extend_from_slice(name.as_bytes());
-        return;
-    }
-    let magnitude = value.abs();
-    let text = if magnitude != 0.0 && !(1e-6..1e21).contains(&magnitude) {
-        // Go has a sign and two digits at least, and takes a zero of `e-07` away where a value is a text.
-        let text = format!("{value:e}");
-        match text.split_once('e') {
-            Some((digits, exponent)) => match exponent.strip_prefix('-') {
-                Some(exponent) if form == JsonForm::Message => format!("{digits}e-{exponent:0>2}"),
-                Some(exponent) => format!("{digits}e-{exponent}"),
-                None => format!("{digits}e+{exponent}"),
-            },
-            None => text,
-        }
-    } else {
-        format!("{value}")
-    };
-    out.extend_from_slice(text.as_bytes());
 }
 
 #[cfg(test)]

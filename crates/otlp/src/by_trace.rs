@@ -1,10 +1,10 @@
 //! Spans by the traces that they belong to, as messages of their own. Nothing is decoded.
 
-use corten_signal::labels::{put_varint, varint_len};
+use corten_signal::labels::varint_len;
 
 use crate::batch::Batch;
 use crate::data::id_bytes;
-use crate::proto::{BYTES, Malformed, Reader};
+use crate::proto::{BYTES, Malformed, Reader, put_head};
 use crate::traces::Span;
 
 /// The spans of one trace in one resource of a batch.
@@ -90,10 +90,10 @@ fn resource(buffer: &[u8], mut reader: Reader<'_>, parts: &mut Vec<TracePart>) -
         };
         let whole = said.len() + by_scope().map(|places| of_field(len(places))).sum::<usize>();
         let mut message = Vec::with_capacity(of_field(whole));
-        put_field(&mut message, 1, whole);
+        put_head(&mut message, 1, whole);
         message.extend_from_slice(&said);
         for places in by_scope() {
-            put_field(&mut message, 2, len(places));
+            put_head(&mut message, 2, len(places));
             message.extend_from_slice(&scopes[places[0].scope]);
             for place in places {
                 message.extend_from_slice(&buffer[place.field.0..place.field.1]);
@@ -103,11 +103,6 @@ fn resource(buffer: &[u8], mut reader: Reader<'_>, parts: &mut Vec<TracePart>) -
         parts.push(TracePart { trace_id: places[0].trace_id, spans: places.len(), has_root, message });
     }
     Ok(())
-}
-
-fn put_field(out: &mut Vec<u8>, number: u32, len: usize) {
-    put_varint(out, u64::from(number << 3 | BYTES));
-    put_varint(out, len as u64);
 }
 
 /// The trace of a span, and whether the span has no parent.

@@ -5,13 +5,16 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use corten_golang::json::{Form, push_string};
+use corten_golang::push_hex;
 use corten_signal::labels::put_varint;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::arena::{JsonForm, write_json_double, write_json_string};
+use crate::arena::write_json_double;
 use crate::proto::{BYTES, FIXED32, FIXED64, Malformed, Reader, VARINT};
 use crate::schema::{Field, Kind, Message, Presence};
 
@@ -459,7 +462,7 @@ fn write_elements(field: &'static Field, buffer: &[u8], value: Raw<'_>, first: &
 fn write_value(field: &'static Field, buffer: &[u8], value: Raw<'_>, out: &mut Vec<u8>) {
     match (field.kind, value) {
         (Kind::Message(schema), Raw::Message(reader, _)) => write_message(schema, buffer, reader, out),
-        (Kind::String, Raw::Message(_, (start, end))) => write_json_string(&buffer[start..end], JsonForm::Message, out),
+        (Kind::String, Raw::Message(_, (start, end))) => push_string(&buffer[start..end], Form::ITERATOR, out),
         (Kind::Bytes, Raw::Message(_, (start, end))) => {
             out.push(b'"');
             out.extend_from_slice(STANDARD.encode(&buffer[start..end]).as_bytes());
@@ -467,15 +470,11 @@ fn write_value(field: &'static Field, buffer: &[u8], value: Raw<'_>, out: &mut V
         }
         (Kind::Id(..), Raw::Message(_, (start, end))) => {
             out.push(b'"');
-            for byte in &buffer[start..end] {
-                for digit in [byte >> 4, byte & 15] {
-                    out.push(b"0123456789abcdef"[usize::from(digit)]);
-                }
-            }
+            push_hex(&buffer[start..end], out);
             out.push(b'"');
         }
         (Kind::Bool, Raw::Number(number)) => out.extend_from_slice(if number == 0 { b"false" } else { b"true" }),
-        (Kind::Double, Raw::Number(bits)) => write_json_double(f64::from_bits(bits), JsonForm::Message, out),
+        (Kind::Double, Raw::Number(bits)) => write_json_double(f64::from_bits(bits), Form::ITERATOR, out),
         (Kind::Int32 | Kind::Enum(_), Raw::Number(number)) => write_display(number as i32, out),
         (Kind::Uint32 | Kind::Fixed32, Raw::Number(number)) => write_display(number as u32, out),
         (Kind::Sint32, Raw::Number(number)) => {
@@ -490,11 +489,11 @@ fn write_value(field: &'static Field, buffer: &[u8], value: Raw<'_>, out: &mut V
 }
 
 fn write_display(value: impl fmt::Display, out: &mut Vec<u8>) {
-    out.extend_from_slice(value.to_string().as_bytes());
+    _ = write!(out, "{value}");
 }
 
 fn write_quoted(value: impl fmt::Display, out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("\"{value}\"").as_bytes());
+    _ = write!(out, "\"{value}\"");
 }
 
 #[cfg(test)]

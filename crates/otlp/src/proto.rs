@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use corten_signal::labels::{put_varint, varint_len};
+
 /// The wire type of variable-length integers.
 pub(crate) const VARINT: u32 = 0;
 /// The wire type of 64 bits.
@@ -187,6 +189,13 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Writes what stands before a string, a message or a list of so many bytes.
+#[inline]
+pub(crate) fn put_head(out: &mut Vec<u8>, field: u32, len: usize) {
+    put_varint(out, u64::from(field << 3 | BYTES));
+    put_varint(out, len as u64);
+}
+
 /// Writes from the end to the front. What is written first stands last.
 pub(crate) struct Back {
     buffer: Vec<u8>,
@@ -240,7 +249,7 @@ impl Back {
             self.take(1)[0] = value as u8;
             return;
         }
-        let width = corten_signal::labels::varint_len(value);
+        let width = varint_len(value);
         let mut rest = value;
         let out = self.take(width);
         for byte in &mut *out {

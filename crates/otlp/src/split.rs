@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use corten_signal::labels::{put_varint, varint_len};
+use corten_signal::labels::varint_len;
 
 use crate::batch::{Batch, Part};
 use crate::data::{Data, Record};
-use crate::proto::{BYTES, Malformed, Reader};
+use crate::proto::{BYTES, Malformed, Reader, put_head};
 
 impl<R: Record> Batch<R> {
     /// The records in so many groups, each of which is a batch without acknowledgements: to be sent to different places, for
@@ -74,10 +74,9 @@ impl Level {
         for group in self.used.drain(..) {
             let own = &mut self.of_group[group as usize];
             if let Some(out) = outer.of(group) {
-                let len = (said.len() + own.len()) as u64;
-                out.reserve(said.len() + own.len() + 1 + varint_len(len));
-                put_varint(out, u64::from(number << 3 | BYTES));
-                put_varint(out, len);
+                let len = said.len() + own.len();
+                out.reserve(len + 1 + varint_len(len as u64));
+                put_head(out, number, len);
                 out.extend_from_slice(said);
                 out.extend_from_slice(own);
             }

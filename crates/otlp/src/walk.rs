@@ -1,8 +1,6 @@
 //! Walks over messages that stay bytes: whether one is what it says, how many items it has, and cutting it between two.
 
-use corten_signal::labels::put_varint;
-
-use crate::proto::{BYTES, FIXED32, FIXED64, Malformed, Reader, VARINT};
+use crate::proto::{BYTES, FIXED32, FIXED64, Malformed, Reader, VARINT, put_head};
 use crate::schema::{Kind, Message, Presence};
 
 /// How deep messages may lie within messages. What a decoder of Google's takes is the same.
@@ -157,8 +155,7 @@ fn cut_message(schema: &'static Message, buffer: &[u8], mut reader: Reader<'_>, 
 }
 
 fn put_message(out: &mut Vec<u8>, number: u32, message: &[u8]) {
-    put_varint(out, u64::from(number << 3 | BYTES));
-    put_varint(out, message.len() as u64);
+    put_head(out, number, message.len());
     out.extend_from_slice(message);
 }
 

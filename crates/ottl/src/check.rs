@@ -206,9 +206,6 @@ fn unknown_function(name: &str, context: Context) -> String {
     if functions::LAMBDA_FUNCTIONS.contains(&name) {
         return format!("{name} needs lambda expressions, which are not enabled");
     }
-    if let Some((_, why)) = functions::MISSING.iter().find(|(missing, _)| *missing == name) {
-        return format!("{name} is not implemented: {why}");
-    }
     if let Some(of) = ALL.into_iter().find(|of| functions::find(name, *of).is_some()) {
         return format!("{context} does not have the function {name}, but {of} has");
     }

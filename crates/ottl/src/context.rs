@@ -17,6 +17,8 @@ pub enum Context {
     Metric,
     /// A point of a metric.
     DataPoint,
+    /// An example of what a point counts.
+    Exemplar,
     /// A log record.
     Log,
 }
@@ -29,7 +31,7 @@ pub(crate) enum Level {
     Otelcol,
 }
 
-use Context::{DataPoint, Log, Metric, Resource, Scope, Span, SpanEvent};
+use Context::{DataPoint, Exemplar, Log, Metric, Resource, Scope, Span, SpanEvent};
 
 impl Context {
     /// Its name in configurations and paths.
@@ -41,6 +43,7 @@ impl Context {
             SpanEvent => "spanevent",
             Metric => "metric",
             DataPoint => "datapoint",
+            Exemplar => "exemplar",
             Log => "log",
         }
     }
@@ -60,6 +63,7 @@ impl Context {
                 SpanEvent => "spanevent",
                 Metric => "metric",
                 DataPoint => "datapoint",
+                Exemplar => "exemplar",
                 Log => "log",
             };
             (name, Level::Of(context))
@@ -73,13 +77,16 @@ impl Context {
             SpanEvent => const { &[of(SpanEvent), of(Span), of(Scope), OLD_SCOPE, of(Resource), OTELCOL] },
             Metric => const { &[of(Metric), of(Scope), OLD_SCOPE, of(Resource), OTELCOL] },
             DataPoint => const { &[of(DataPoint), of(Metric), of(Scope), OLD_SCOPE, of(Resource), OTELCOL] },
+            Exemplar => {
+                const { &[of(Exemplar), of(DataPoint), of(Metric), of(Scope), OLD_SCOPE, of(Resource), OTELCOL] }
+            }
             Log => const { &[of(Log), of(Scope), OLD_SCOPE, of(Resource), OTELCOL] },
         }
     }
 
     /// How specific it is: what has a smaller number is found first when the context of statements is looked for.
     pub(crate) fn priority(self) -> usize {
-        [Log, DataPoint, Metric, SpanEvent, Span, Scope, Resource]
+        [Log, Exemplar, DataPoint, Metric, SpanEvent, Span, Scope, Resource]
             .iter()
             .position(|of| *of == self)
             .unwrap_or(usize::MAX)
@@ -88,7 +95,7 @@ impl Context {
     /// The number behind a name in capitals.
     pub(crate) fn symbol(self, name: &str) -> Option<i64> {
         let tables: &[&[(&str, i64)]] = match self {
-            Resource | Scope => &[],
+            Resource | Scope | Exemplar => &[],
             Span | SpanEvent => &[SPANS],
             Metric => &[METRICS],
             DataPoint => &[METRICS, POINTS],
@@ -105,7 +112,7 @@ impl fmt::Display for Context {
 }
 
 /// All contexts.
-pub(crate) const ALL: [Context; 7] = [Resource, Scope, Span, SpanEvent, Metric, DataPoint, Log];
+pub(crate) const ALL: [Context; 8] = [Resource, Scope, Span, SpanEvent, Metric, DataPoint, Exemplar, Log];
 
 const SPANS: &[(&str, i64)] = &[
     ("SPAN_KIND_UNSPECIFIED", 0),

@@ -10,6 +10,7 @@ use corten_signal::regex::GoRegex;
 
 use crate::context::Context;
 use crate::error::EvalError;
+use crate::grok::{Definitions, Grok};
 use crate::item::Item;
 use crate::program::{Arg, Call, Ex, Path};
 use crate::value::{Const, Val};
@@ -130,14 +131,41 @@ pub(crate) enum Prepared {
     Nothing,
     /// A pattern that is written in the statement.
     Regex(GoRegex),
-    /// A pattern that is only known when the statement runs: the last one.
-    LastRegex(Mutex<Option<(Vec<u8>, Arc<GoRegex>)>>),
+    /// A pattern that is only known when the statement runs.
+    LastRegex(Last<GoRegex>),
     Time(Box<times::Reader>),
     Severities(Vec<(String, maps::Severity)>),
     Networks(Vec<texts::Network>),
     Csv(texts::Csv),
-    Grok(Box<crate::grok::Grok>),
+    Grok(Box<Grok>),
+    /// As `LastRegex`, with the names that the statement defines, and whether only what is named is captured.
+    LastGrok(Last<Grok>, Definitions, bool),
     XPath(Box<crate::xml::xpath::XPath>),
+}
+
+/// What was made of a text that is only known when the statement runs: of the last one.
+#[derive(Debug)]
+pub(crate) struct Last<T>(Mutex<Option<(Vec<u8>, Arc<T>)>>);
+
+impl<T> Default for Last<T> {
+    fn default() -> Self {
+        Last(Mutex::default())
+    }
+}
+
+impl<T> Last<T> {
+    /// What a text is made; `make` is only asked for another one than the last.
+    pub(crate) fn of<E>(&self, text: &[u8], make: impl FnOnce(&str) -> Result<T, E>) -> Result<Arc<T>, E> {
+        let mut last = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((known, made)) = &*last
+            && **known == *text
+        {
+            return Ok(made.clone());
+        }
+        let made = Arc::new(make(&String::from_utf8_lossy(text))?);
+        *last = Some((text.to_vec(), made.clone()));
+        Ok(made)
+    }
 }
 
 /// A pattern.
@@ -168,7 +196,7 @@ pub(crate) fn regex_at<const AT: usize>(args: &[Option<Arg>]) -> Result<Prepared
 }
 
 fn pattern_at<const AT: usize>(args: &[Option<Arg>], to_regex: fn(&str) -> String) -> Result<Prepared, Refused> {
-    let Some(pattern) = const_text(args, AT) else { return Ok(Prepared::LastRegex(Mutex::default())) };
+    let Some(pattern) = const_text(args, AT) else { return Ok(Prepared::LastRegex(Last::default())) };
     let pattern = String::from_utf8_lossy(pattern);
     let regex = GoRegex::new(&to_regex(&pattern));
     regex.map(Prepared::Regex).map_err(|error| (AT, format!("{pattern:?} is not a valid pattern: {error}")))
@@ -210,10 +238,6 @@ pub(crate) fn const_texts(args: &[Option<Arg>], at: usize) -> Option<Vec<&[u8]>>
 
 /// The functions that need lambda expressions, which the collector has switched off.
 pub(crate) const LAMBDA_FUNCTIONS: &[&str] = &["All", "Any", "Filter", "Find", "MapEach", "MapKeys", "Reduce", "When"];
-
-/// Functions that the collector has and this program has not, and why.
-pub(crate) const MISSING: &[(&str, &str)] =
-    &[("UserAgent", "it takes a collection of some thousand patterns, which this program does not carry")];
 
 /// The function of a name in a context.
 pub(crate) fn find(name: &str, context: Context) -> Option<&'static Function> {
@@ -380,19 +404,12 @@ impl Call {
             Prepared::Regex(regex) => Ok(Pattern::Known(regex)),
             Prepared::LastRegex(last) => {
                 let pattern = self.owned(at, item)?;
-                let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                if let Some((known, regex)) = &*last
-                    && **known == *pattern
-                {
-                    return Ok(Pattern::Found(regex.clone()));
-                }
-                let text = String::from_utf8_lossy(&pattern);
-                let regex = GoRegex::new(&to_regex(&text)).map_err(|error| {
-                    let name = self.function.name;
-                    EvalError::new(format!("the pattern {text:?} given to {name} is not valid: {error}"))
+                let regex = last.of(&pattern, |text| {
+                    GoRegex::new(&to_regex(text)).map_err(|error| {
+                        let name = self.function.name;
+                        EvalError::new(format!("the pattern {text:?} given to {name} is not valid: {error}"))
+                    })
                 })?;
-                let regex = Arc::new(regex);
-                *last = Some((pattern.to_vec(), regex.clone()));
                 Ok(Pattern::Found(regex))
             }
             _ => Err("there is no pattern".into()),

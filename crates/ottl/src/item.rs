@@ -1,6 +1,6 @@
 //! What a statement is executed on.
 
-use corten_otlp::metrics::Points;
+use corten_otlp::metrics::{Exemplar, Points};
 use corten_otlp::{Arena, LogRecord, Map, Metric, RequestContext, Resource, Scope, Span, Text};
 
 use crate::context::Context;
@@ -39,6 +39,8 @@ pub enum Record<'a> {
     Metric(&'a mut Vec<Metric>, usize),
     /// A point of a metric: which metric and which point.
     DataPoint(&'a mut Vec<Metric>, usize, usize),
+    /// An exemplar: which metric, which of its points, and which exemplar of that.
+    Exemplar(&'a mut Vec<Metric>, usize, usize, usize),
 }
 
 impl Item<'_> {
@@ -52,6 +54,7 @@ impl Item<'_> {
             Record::Log(_) => Context::Log,
             Record::Metric(..) => Context::Metric,
             Record::DataPoint(..) => Context::DataPoint,
+            Record::Exemplar(..) => Context::Exemplar,
         }
     }
 
@@ -64,7 +67,9 @@ impl Item<'_> {
 
     pub(crate) fn metrics(&mut self) -> Option<(&mut Vec<Metric>, usize)> {
         match &mut self.record {
-            Record::Metric(metrics, at) | Record::DataPoint(metrics, at, _) => Some((metrics, *at)),
+            Record::Metric(metrics, at) | Record::DataPoint(metrics, at, _) | Record::Exemplar(metrics, at, ..) => {
+                Some((metrics, *at))
+            }
             _ => None,
         }
     }
@@ -76,8 +81,25 @@ impl Item<'_> {
     /// The points of the point's metric, and which of them it is.
     pub(crate) fn points(&mut self) -> Option<(&mut Points, usize)> {
         match &mut self.record {
-            Record::DataPoint(metrics, at, point) => metrics.get_mut(*at).map(|metric| (&mut metric.points, *point)),
+            Record::DataPoint(metrics, at, point) | Record::Exemplar(metrics, at, point, _) => {
+                metrics.get_mut(*at).map(|metric| (&mut metric.points, *point))
+            }
             _ => None,
         }
+    }
+
+    pub(crate) fn exemplar(&mut self) -> Option<&mut Exemplar> {
+        let Record::Exemplar(metrics, at, point, exemplar) = &mut self.record else { return None };
+        exemplars(&mut metrics.get_mut(*at)?.points, *point)?.get_mut(*exemplar)
+    }
+}
+
+/// The exemplars of a point. Those of summaries have none.
+pub(crate) fn exemplars(points: &mut Points, point: usize) -> Option<&mut Vec<Exemplar>> {
+    match points {
+        Points::None | Points::Summary(_) => None,
+        Points::Gauge(points) | Points::Sum { points, .. } => points.get_mut(point).map(|point| &mut point.exemplars),
+        Points::Histogram { points, .. } => points.get_mut(point).map(|point| &mut point.exemplars),
+        Points::Exponential { points, .. } => points.get_mut(point).map(|point| &mut point.exemplars),
     }
 }

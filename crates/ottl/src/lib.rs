@@ -6,18 +6,21 @@
 
 mod ast;
 mod check;
+mod code_pages;
 mod context;
 mod error;
 mod functions;
 mod grok;
 mod hash;
 mod item;
+mod json;
 mod parse;
 mod path;
 mod program;
 mod strcase;
 mod token;
 mod trace_state;
+mod user_agent;
 mod value;
 mod walk;
 mod xml;

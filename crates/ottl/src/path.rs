@@ -84,6 +84,15 @@ pub(crate) enum Leaf {
     PointNegativeOffset,
     PointNegativeCounts,
     PointQuantiles,
+    ExemplarNs,
+    ExemplarTime,
+    ExemplarDouble,
+    ExemplarInt,
+    ExemplarTraceId,
+    ExemplarTraceIdText,
+    ExemplarSpanId,
+    ExemplarSpanIdText,
+    ExemplarAttributes,
     LogNs,
     LogObservedNs,
     LogTime,
@@ -105,7 +114,7 @@ pub(crate) enum Leaf {
     ClientAuth,
 }
 
-use Context::{DataPoint, Log, Metric, Resource, Scope, Span, SpanEvent};
+use Context::{DataPoint, Exemplar, Log, Metric, Resource, Scope, Span, SpanEvent};
 
 /// The paths of each level, and whether they take keys.
 const PATHS: &[(Level, &str, Leaf, bool)] = &[
@@ -178,6 +187,15 @@ const PATHS: &[(Level, &str, Leaf, bool)] = &[
     (Level::Of(DataPoint), "negative.offset", Leaf::PointNegativeOffset, false),
     (Level::Of(DataPoint), "negative.bucket_counts", Leaf::PointNegativeCounts, false),
     (Level::Of(DataPoint), "quantile_values", Leaf::PointQuantiles, false),
+    (Level::Of(Exemplar), "time_unix_nano", Leaf::ExemplarNs, false),
+    (Level::Of(Exemplar), "time", Leaf::ExemplarTime, false),
+    (Level::Of(Exemplar), "double_value", Leaf::ExemplarDouble, false),
+    (Level::Of(Exemplar), "int_value", Leaf::ExemplarInt, false),
+    (Level::Of(Exemplar), "trace_id", Leaf::ExemplarTraceId, false),
+    (Level::Of(Exemplar), "trace_id.string", Leaf::ExemplarTraceIdText, false),
+    (Level::Of(Exemplar), "span_id", Leaf::ExemplarSpanId, false),
+    (Level::Of(Exemplar), "span_id.string", Leaf::ExemplarSpanIdText, false),
+    (Level::Of(Exemplar), "filtered_attributes", Leaf::ExemplarAttributes, true),
     (Level::Of(Log), "time_unix_nano", Leaf::LogNs, false),
     (Level::Of(Log), "observed_time_unix_nano", Leaf::LogObservedNs, false),
     (Level::Of(Log), "time", Leaf::LogTime, false),
@@ -344,7 +362,7 @@ pub(crate) fn get<'p>(leaf: Leaf, item: &mut Item<'_>) -> Got<'p> {
     if let Some(map) = root_map(leaf, item) {
         return Ok(Val::Map(map));
     }
-    if let Some(value) = get_of_log(leaf, item) {
+    if let Some(value) = get_of_log(leaf, item).or_else(|| get_of_exemplar(leaf, item)) {
         return Ok(value);
     }
     match leaf {
@@ -499,6 +517,37 @@ fn get_of_log<'p>(leaf: Leaf, item: &Item<'_>) -> Option<Val<'p>> {
     })
 }
 
+fn get_of_exemplar<'p>(leaf: Leaf, item: &mut Item<'_>) -> Option<Val<'p>> {
+    let exemplar = item.exemplar()?;
+    Some(match leaf {
+        Leaf::ExemplarNs => Val::Int(exemplar.time_ns as i64),
+        Leaf::ExemplarTime => instant(exemplar.time_ns),
+        Leaf::ExemplarDouble => Val::Double(double_of(exemplar.value)),
+        Leaf::ExemplarInt => Val::Int(int_of(exemplar.value)),
+        Leaf::ExemplarTraceId => Val::TraceId(exemplar.trace_id),
+        Leaf::ExemplarTraceIdText => Val::from(hex(&exemplar.trace_id)),
+        Leaf::ExemplarSpanId => Val::SpanId(exemplar.span_id),
+        Leaf::ExemplarSpanIdText => Val::from(hex(&exemplar.span_id)),
+        _ => return None,
+    })
+}
+
+/// A number of the other type reads as 0.
+fn double_of(number: Number) -> f64 {
+    match number {
+        Number::Double(value) => value,
+        _ => 0.0,
+    }
+}
+
+/// As [`double_of`].
+fn int_of(number: Number) -> i64 {
+    match number {
+        Number::Int(value) => value,
+        _ => 0,
+    }
+}
+
 /// The fields that only some points have give no value for others.
 fn get_of_point<'p>(leaf: Leaf, item: &mut Item<'_>) -> Got<'p> {
     let found = match leaf {
@@ -507,14 +556,8 @@ fn get_of_point<'p>(leaf: Leaf, item: &mut Item<'_>) -> Got<'p> {
         Leaf::PointStart => for_point!(item, point => instant(point.start_time_ns)),
         Leaf::PointTime => for_point!(item, point => instant(point.time_ns)),
         Leaf::PointFlags => for_point!(item, point => Val::Int(i64::from(point.flags))),
-        Leaf::PointDouble => of_point!(item, Number point => Val::Double(match point.value {
-            Number::Double(value) => value,
-            _ => 0.0,
-        })),
-        Leaf::PointInt => of_point!(item, Number point => Val::Int(match point.value {
-            Number::Int(value) => value,
-            _ => 0,
-        })),
+        Leaf::PointDouble => of_point!(item, Number point => Val::Double(double_of(point.value))),
+        Leaf::PointInt => of_point!(item, Number point => Val::Int(int_of(point.value))),
         Leaf::PointExemplars => of_point!(item,
             Number point => Val::Parts("pmetric.ExemplarSlice", point.exemplars.len()),
             Histogram point => Val::Parts("pmetric.ExemplarSlice", point.exemplars.len()),
@@ -601,6 +644,7 @@ pub(crate) fn root_map(leaf: Leaf, item: &mut Item<'_>) -> Option<Map> {
         },
         Leaf::MetricMetadata => item.metric().map(|metric| metric.metadata),
         Leaf::PointAttributes => for_point!(item, point => point.attributes),
+        Leaf::ExemplarAttributes => item.exemplar().map(|exemplar| exemplar.filtered_attributes),
         Leaf::LogAttributes => match &item.record {
             Record::Log(log) => Some(log.attributes),
             _ => None,
@@ -635,6 +679,10 @@ pub(crate) fn set_root_map(leaf: Leaf, item: &mut Item<'_>, map: Map) -> Result<
                 return absent();
             }
         }
+        Leaf::ExemplarAttributes => match item.exemplar() {
+            Some(exemplar) => exemplar.filtered_attributes = map,
+            None => return absent(),
+        },
         Leaf::LogAttributes => match &mut item.record {
             Record::Log(log) => log.attributes = map,
             _ => return absent(),
@@ -748,6 +796,7 @@ pub(crate) fn set(leaf: Leaf, item: &mut Item<'_>, value: Val<'_>) -> Result<(),
             Record::Log(_) => return set_of_log(leaf, item, value),
             Record::Span(_) | Record::SpanEvent(..) => return set_of_span(leaf, item, value),
             Record::Metric(..) | Record::DataPoint(..) => return set_of_metric(leaf, item, value),
+            Record::Exemplar(..) => return set_of_exemplar(leaf, item, value),
             Record::None => return absent(),
         },
     }
@@ -825,6 +874,30 @@ fn set_of_span(leaf: Leaf, item: &mut Item<'_>, value: Val<'_>) -> Result<(), Ev
             span.flags = u32::try_from(flags).map_err(out_of_range)?;
         }
         _ => return absent(),
+    }
+    Ok(())
+}
+
+fn set_of_exemplar(leaf: Leaf, item: &mut Item<'_>, value: Val<'_>) -> Result<(), EvalError> {
+    let trace_id = match leaf {
+        Leaf::ExemplarTraceId => Some(trace_id(&value)?),
+        Leaf::ExemplarTraceIdText => Some(id_of_text(&value, item.arena, "trace")?),
+        _ => None,
+    };
+    let span_id = match leaf {
+        Leaf::ExemplarSpanId => Some(span_id(&value)?),
+        Leaf::ExemplarSpanIdText => Some(id_of_text(&value, item.arena, "span")?),
+        _ => None,
+    };
+    let Some(exemplar) = item.exemplar() else { return absent() };
+    match (leaf, trace_id, span_id) {
+        (_, Some(id), _) => exemplar.trace_id = id,
+        (_, _, Some(id)) => exemplar.span_id = id,
+        (Leaf::ExemplarNs, ..) => exemplar.time_ns = int(&value)? as u64,
+        (Leaf::ExemplarTime, ..) => exemplar.time_ns = time(&value)?,
+        (Leaf::ExemplarDouble, ..) => exemplar.value = Number::Double(double(&value)?),
+        (Leaf::ExemplarInt, ..) => exemplar.value = Number::Int(int(&value)?),
+        _ => return set_of_metric(leaf, item, value),
     }
     Ok(())
 }

@@ -241,7 +241,11 @@ impl<'p> Val<'p> {
             }
             Val::Map(map) => Ok(Some(Cow::Owned(html_json(arena, Value::Map(*map))))),
             Val::List(list) => Ok(Some(Cow::Owned(html_json(arena, Value::List(*list))))),
-            Val::Time(time) => owned(format!("\"{}\"", rfc3339(time))),
+            // Of years, JSON's times have four digits.
+            Val::Time(time) => match rfc3339(time) {
+                text if text.find('-') == Some(4) => owned(format!("\"{text}\"")),
+                _ => Err("unsupported type: time.Time".into()),
+            },
             Val::TraceId(id) | Val::ProfileId(id) => owned(numbers(id)),
             Val::SpanId(id) => owned(numbers(id)),
             Val::Parts(name, _) => Err(format!("unsupported type: {name}").into()),

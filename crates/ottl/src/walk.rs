@@ -5,12 +5,14 @@ use corten_otlp::{Arena, Data, Edit, LogRecord, Map, Metric, OfResource, Request
 
 use crate::context::Context;
 use crate::error::EvalError;
-use crate::item::{Item, Record};
+use crate::item::{Item, Record, exemplars};
 
 /// The records of a signal.
 pub trait Walk: corten_otlp::Record {
     /// What statements about the signal can be about.
     const CONTEXTS: &'static [Context];
+    /// What can be dropped by itself.
+    const DROPPED: &'static [Context] = Self::CONTEXTS;
 
     /// Visits those of the records, or of their parts, that a context is about.
     ///
@@ -260,7 +262,9 @@ impl Walk for Span {
 const GENERATIONS_MAX: u32 = 4;
 
 impl Walk for Metric {
-    const CONTEXTS: &'static [Context] = &[Context::Resource, Context::Scope, Context::Metric, Context::DataPoint];
+    const CONTEXTS: &'static [Context] =
+        &[Context::Resource, Context::Scope, Context::Metric, Context::DataPoint, Context::Exemplar];
+    const DROPPED: &'static [Context] = &[Context::Resource, Context::Scope, Context::Metric, Context::DataPoint];
 
     fn visit(
         records: &mut Vec<Self>,
@@ -280,7 +284,14 @@ impl Walk for Metric {
             } else {
                 let mut point = 0;
                 while point < records[at].points.len() {
-                    visit(Record::DataPoint(records, at, point))?;
+                    if context == Context::DataPoint {
+                        visit(Record::DataPoint(records, at, point))?;
+                    } else {
+                        let of_point = exemplars(&mut records[at].points, point).map_or(0, |exemplars| exemplars.len());
+                        for exemplar in 0..of_point {
+                            visit(Record::Exemplar(records, at, point, exemplar))?;
+                        }
+                    }
                     point += 1;
                 }
             }

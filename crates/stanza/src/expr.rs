@@ -258,6 +258,37 @@ mod tests {
         assert!(Program::new(&("true".to_owned() + &" or true".repeat(2_000))).unwrap().holds(&entry()).unwrap());
         assert!(Program::new("len(1..1000000000)").unwrap().run(&entry()).is_err());
         assert!(Program::new("repeat(body, 1000000)").unwrap().run(&entry()).is_err());
+        // What a loop makes of what it made neither nests nor grows without end.
+        assert!(Program::new("reduce(1..100000, [#acc])").unwrap().run(&entry()).is_err());
+        assert!(Program::new("reduce(1..100000, [{'a': #acc}])").unwrap().run(&entry()).is_err());
+        assert!(Program::new("reduce(1..100, #acc + #acc, body)").unwrap().run(&entry()).is_err());
+        assert!(Program::new("len(sum(map(1..100000, repeat('x', 90000))))").unwrap().run(&entry()).is_err());
+        assert!(Program::new("reduce(1..100, [#acc])").unwrap().run(&entry()).is_ok());
+    }
+
+    #[test]
+    fn numbers_are_printed_as_go_prints_them() {
+        for (text, printed) in [
+            ("string(0.1 + 0.2)", "0.30000000000000004"),
+            ("string(999999.5)", "999999.5"),
+            ("string(1000000.0)", "1e+06"),
+            ("string(123456789.0)", "1.23456789e+08"),
+            ("string(-1e20)", "-1e+20"),
+            ("string(0.00001)", "1e-05"),
+            ("string(1e300 * 1e300)", "+Inf"),
+            // Each byte that is no text has a sign of its own in JSON.
+            ("toJSON(fromBase64('YeKCYv8='))", r#""a\ufffd\ufffdb\ufffd""#),
+            ("toJSON(fromBase64('PGE+Jg=='))", r#""\u003ca\u003e\u0026""#),
+        ] {
+            assert_eq!(Program::new(text).unwrap().run(&entry()), Ok(Value::str(printed)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_group_has_all_that_reads_alike_however_many_groups_there_are() {
+        let run = |text: &str| Program::new(text).unwrap().run(&entry());
+        assert_eq!(run("len(groupBy(1..100000, #))"), Ok(Value::Int(100_000)));
+        assert_eq!(run("len(groupBy([1, '1', 2, '1'], #)['1'])"), Ok(Value::Int(3)));
     }
 
     #[test]

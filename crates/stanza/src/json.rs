@@ -1,5 +1,7 @@
 //! JSON as values. Texts without escapes stay where they are.
 
+use corten_golang::json::{Form, push_number, push_string};
+
 use crate::value::{Map, Text, Value};
 
 /// How deep a text may nest.
@@ -279,8 +281,8 @@ pub(crate) fn write(value: &Value, indent: Option<usize>, out: &mut Vec<u8>) {
         Value::Null => out.extend_from_slice(b"null"),
         Value::Bool(value) => out.extend_from_slice(value.to_string().as_bytes()),
         Value::Int(value) => out.extend_from_slice(value.to_string().as_bytes()),
-        Value::Float(value) => out.extend_from_slice(float(*value).as_bytes()),
-        Value::Str(text) => write_string(text, out),
+        Value::Float(value) => push_number(*value, Form::HTML, out),
+        Value::Str(text) => push_string(text, Form::HTML, out),
         Value::Bytes(bytes) => {
             use base64::Engine as _;
             out.push(b'"');
@@ -289,7 +291,7 @@ pub(crate) fn write(value: &Value, indent: Option<usize>, out: &mut Vec<u8>) {
         }
         Value::Time(time) => {
             let layout = corten_golang::time::Layout::new("2006-01-02T15:04:05.999999999Z07:00");
-            write_string(layout.format(time).as_bytes(), out);
+            push_string(layout.format(time).as_bytes(), Form::HTML, out);
         }
         Value::List(list) => {
             out.push(b'[');
@@ -314,7 +316,7 @@ pub(crate) fn write(value: &Value, indent: Option<usize>, out: &mut Vec<u8>) {
                     out.push(b',');
                 }
                 inner.inspect(|depth| line(out, *depth));
-                write_string(key, out);
+                push_string(key, Form::HTML, out);
                 out.extend_from_slice(if indent.is_some() { b": " } else { b":" });
                 write(value, inner, out);
             }
@@ -324,46 +326,6 @@ pub(crate) fn write(value: &Value, indent: Option<usize>, out: &mut Vec<u8>) {
             out.push(b'}');
         }
     }
-}
-
-/// A number as Go's `encoding/json` writes it.
-pub(crate) fn float(value: f64) -> String {
-    if value == 0.0 || (1e-6..1e21).contains(&value.abs()) {
-        return value.to_string();
-    }
-    if !value.is_finite() {
-        return "null".to_owned();
-    }
-    let text = format!("{value:e}");
-    match text.split_once('e') {
-        Some((digits, power)) if !power.starts_with('-') => format!("{digits}e+{power}"),
-        _ => text,
-    }
-}
-
-fn write_string(text: &[u8], out: &mut Vec<u8>) {
-    out.push(b'"');
-    for chunk in text.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            match character {
-                '"' => out.extend_from_slice(b"\\\""),
-                '\\' => out.extend_from_slice(b"\\\\"),
-                '\n' => out.extend_from_slice(b"\\n"),
-                '\r' => out.extend_from_slice(b"\\r"),
-                '\t' => out.extend_from_slice(b"\\t"),
-                '\u{8}' => out.extend_from_slice(b"\\b"),
-                '\u{c}' => out.extend_from_slice(b"\\f"),
-                '\0'..='\u{1f}' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                    out.extend_from_slice(format!("\\u{:04x}", u32::from(character)).as_bytes());
-                }
-                _ => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
-            }
-        }
-        if !chunk.invalid().is_empty() {
-            out.extend_from_slice(b"\\ufffd");
-        }
-    }
-    out.push(b'"');
 }
 
 #[cfg(test)]

@@ -213,3 +213,33 @@ fn epoch(value: &Value, unit: Unit) -> Result<Time, String> {
     }
     Ok(time)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_count_is_a_time_or_refused(
+            number in prop_oneof![any::<i64>(), Just(i64::MAX), Just(i64::MIN), Just(-62_135_596_801)], fraction: u64, float: f64,
+        ) {
+            for unit in UNITS {
+                let config = TimeConfig {
+                    layout: unit.name.to_owned(),
+                    layout_type: "epoch".to_owned(),
+                    ..TimeConfig::default()
+                };
+                let reader = TimeReader::new(&config).unwrap();
+                let texts = [number.to_string(), format!("{number}.{fraction}"), format!("{number}.-{fraction}")];
+                for value in texts.map(Value::str).into_iter().chain([Value::Int(number), Value::Float(float)]) {
+                    if let Ok(time) = reader.read(&value) {
+                        prop_assert!(time.nanoseconds < 1_000_000_000);
+                        let _ = (time.unix_ns(), crate::expr::go_text(&Value::Time(time)));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -6,12 +6,14 @@
 //! - [`until`] waits for a condition, never for time.
 //! - [`LogsSink`] keeps the log entries that it is sent, [`OtlpSink`] the telemetry.
 //! - [`Server`] answers HTTP on loopback.
+//! - [`kubernetes`] has a cluster whose objects can be listed and watched.
 //! - [`peers`] finds programs that are not ours.
 //! - [`components`] has two components, for tests of what surrounds components.
 //!
 //! A mistake in a test ends it: everything here panics rather than return what only a test's author can put right.
 
 pub mod components;
+pub mod kubernetes;
 mod logs;
 mod otlp;
 pub mod peers;

@@ -97,24 +97,24 @@ fn parse_slow(text: &[u8]) -> Option<f64> {
 /// Writes a float as OpenMetrics writes `le` and `quantile`: the shortest form that reads back as the same number, with
 /// `.0` behind whole numbers, an exponent of at least two digits below 1e-4 and from 1e6 on, `+Inf`, `-Inf` and `NaN`.
 pub fn push_open_metrics_float(out: &mut String, value: f64) {
-    if value.is_nan() {
-        out.push_str("NaN");
-        return;
-    }
-    if value.is_infinite() {
-        out.push_str(if value > 0.0 { "+Inf" } else { "-Inf" });
-        return;
-    }
     let start = out.len();
     push_go_float(out, if value == 0.0 { 0.0 } else { value });
-    if !out[start..].contains(['.', 'e']) {
+    if value.is_finite() && !out[start..].contains(['.', 'e']) {
         out.push_str(".0");
     }
 }
 
-/// Writes a finite float as Go's `strconv.FormatFloat(value, 'g', -1, 64)` does: the shortest digits, an exponent of
-/// at least two digits where it is below -4 or above 5.
+/// Writes a float as Go's `strconv.FormatFloat(value, 'g', -1, 64)` and `%v` do: the shortest digits, an exponent of at
+/// least two digits where it is below -4 or above 5, `+Inf`, `-Inf` and `NaN`.
 pub fn push_go_float(out: &mut String, value: f64) {
+    if !value.is_finite() {
+        out.push_str(match value {
+            f64::INFINITY => "+Inf",
+            f64::NEG_INFINITY => "-Inf",
+            _ => "NaN",
+        });
+        return;
+    }
     if value == 0.0 {
         out.push_str(if value.is_sign_negative() { "-0" } else { "0" });
         return;
@@ -134,13 +134,9 @@ pub fn push_go_float(out: &mut String, value: f64) {
 }
 
 /// A float as Go's `%v` shows it.
-pub(crate) fn go_float(value: f64) -> String {
+pub fn go_float(value: f64) -> String {
     let mut out = String::new();
-    if value.is_finite() {
-        push_go_float(&mut out, value);
-    } else {
-        push_open_metrics_float(&mut out, value);
-    }
+    push_go_float(&mut out, value);
     out
 }
 

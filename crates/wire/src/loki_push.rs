@@ -209,18 +209,7 @@ fn read_entry(message: &[u8]) -> Result<PushedEntry<'_>, ProtoError> {
         match field.number {
             1 => entry.timestamp_ns = Some(read_time(field.bytes()?)?),
             2 => entry.line = field.bytes()?,
-            3 => {
-                let (mut name, mut value): (&[u8], &[u8]) = (&[], &[]);
-                let mut pair = field.message()?;
-                while let Some(field) = pair.next()? {
-                    match field.number {
-                        1 => name = field.bytes()?,
-                        2 => value = field.bytes()?,
-                        _ => {}
-                    }
-                }
-                entry.metadata.push((name, value));
-            }
+            3 => entry.metadata.push(field.pair()?),
             _ => {}
         }
     }

@@ -184,6 +184,21 @@ impl<'a> Field<'a> {
         Ok(())
     }
 
+    /// Name and value of a message that has these two texts, as labels are in all formats.
+    #[inline]
+    pub(crate) fn pair(&self) -> Result<(&'a [u8], &'a [u8]), ProtoError> {
+        let (mut name, mut value) = (&b""[..], &b""[..]);
+        let mut fields = self.message()?;
+        while let Some(field) = fields.next()? {
+            match field.number {
+                1 => name = field.bytes()?,
+                2 => value = field.bytes()?,
+                _ => {}
+            }
+        }
+        Ok((name, value))
+    }
+
     fn wrong(&self) -> ProtoError {
         ProtoError::WrongWireType(self.number)
     }

@@ -364,7 +364,7 @@ impl Walker {
                 self.labels.extend_from_slice(&self.last_labels[start..*end]);
             }
             _ => {
-                let (name, value) = read_label(field).map_err(|e| e.to_string())?;
+                let (name, value) = field.pair().map_err(|e| e.to_string())?;
                 let shown = String::from_utf8_lossy;
                 let name_text = std::str::from_utf8(name).ok().filter(|name| !name.is_empty());
                 let name_text = name_text.ok_or_else(|| format!("invalid label name: {}", shown(name)))?;
@@ -520,7 +520,7 @@ impl Walker {
         while let Some(field) = fields.next()? {
             match field.number {
                 1 => {
-                    let (name, value) = read_label(&field)?;
+                    let (name, value) = field.pair()?;
                     match (std::str::from_utf8(name), std::str::from_utf8(value)) {
                         (Ok(name), Ok(value)) => push_label_text(&mut self.escaped, name, value),
                         _ => is_text = false,
@@ -676,20 +676,6 @@ fn read_time(field: &Field<'_>) -> Result<i64, ProtoError> {
         }
     }
     Ok(seconds.saturating_mul(1000).saturating_add(i64::from(nanos / 1_000_000)))
-}
-
-/// `LabelPair`: name and value.
-fn read_label<'a>(field: &Field<'a>) -> Result<(&'a [u8], &'a [u8]), ProtoError> {
-    let (mut name, mut value) = (&b""[..], &b""[..]);
-    let mut fields = field.message()?;
-    while let Some(field) = fields.next()? {
-        match field.number {
-            1 => name = field.bytes()?,
-            2 => value = field.bytes()?,
-            _ => {}
-        }
-    }
-    Ok((name, value))
 }
 
 /// The texts of bounds. The histograms of a family mostly have the same ones, so that each is written once and not for

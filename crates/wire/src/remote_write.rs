@@ -170,7 +170,7 @@ fn decode_series(
     let mut fields = series;
     while let Some(field) = fields.next()? {
         if field.number == 1 {
-            let (name, value) = read_label(&field)?;
+            let (name, value) = field.pair()?;
             labels.push(name, value);
         }
     }
@@ -212,20 +212,6 @@ fn decode_series(
     Ok(())
 }
 
-/// `Label`: name and value.
-fn read_label<'a>(field: &Field<'a>) -> Result<(&'a [u8], &'a [u8]), ProtoError> {
-    let (mut name, mut value) = (&b""[..], &b""[..]);
-    let mut fields = field.message()?;
-    while let Some(field) = fields.next()? {
-        match field.number {
-            1 => name = field.bytes()?,
-            2 => value = field.bytes()?,
-            _ => {}
-        }
-    }
-    Ok((name, value))
-}
-
 /// `Sample`: time and value.
 pub(crate) fn read_sample(field: &Field<'_>) -> Result<(i64, f64), ProtoError> {
     let (mut time_ms, mut value) = (0, 0.0);
@@ -252,7 +238,7 @@ fn read_exemplar(field: &Field<'_>, intake: &mut Intake<'_>) -> Result<(i64, f64
     while let Some(field) = fields.next()? {
         match field.number {
             1 => {
-                let (name, value) = read_label(&field)?;
+                let (name, value) = field.pair()?;
                 labels.push((Box::from(String::from_utf8_lossy(name)), Box::from(String::from_utf8_lossy(value))));
             }
             2 => value = field.double()?,

@@ -52,12 +52,6 @@ pub struct Endpoint<'a> {
     pub port: u16,
 }
 
-impl Endpoint<'_> {
-    fn is_empty(&self) -> bool {
-        self.service_name.is_empty() && self.ipv4.is_none() && self.ipv6.is_none() && self.port == 0
-    }
-}
-
 /// A text, or nothing in its place, which is the empty text.
 #[derive(Default, Deserialize)]
 struct Text<'a>(#[serde(borrow, deserialize_with = "text_or_null")] Cow<'a, str>);
@@ -132,25 +126,26 @@ struct JsonSpan<'a> {
     timestamp: Option<u64>,
     duration: Option<u64>,
     #[serde(borrow)]
-    local_endpoint: Option<JsonEndpoint<'a>>,
+    local_endpoint: Option<JsonEndpoint<'a, u16>>,
     #[serde(borrow)]
-    remote_endpoint: Option<JsonEndpoint<'a>>,
+    remote_endpoint: Option<JsonEndpoint<'a, u16>>,
     #[serde(borrow)]
     annotations: Option<Vec<JsonAnnotation<'a>>>,
     #[serde(borrow)]
     tags: Option<Pairs<'a>>,
 }
 
+/// Someone on the network. What a port can be differs between the versions.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct JsonEndpoint<'a> {
+struct JsonEndpoint<'a, P> {
     #[serde(borrow)]
     service_name: Option<Text<'a>>,
     #[serde(borrow)]
     ipv4: Option<Text<'a>>,
     #[serde(borrow)]
     ipv6: Option<Text<'a>>,
-    port: Option<u16>,
+    port: Option<P>,
 }
 
 #[derive(Deserialize)]
@@ -180,40 +175,41 @@ fn json_span(span: JsonSpan<'_>) -> Result<Span<'_>, String> {
         "" => Err("valid traceId required".to_owned()),
         id => hex_trace_id(id),
     })?;
-    let id = span.id.filter(|id| !id.0.is_empty()).map_or(Ok(0), |id| hex_number(&id.0))?;
-    if id == 0 {
-        return Err("valid span id required".to_owned());
-    }
+    let id = |id: Option<Text<'_>>| id.filter(|id| !id.0.is_empty()).map(|id| hex_number(&id.0)).transpose();
+    let parent_id = span.parent_id;
+    let own = id(span.id)?.filter(|id| *id != 0).ok_or("valid span id required")?;
     let annotations = span.annotations.unwrap_or_default().into_iter().map(|annotation| match annotation.timestamp {
         None | Some(0) => Err("valid annotation timestamp required".to_owned()),
         Some(timestamp) => Ok((timestamp, text(annotation.value))),
     });
     Ok(Span {
         trace_id,
-        id,
-        parent_id: span.parent_id.filter(|id| !id.0.is_empty()).map(|id| hex_number(&id.0)).transpose()?,
+        id: own,
+        parent_id: id(parent_id)?,
         name: text(span.name),
         kind: text(span.kind),
         timestamp_us: span.timestamp.filter(|timestamp| *timestamp > 0),
         duration_us: span.duration.unwrap_or(0),
-        local: span.local_endpoint.map(json_endpoint).transpose()?.filter(|endpoint| !endpoint.is_empty()),
-        remote: span.remote_endpoint.map(json_endpoint).transpose()?.filter(|endpoint| !endpoint.is_empty()),
+        local: json_endpoint(span.local_endpoint)?,
+        remote: json_endpoint(span.remote_endpoint)?,
         annotations: annotations.collect::<Result<_, _>>()?,
         tags: span.tags.unwrap_or_default().0,
     })
 }
 
-fn json_endpoint(endpoint: JsonEndpoint<'_>) -> Result<Endpoint<'_>, String> {
+fn json_endpoint(endpoint: Option<JsonEndpoint<'_, u16>>) -> Result<Option<Endpoint<'_>>, String> {
+    let Some(endpoint) = endpoint else { return Ok(None) };
     let address = |text: Option<Text<'_>>| match text.as_ref().map_or("", |text| &*text.0) {
         "" => Ok(None),
         text => text.parse().map(|address| Some(shown(address))).map_err(|_| format!("invalid IP address: {text}")),
     };
-    Ok(Endpoint {
+    let endpoint = Endpoint {
         service_name: text(endpoint.service_name),
         ipv4: address(endpoint.ipv4)?,
         ipv6: address(endpoint.ipv6)?,
         port: endpoint.port.unwrap_or(0),
-    })
+    };
+    Ok((endpoint != Endpoint::default()).then_some(endpoint))
 }
 
 /// An address as the reference shows it: those of IPv4 within IPv6 without the latter.
@@ -257,20 +253,22 @@ fn hex_trace_id(text: &str) -> Result<[u8; 16], String> {
 /// What is wrong with them.
 pub fn read_proto(message: &[u8]) -> Result<Vec<Span<'_>>, String> {
     let (mut spans, mut fields) = (Vec::new(), Fields::new(message));
-    while let Some(field) = fields.next().map_err(shown_error)? {
+    while let Some(field) = fields.next()? {
         if field.number == 1 {
-            spans.push(proto_span(field.message().map_err(shown_error)?)?);
+            spans.push(proto_span(field.message()?)?);
         }
     }
     Ok(spans)
 }
 
-fn shown_error(error: ProtoError) -> String {
-    error.to_string()
+impl From<ProtoError> for String {
+    fn from(error: ProtoError) -> Self {
+        error.to_string()
+    }
 }
 
 fn proto_text<'a>(field: &Field<'a>) -> Result<Cow<'a, str>, String> {
-    let text = std::str::from_utf8(field.bytes().map_err(shown_error)?);
+    let text = std::str::from_utf8(field.bytes()?);
     text.map(Cow::Borrowed).map_err(|_| "string field contains invalid UTF-8".to_owned())
 }
 
@@ -282,48 +280,42 @@ fn proto_id(bytes: &[u8], what: &str) -> Result<Option<u64>, String> {
     }
 }
 
+/// A message of two fields, the second of which is a text.
+fn proto_pair<'a, T: Default>(
+    field: &Field<'a>,
+    first: impl Fn(&Field<'a>) -> Result<T, String>,
+) -> Result<(T, Cow<'a, str>), String> {
+    let (mut pair, mut fields) = ((T::default(), Cow::Borrowed("")), field.message()?);
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => pair.0 = first(&field)?,
+            2 => pair.1 = proto_text(&field)?,
+            _ => {}
+        }
+    }
+    Ok(pair)
+}
+
 fn proto_span(mut fields: Fields<'_>) -> Result<Span<'_>, String> {
     const KINDS: [&str; 5] = ["SPAN_KIND_UNSPECIFIED", "CLIENT", "SERVER", "PRODUCER", "CONSUMER"];
     let mut span = Span { timestamp_us: Some(0), ..Span::default() };
     let (mut trace_id, mut id, mut parent_id) = (&b""[..], &b""[..], &b""[..]);
-    while let Some(field) = fields.next().map_err(shown_error)? {
+    while let Some(field) = fields.next()? {
         match field.number {
-            1 => trace_id = field.bytes().map_err(shown_error)?,
-            2 => parent_id = field.bytes().map_err(shown_error)?,
-            3 => id = field.bytes().map_err(shown_error)?,
+            1 => trace_id = field.bytes()?,
+            2 => parent_id = field.bytes()?,
+            3 => id = field.bytes()?,
             4 => {
-                let kind = usize::try_from(field.uint64().map_err(shown_error)?).unwrap_or(usize::MAX);
+                let kind = usize::try_from(field.uint64()?).unwrap_or(usize::MAX);
                 span.kind = KINDS.get(kind).copied().unwrap_or_default().into();
             }
             5 => span.name = proto_text(&field)?,
-            6 => span.timestamp_us = Some(field.fixed64().map_err(shown_error)?),
-            7 => span.duration_us = field.uint64().map_err(shown_error)?,
-            8 => span.local = Some(proto_endpoint(field.message().map_err(shown_error)?)?),
-            9 => span.remote = Some(proto_endpoint(field.message().map_err(shown_error)?)?),
-            10 => {
-                let (mut timestamp, mut value) = (0, Cow::Borrowed(""));
-                let mut fields = field.message().map_err(shown_error)?;
-                while let Some(field) = fields.next().map_err(shown_error)? {
-                    match field.number {
-                        1 => timestamp = field.fixed64().map_err(shown_error)?,
-                        2 => value = proto_text(&field)?,
-                        _ => {}
-                    }
-                }
-                span.annotations.push((timestamp, value));
-            }
-            11 => {
-                let (mut key, mut value) = (Cow::Borrowed(""), Cow::Borrowed(""));
-                let mut fields = field.message().map_err(shown_error)?;
-                while let Some(field) = fields.next().map_err(shown_error)? {
-                    match field.number {
-                        1 => key = proto_text(&field)?,
-                        2 => value = proto_text(&field)?,
-                        _ => {}
-                    }
-                }
-                span.tags.push((key, value));
-            }
+            6 => span.timestamp_us = Some(field.fixed64()?),
+            7 => span.duration_us = field.uint64()?,
+            8 => span.local = Some(proto_endpoint(field.message()?)?),
+            9 => span.remote = Some(proto_endpoint(field.message()?)?),
+            10 => span.annotations.push(proto_pair(&field, |field| Ok(field.fixed64()?))?),
+            11 => span.tags.push(proto_pair(&field, proto_text)?),
             _ => {}
         }
     }
@@ -337,12 +329,12 @@ fn proto_span(mut fields: Fields<'_>) -> Result<Span<'_>, String> {
 
 fn proto_endpoint(mut fields: Fields<'_>) -> Result<Endpoint<'_>, String> {
     let mut endpoint = Endpoint::default();
-    while let Some(field) = fields.next().map_err(shown_error)? {
+    while let Some(field) = fields.next()? {
         match field.number {
             1 => endpoint.service_name = proto_text(&field)?,
-            2 => endpoint.ipv4 = shown_bytes(field.bytes().map_err(shown_error)?),
-            3 => endpoint.ipv6 = shown_bytes(field.bytes().map_err(shown_error)?),
-            4 => endpoint.port = field.uint64().map_err(shown_error)? as u16,
+            2 => endpoint.ipv4 = shown_bytes(field.bytes()?),
+            3 => endpoint.ipv6 = shown_bytes(field.bytes()?),
+            4 => endpoint.port = field.uint64()? as u16,
             _ => {}
         }
     }
@@ -444,24 +436,12 @@ struct JsonSpanV1<'a> {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct JsonEndpointV1<'a> {
-    #[serde(borrow)]
-    service_name: Option<Text<'a>>,
-    #[serde(borrow)]
-    ipv4: Option<Text<'a>>,
-    #[serde(borrow)]
-    ipv6: Option<Text<'a>>,
-    port: Option<i32>,
-}
-
-#[derive(Deserialize)]
 struct JsonAnnotationV1<'a> {
     timestamp: Option<i64>,
     #[serde(borrow)]
     value: Option<Text<'a>>,
     #[serde(borrow)]
-    endpoint: Option<JsonEndpointV1<'a>>,
+    endpoint: Option<JsonEndpoint<'a, i32>>,
 }
 
 #[derive(Deserialize)]
@@ -471,11 +451,11 @@ struct JsonBinaryV1<'a> {
     #[serde(borrow)]
     value: Option<Text<'a>>,
     #[serde(borrow)]
-    endpoint: Option<JsonEndpointV1<'a>>,
+    endpoint: Option<JsonEndpoint<'a, i32>>,
 }
 
-impl<'a> From<JsonEndpointV1<'a>> for EndpointV1<'a> {
-    fn from(endpoint: JsonEndpointV1<'a>) -> Self {
+impl<'a> From<JsonEndpoint<'a, i32>> for EndpointV1<'a> {
+    fn from(endpoint: JsonEndpoint<'a, i32>) -> Self {
         EndpointV1 {
             service_name: text(endpoint.service_name),
             ipv4: text(endpoint.ipv4),

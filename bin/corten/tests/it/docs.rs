@@ -34,8 +34,9 @@ fn the_examples_are_valid_and_formatted() {
     assert!(!examples.is_empty());
     for name in examples.keys() {
         let path = root().join("examples").join(name).display().to_string();
-        // The README's command has the flag, too.
-        let level = if name == "quickstart.alloy" { "experimental" } else { "generally-available" };
+        // The README's commands have the flag, too.
+        let is_experimental = ["otlp-look.alloy", "quickstart.alloy"].contains(&name.as_str());
+        let level = if is_experimental { "experimental" } else { "generally-available" };
         let level = format!("--stability.level={level}");
         for command in [&["validate", &level][..], &["fmt", "--test"]] {
             let (success, _, stderr) = output(&[command, &[&*path]].concat());
@@ -52,7 +53,9 @@ fn the_readme_names_what_there_is_and_its_example_is_one_of_the_examples() {
     let wanted: Vec<&String> = schema["components"].as_object().expect("components").keys().collect();
     let listed = readme.lines().filter_map(|line| line.strip_prefix("- [`")?.split_once("`](docs/reference/"));
     assert_eq!(listed.map(|(name, _)| name).collect::<Vec<_>>(), wanted);
-    assert!(readme.contains(" run examples/quickstart.alloy --stability.level=experimental\n"));
+    for name in ["otlp-look", "quickstart"] {
+        assert!(readme.contains(&format!(" run examples/{name}.alloy --stability.level=experimental\n")));
+    }
     let blocks: Vec<&str> = readme.split("```").collect();
     let shown = blocks.iter().filter_map(|block| block.strip_prefix("alloy\n")).collect::<Vec<_>>();
     let examples = files("examples");

@@ -1,18 +1,22 @@
 //! OpenTelemetry's own libraries, as applications have them, and the first pipelines.
 
+mod balancing;
 mod pipelines;
+pub(crate) mod script;
+mod sigv4;
+mod tracing;
+mod whole;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufReader, Write as _};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::Corten;
+use crate::support::{Corten, fetched, not_run};
 use crate::torture::net::{Server, read_request};
 
 /// How long anything may take that is waited for.
@@ -45,8 +49,14 @@ impl Backend {
         self.server.address
     }
 
-    /// What is recorded in the requests so far, with its resource: `Spans`, `Metrics` or `LogRecords`.
+    /// What is recorded in the requests so far, with its resource: `spans`, `metrics` or `logRecords`.
     pub(crate) fn recorded(&self, what: &str) -> Vec<(Value, Value)> {
+        self.recorded_by(what).into_iter().map(|(resource, _, item)| (resource, item)).collect()
+    }
+
+    /// As [`Backend::recorded`], with the scope that recorded it.
+    fn recorded_by(&self, what: &str) -> Vec<(Value, Value, Value)> {
+        assert!(["spans", "metrics", "logRecords"].contains(&what), "nothing is ever recorded as {what:?}");
         let of = ["resourceSpans", "resourceMetrics", "resourceLogs"];
         let scopes = ["scopeSpans", "scopeMetrics", "scopeLogs"];
         let requests = self.requests.lock().expect("requests");
@@ -55,8 +65,9 @@ impl Backend {
             let scopes = scopes.iter().flat_map(|key| list(&resource[*key]));
             scopes.map(move |scope| (&resource["resource"], scope))
         });
-        let all = scoped.flat_map(|(resource, scope)| list(&scope[what]).iter().map(move |item| (resource, item)));
-        all.map(|(resource, item)| (resource.clone(), item.clone())).collect()
+        let all =
+            scoped.flat_map(|(resource, scope)| list(&scope[what]).iter().map(move |item| (resource, scope, item)));
+        all.map(|(resource, scope, item)| (resource.clone(), scope["scope"].clone(), item.clone())).collect()
     }
 
     /// Waits until so much of that has come, and gives it.
@@ -73,6 +84,15 @@ impl Backend {
     }
 }
 
+/// A request with JSON, after which the connection ends.
+fn request(signal: &str, body: &str) -> String {
+    format!(
+        "POST /v1/{signal} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
 fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
@@ -84,18 +104,7 @@ pub(crate) fn attribute<'v>(of: &'v Value, key: &str) -> &'v Value {
 
 /// A library of another language; none if it cannot be had.
 fn library(name: &str) -> Option<String> {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the build directory").join("peers");
-    match xtask::peers::named(name).expect("a peer").find(&dir) {
-        Ok(_) => Some(dir.join(name).display().to_string()),
-        Err(error) => not_run(&error),
-    }
-}
-
-fn not_run<T>(error: &str) -> Option<T> {
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{error}");
-    // Past the test runner, which keeps what tests print that pass.
-    let _ = writeln!(std::io::stderr(), "{error}");
-    None
+    fetched(name).map(|(_, dir)| dir.join(name).display().to_string())
 }
 
 /// The address in the line that says that a receiver listens.
@@ -137,57 +146,156 @@ fn delivers(program: &str, script: &str, language: &str, protocol: &str) {
     };
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
+    expect_spans(&backend);
+    expect_logs(&backend);
+    expect_metrics(&backend, language);
+    let instance = format!("{language}-{protocol}");
+    for (what, signal) in [("spans", "a span"), ("logRecords", "a log record"), ("metrics", "a metric")] {
+        for (resource, scope, _) in backend.recorded_by(what) {
+            assert_eq!(attribute(&resource, "service.name")["stringValue"], "shop", "{signal}: {resource}");
+            assert_eq!(attribute(&resource, "service.instance.id")["stringValue"], *instance, "{signal}: {resource}");
+            assert_eq!(scope["name"], "shop", "{signal}: {scope}");
+            // Python's standard logger knows no version.
+            let version = if (what, language) == ("logRecords", "python") { Value::Null } else { "1.2.3".into() };
+            assert!(scope["version"] == version || (version.is_null() && scope["version"] == ""), "{signal}: {scope}");
+        }
+    }
+    corten.end();
+}
+
+/// 500 orders, each with its payment.
+fn expect_spans(backend: &Backend) {
     let spans = backend.await_recorded("spans", 1000);
     assert_eq!(spans.len(), 1000);
-    let instance = format!("{language}-{protocol}");
-    assert!(spans.iter().all(|(resource, _)| attribute(resource, "service.instance.id")["stringValue"] == *instance));
     let named = |name: &'static str| spans.iter().map(|(_, span)| span).filter(move |span| span["name"] == name);
     let numbers: BTreeSet<i64> = named("order").map(|span| int(&attribute(span, "number")["intValue"])).collect();
     assert_eq!(numbers, (0..500).collect());
     assert!(named("order").all(|span| span["kind"] == 2 && span["parentSpanId"].is_null()));
-    let orders: BTreeSet<&str> = named("order").map(|span| span["spanId"].as_str().expect("an id")).collect();
+    let orders: BTreeMap<&str, &Value> = named("order").map(|span| (id(span, "spanId"), span)).collect();
     let pays: Vec<&Value> = named("pay").collect();
-    assert_eq!(pays.len(), 500);
-    assert!(pays.iter().all(|span| orders.contains(span["parentSpanId"].as_str().expect("an id"))));
-    let amounts = &attribute(pays[0], "amounts")["arrayValue"]["values"];
-    assert_eq!((&amounts[0]["doubleValue"], &amounts[1]["doubleValue"]), (&1.5.into(), &2.5.into()));
-    assert_eq!(attribute(pays[0], "ok")["boolValue"], true);
-    assert!(pays.iter().all(|span| attribute(&span["events"][0], "currency")["stringValue"] == "€"));
+    assert_eq!((pays.len(), orders.len()), (500, 500));
+    for pay in &pays {
+        let order = orders[id(pay, "parentSpanId")];
+        assert_eq!((&pay["traceId"], &pay["kind"]), (&order["traceId"], &1.into()), "{pay}");
+        let time = |span: &Value, key: &str| int(&span[key]);
+        let (begins, ends) = (time(pay, "startTimeUnixNano"), time(pay, "endTimeUnixNano"));
+        // Node's clock has milliseconds, and may be put right in between.
+        let slack = 2_000_000;
+        assert!(time(order, "startTimeUnixNano") <= begins + slack && begins <= ends, "{pay} in {order}");
+        assert!(ends <= time(order, "endTimeUnixNano") + slack, "{pay} in {order}");
+        assert!(begins > 1_700_000_000_000_000_000, "{pay}");
+        let amounts = &attribute(pay, "amounts")["arrayValue"]["values"];
+        assert_eq!((&amounts[0]["doubleValue"], &amounts[1]["doubleValue"]), (&1.5.into(), &2.5.into()));
+        assert_eq!((list(amounts).len(), &attribute(pay, "ok")["boolValue"]), (2, &true.into()));
+        let [event] = list(&pay["events"]) else { panic!("one event: {pay}") };
+        assert_eq!((&event["name"], &attribute(event, "currency")["stringValue"]), (&"charged".into(), &"€".into()));
+        assert!((begins - slack..=ends + slack).contains(&time(event, "timeUnixNano")), "{pay}");
+        let [link] = list(&pay["links"]) else { panic!("one link: {pay}") };
+        assert_eq!((&link["traceId"], &link["spanId"]), (&order["traceId"], &order["spanId"]), "{pay}");
+        assert_eq!(attribute(link, "why")["stringValue"], "paid", "{pay}");
+    }
     let failed: Vec<&&Value> = pays.iter().filter(|span| span["status"]["code"] == 2).collect();
     assert_eq!(failed.len(), 5);
-    assert!(failed.iter().all(|span| span["status"]["message"] == "no funds"));
+    for span in failed {
+        assert_eq!(span["status"]["message"], "no funds");
+        assert_eq!(int(&attribute(orders[id(span, "parentSpanId")], "number")["intValue"]) % 100, 0);
+    }
+}
 
+/// A line of each payment.
+fn expect_logs(backend: &Backend) {
     let logs = backend.await_recorded("logRecords", 500);
     assert_eq!(logs.len(), 500);
-    let bodies: BTreeSet<&str> =
-        logs.iter().map(|(_, log)| log["body"]["stringValue"].as_str().expect("a text")).collect();
-    assert_eq!(bodies, (0..500).map(|n| format!("order {n}")).collect::<Vec<_>>().iter().map(String::as_str).collect());
-    let pay_ids: BTreeSet<&str> = pays.iter().map(|span| span["spanId"].as_str().expect("an id")).collect();
-    assert!(
-        logs.iter().all(|(_, log)| {
-            log["severityNumber"] == 13 && pay_ids.contains(log["spanId"].as_str().expect("an id"))
-        })
-    );
+    let spans = backend.recorded("spans");
+    let trace_of: BTreeMap<&str, &Value> = spans
+        .iter()
+        .filter(|(_, span)| span["name"] == "pay")
+        .map(|(_, span)| (id(span, "spanId"), &span["traceId"]))
+        .collect();
+    let mut numbers = BTreeSet::new();
+    for (_, log) in &logs {
+        let number = int(&attribute(log, "n")["intValue"]);
+        assert_eq!(log["body"]["stringValue"], *format!("order {number}"), "{log}");
+        assert_eq!((&log["severityNumber"], &log["severityText"]), (&13.into(), &"WARN".into()), "{log}");
+        assert_eq!(&log["traceId"], trace_of[id(log, "spanId")], "{log}");
+        assert_eq!(log["flags"].as_u64().map(|flags| flags & 1), Some(1), "it is of a trace that is kept: {log}");
+        assert!(int(&log["timeUnixNano"]) > 1_700_000_000_000_000_000, "{log}");
+        assert!(int(&log["observedTimeUnixNano"]) > 1_700_000_000_000_000_000, "{log}");
+        numbers.insert(number);
+    }
+    assert_eq!(numbers, (0..500).collect());
+}
 
-    let metrics = backend.await_recorded("metrics", 2);
+/// An instrument of each kind.
+fn expect_metrics(backend: &Backend, language: &str) {
+    let metrics = backend.await_recorded("metrics", 5);
+    // A library may tell of them once more when it ends.
+    let names: BTreeSet<&str> = metrics.iter().filter_map(|(_, metric)| metric["name"].as_str()).collect();
+    assert_eq!(names, BTreeSet::from(["latency", "load", "open", "orders", "size"]));
     let metric = |name: &str| {
         let found = metrics.iter().map(|(_, metric)| metric).find(|metric| metric["name"] == name);
         found.unwrap_or_else(|| panic!("no {name} in {metrics:?}"))
     };
+    // Not every library tells integers from others.
+    let number = |point: &Value| point["asInt"].as_str().map_or(point["asDouble"].as_f64(), |text| text.parse().ok());
+    let times = |point: &Value| (int(&point["startTimeUnixNano"]), int(&point["timeUnixNano"]));
     let orders = metric("orders");
     assert_eq!((&orders["description"], &orders["unit"]), (&"Orders that were taken".into(), &"1".into()));
     assert_eq!((&orders["sum"]["isMonotonic"], &orders["sum"]["aggregationTemporality"]), (&true.into(), &2.into()));
     let points = list(&orders["sum"]["dataPoints"]);
-    assert_eq!(points.len(), 2);
-    assert!(
-        points.iter().all(|point| point["asInt"] == "100" || point["asDouble"].as_f64() == Some(100.0)),
-        "{points:?}"
-    );
-    let latency = &metric("latency")["histogram"]["dataPoints"][0];
+    let kinds: BTreeSet<&str> =
+        points.iter().map(|point| attribute(point, "kind")["stringValue"].as_str().expect("a kind")).collect();
+    assert_eq!((points.len(), kinds), (2, BTreeSet::from(["app", "web"])));
+    assert!(points.iter().all(|point| number(point) == Some(100.0)), "{points:?}");
+    assert!(points.iter().all(|point| (1..=times(point).1).contains(&times(point).0)), "{points:?}");
+    let open = &metric("open")["sum"];
+    assert!(open["isMonotonic"] != true && open["aggregationTemporality"] == 2, "{open}");
+    assert_eq!(number(&open["dataPoints"][0]), Some(-3.0));
+    let load = &metric("load")["gauge"]["dataPoints"][0];
+    assert_eq!((number(load), int(&attribute(load, "cpu")["intValue"])), (Some(0.25), 1));
+
+    let latency = metric("latency");
+    assert_eq!((&latency["unit"], &latency["histogram"]["aggregationTemporality"]), (&"ms".into(), &2.into()));
+    let latency = &latency["histogram"]["dataPoints"][0];
+    assert_eq!(attribute(latency, "kind")["stringValue"], "web");
     assert_eq!((&latency["count"], latency["sum"].as_f64()), (&"100".into(), Some(4950.0)));
-    let buckets: i64 = list(&latency["bucketCounts"]).iter().map(int).sum();
-    assert_eq!((buckets, latency["max"].as_f64()), (100, Some(99.0)));
-    corten.end();
+    assert_eq!((latency["min"].as_f64(), latency["max"].as_f64()), (Some(0.0), Some(99.0)));
+    let bounds: Vec<f64> = list(&latency["explicitBounds"]).iter().filter_map(Value::as_f64).collect();
+    assert_eq!(bounds, [0, 5, 10, 25, 50, 75, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10000].map(f64::from));
+    let counts: Vec<i64> = list(&latency["bucketCounts"]).iter().map(int).collect();
+    assert_eq!(counts, [1, 5, 5, 15, 25, 25, 24, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    // Node's library has no exemplars.
+    if language == "python" {
+        let spans = backend.recorded("spans");
+        let exemplars = list(&latency["exemplars"]);
+        assert!(exemplars.len() >= 7, "one in each bucket: {latency}");
+        for exemplar in exemplars {
+            assert!(number(exemplar).is_some_and(|value| (0.0..100.0).contains(&value)), "{exemplar}");
+            let taken = 1_700_000_000_000_000_000..=times(latency).1;
+            assert!(taken.contains(&int(&exemplar["timeUnixNano"])), "{exemplar} in {latency}");
+            let of = |key: &str| spans.iter().any(|(_, span)| span["name"] == "pay" && span[key] == exemplar[key]);
+            assert!(of("spanId") && of("traceId"), "{exemplar}");
+        }
+    }
+
+    let size = &metric("size")["exponentialHistogram"];
+    assert_eq!(size["aggregationTemporality"], 2);
+    let size = &size["dataPoints"][0];
+    assert_eq!((&size["count"], size["sum"].as_f64()), (&"100".into(), Some(5050.0)));
+    assert_eq!((size["min"].as_f64(), size["max"].as_f64()), (Some(1.0), Some(100.0)));
+    let scale = size["scale"].as_i64().unwrap_or_default() as i32;
+    let offset = size["positive"]["offset"].as_i64().unwrap_or_default();
+    let counts: Vec<i64> = list(&size["positive"]["bucketCounts"]).iter().map(int).collect();
+    // A bucket ends with its upper bound.
+    let place = |value: f64| (value.log2() * 2_f64.powi(scale)).ceil() as i64 - 1 - offset;
+    let mut expected = vec![0; counts.len()];
+    (1..=100).for_each(|value| expected[usize::try_from(place(f64::from(value))).expect("a place")] += 1);
+    assert_eq!(counts, expected, "scale {scale}, offset {offset}");
+}
+
+/// The id of a span, in hexadecimal digits.
+fn id<'v>(of: &'v Value, key: &str) -> &'v str {
+    of[key].as_str().unwrap_or_else(|| panic!("no {key} in {of}"))
 }
 
 /// A number of 64 bits, which is a text in JSON.

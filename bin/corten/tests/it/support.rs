@@ -88,6 +88,23 @@ impl Folder {
     }
 }
 
+/// What is fetched for tests, a program or a library, and the folder that holds all of that; none if it was not fetched.
+pub(crate) fn fetched(name: &str) -> Option<(PathBuf, PathBuf)> {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the build directory").join("peers");
+    match xtask::peers::named(name).expect("a peer").find(&dir) {
+        Ok(found) => Some((found, dir)),
+        Err(error) => not_run(&error),
+    }
+}
+
+/// Says why a test is not run. In continuous integration all are.
+pub(crate) fn not_run<T>(error: &str) -> Option<T> {
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{error}");
+    // Past the test runner, which keeps what tests print that pass.
+    let _ = writeln!(std::io::stderr(), "{error}");
+    None
+}
+
 /// Sends a request to an address and reads until the connection ends.
 pub(crate) fn exchange(address: &str, request: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
@@ -135,7 +152,18 @@ impl Corten {
 
     /// Starts the program by a command, which may do something before it becomes the program.
     pub(crate) fn start_by(mut command: Command, folder: Folder) -> Self {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program runs");
+        command.stdout(Stdio::null());
+        Self::spawn(command, folder)
+    }
+
+    /// Starts the program by a command, and keeps what it prints to standard output in a file.
+    pub(crate) fn start_printing(mut command: Command, folder: Folder, to: &Path) -> Self {
+        command.stdout(std::fs::File::create(to).expect("a file"));
+        Self::spawn(command, folder)
+    }
+
+    fn spawn(mut command: Command, folder: Folder) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the program runs");
         let lines = Arc::new(Lines::default());
         let stderr = BufReader::new(child.stderr.take().expect("its standard error"));
         let reader = std::thread::spawn({

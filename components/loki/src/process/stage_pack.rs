@@ -1,6 +1,7 @@
 //! `stage.pack`.
 
 use corten_config::Arguments;
+use corten_golang::json::{Form, push_string};
 
 use super::stage::{Build, Compile, Emit, Next, Slot, Stage, StageError, Text, Work, now_ns};
 
@@ -72,47 +73,9 @@ impl Stage for Pack {
     }
 }
 
-/// Appends a text as a JSON string, with the escapes of the reference: those that HTML needs are among them, and a byte
-/// that is no UTF-8 is U+FFFD.
+/// Appends a text as a JSON string.
 fn push_json(text: &[u8], out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    out.push(b'"');
-    for chunk in text.utf8_chunks() {
-        let valid = chunk.valid();
-        let mut copied = 0;
-        for (at, byte) in valid.bytes().enumerate() {
-            let len = match byte {
-                b'"' | b'\\' | 0..=0x1f | b'<' | b'>' | b'&' => 1,
-                0xe2 if valid.as_bytes()[at..].starts_with(&[0xe2, 0x80, 0xa8])
-                    || valid.as_bytes()[at..].starts_with(&[0xe2, 0x80, 0xa9]) =>
-                {
-                    3
-                }
-                _ => continue,
-            };
-            out.extend_from_slice(&valid.as_bytes()[copied..at]);
-            copied = at + len;
-            match byte {
-                b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-                b'\n' => out.extend_from_slice(b"\\n"),
-                b'\r' => out.extend_from_slice(b"\\r"),
-                b'\t' => out.extend_from_slice(b"\\t"),
-                0xe2 => {
-                    out.extend_from_slice(b"\\u202");
-                    out.push(HEX[usize::from(valid.as_bytes()[at + 2] & 0xf)]);
-                }
-                _ => {
-                    out.extend_from_slice(b"\\u00");
-                    out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]]);
-                }
-            }
-        }
-        out.extend_from_slice(&valid.as_bytes()[copied..]);
-        for _ in chunk.invalid() {
-            out.extend_from_slice(b"\\ufffd");
-        }
-    }
-    out.push(b'"');
+    push_string(text, Form::ITERATOR_HTML, out);
 }
 
 #[cfg(test)]

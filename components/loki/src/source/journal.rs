@@ -11,6 +11,7 @@ use corten_component::{Component, Context, Error, Health, HealthBoard, HealthSta
 use corten_config::arguments::CheckErrors;
 use corten_config::schema::Stability;
 use corten_config::{Arguments, Exports};
+use corten_golang::json::{Form, push_string};
 use corten_journal::{Cursor, Fields, Journal, Matches, Start};
 use corten_signal::relabel::{Action, RelabelRules};
 use corten_signal::{Entries, EntriesBuilder, Fanout, LabelsBuilder, Logs, Receiver};
@@ -559,26 +560,7 @@ fn write_json(fields: &Fields, out: &mut Vec<u8>) {
 }
 
 fn write_text(text: &[u8], out: &mut Vec<u8>) {
-    out.push(b'"');
-    for chunk in text.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '"' | '\\' => out.extend([b'\\', c as u8]),
-                '\n' => out.extend(b"\\n"),
-                '\r' => out.extend(b"\\r"),
-                '\t' => out.extend(b"\\t"),
-                '\0'..='\x1f' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                    out.extend(format!("\\u{:04x}", c as u32).bytes());
-                }
-                c => out.extend(c.encode_utf8(&mut [0; 4]).bytes()),
-            }
-        }
-        // Each byte that is not part of a character becomes a mark of its own.
-        for _ in chunk.invalid() {
-            out.extend(b"\\ufffd");
-        }
-    }
-    out.push(b'"');
+    push_string(text, Form::ITERATOR_HTML, out);
 }
 
 #[cfg(test)]

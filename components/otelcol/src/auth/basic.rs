@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use corten_component::{Context, Error, HealthBoard};
+use corten_component::{Context, Error, HealthBoard, Logger};
 use corten_config::schema::Stability;
 use corten_config::{Arguments, CheckErrors};
 use corten_files::{io_error_text, read_limited};
@@ -127,7 +127,7 @@ impl Kind for Basic {
             made.unhealthy = Some(NO_SOURCE.to_owned());
         }
         if arguments.has_users() {
-            let server = Server::new(arguments, Arc::clone(cx.health()));
+            let server = Server::new(arguments, Arc::clone(cx.health()), cx.logger().clone());
             made.unhealthy = server.users().await.err().or(made.unhealthy);
             made.server = Some(Arc::new(server));
         }
@@ -197,6 +197,7 @@ impl ClientAuth for Client {
 
 const INVALID_FORMAT: &str = "invalid authorization format";
 const INVALID_CREDENTIALS: &str = "invalid credentials";
+const UNREADABLE: &str = "the users cannot be read";
 
 /// The largest file of users that is read.
 const FILE_BYTES_MAX: usize = 16 << 20;
@@ -209,6 +210,7 @@ const SLOW_MAX: usize = 2;
 struct Server {
     arguments: BasicArguments,
     health: Arc<HealthBoard>,
+    logger: Logger,
     state: tokio::sync::Mutex<State>,
     /// Which passwords a slow digest has matched, so that it is computed once for each user.
     matched: Mutex<HashMap<String, [u8; 32]>>,
@@ -257,7 +259,7 @@ impl AuthData for Shown {
 }
 
 impl Server {
-    fn new(arguments: BasicArguments, health: Arc<HealthBoard>) -> Self {
+    fn new(arguments: BasicArguments, health: Arc<HealthBoard>, logger: Logger) -> Self {
         let mut pepper = [0; 16];
         let (one, other) = pepper.split_at_mut(8);
         one.copy_from_slice(&RandomState::new().hash_one(0).to_ne_bytes());
@@ -265,6 +267,7 @@ impl Server {
         Server {
             arguments,
             health,
+            logger,
             state: tokio::sync::Mutex::default(),
             matched: Mutex::default(),
             pepper,
@@ -302,6 +305,7 @@ impl Server {
             Err(error) => {
                 if !state.failed {
                     state.failed = true;
+                    self.logger.error("cannot read the users", &[("err", (&error).into())]);
                     self.health.set_reported(Some(health(Some(&error))));
                 }
                 return state.users.clone().ok_or(error);
@@ -371,7 +375,8 @@ impl ServerAuth for Server {
         Box::pin(async move {
             let value = headers.get("authorization").first().filter(|value| !value.is_empty());
             let (username, password, raw) = parse(value.ok_or("no basic auth provided")?)?;
-            let users = self.users().await?;
+            // Where the file is, is nobody's business who only sends.
+            let users = self.users().await.map_err(|_| UNREADABLE.to_owned())?;
             match users.get(&username) {
                 Some(stored) if self.matches(&username, stored, &password).await => {
                     Ok(Arc::new(Shown { username, raw }) as Arc<dyn AuthData>)
@@ -501,7 +506,8 @@ mod tests {
         let server = handler.server().unwrap();
         let sent = value_of("authorization", &basic("a:b"));
         let error = server.authenticate(&sent).await.unwrap_err();
-        assert_eq!(error, why);
+        assert_eq!(error, "the users cannot be read", "the sender is not told where the file is");
+        assert!(world.logs().contains(&why), "{}", world.logs());
         world.write("htpasswd", "a:b");
         assert!(server.authenticate(&sent).await.is_ok());
         assert_eq!(world.health_text(), "healthy: started scheduled components");

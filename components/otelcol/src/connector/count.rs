@@ -265,8 +265,7 @@ struct Stage {
 impl<S: OtlpSignal<Record: Walk>> Consume<S> for Stage {
     fn consume(&self, mut batch: S::Batch) -> BoxFuture<'_, Result<(), ConsumeError>> {
         Box::pin(async move {
-            let counted =
-                self.count(&mut batch).map_err(|error| ConsumeError::Refused { reason: error.to_string() })?;
+            let counted = self.count(&mut batch).map_err(|reason| ConsumeError::Refused { reason })?;
             if counted.resources.is_empty() {
                 batch.acks.safe();
                 return Ok(());
@@ -281,7 +280,7 @@ impl<S: OtlpSignal<Record: Walk>> Consume<S> for Stage {
 const SCOPE: &[u8] = b"github.com/open-telemetry/opentelemetry-collector-contrib/connector/countconnector";
 
 impl Stage {
-    fn count<R: Walk>(&self, batch: &mut Batch<R>) -> Result<Data<Metric>, EvalError> {
+    fn count<R: Walk>(&self, batch: &mut Batch<R>) -> Result<Data<Metric>, String> {
         let (mut made, mut hasher) = (Data::default(), Hasher::default());
         let context = Arc::clone(&batch.context);
         for mut data in batch.take_data() {
@@ -296,7 +295,11 @@ impl Stage {
                             metric.count(item, attributes, counts, &mut made.arena, &mut hasher)?;
                         }
                         Ok(())
-                    })?;
+                    })
+                    .map_err(|error| error.to_string())?;
+                    if made.arena.held_bytes() > BYTES_MAX {
+                        return Err(format!("the counts of a batch would take more than {BYTES_MAX} bytes"));
+                    }
                     let (start_time_ns, time_ns) = times.get();
                     for (metric, counts) in kind.metrics.iter().zip(counts).filter(|(_, counts)| !counts.is_empty()) {
                         let points = counts.into_values().map(|count| NumberPoint {
@@ -327,6 +330,9 @@ impl Stage {
         Ok(made)
     }
 }
+
+/// How much memory what the counts of a batch are told apart by takes at most, in bytes.
+const BYTES_MAX: usize = 256 << 20;
 
 /// How many there are with the same attributes.
 struct Count {
@@ -359,7 +365,13 @@ impl Counter<AnyOf> {
         {
             return Ok(());
         }
-        let count = counts.entry(hasher.finish()).or_insert_with(|| {
+        let hash = hasher.finish();
+        // Each count repeats what its attributes have of the resource, so that a small request could ask for the product of the
+        // two: the batch is refused.
+        if made.held_bytes() > BYTES_MAX && !counts.contains_key(&hash) {
+            return Ok(());
+        }
+        let count = counts.entry(hash).or_insert_with(|| {
             let mut attributes = Map::default();
             for (key, default) in &self.attributes {
                 let value = match (found(item.arena, levels, key), default) {
@@ -389,7 +401,7 @@ impl Times {
     /// Notes the times of an item, and says which attributes it has.
     fn see(&mut self, item: &Item<'_>) -> Map {
         let (attributes, times) = match &item.record {
-            Record::None | Record::Metric(..) => (Map::default(), [0, 0]),
+            Record::None | Record::Metric(..) | Record::Exemplar(..) => (Map::default(), [0, 0]),
             Record::Span(span) => (span.attributes, [span.start_time_ns, span.end_time_ns]),
             Record::SpanEvent(span, at) => {
                 let event = span.events.get(*at).copied().unwrap_or_default();
@@ -580,5 +592,27 @@ mod tests {
         let definition = Definition::of::<CountConnector>();
         let unit = Unit::start_with(host("otelcol.connector.count.a"), &definition, "output { }", &[]).await;
         assert!(unit.unwrap_err().contains("no connectors were created"));
+    }
+
+    #[tokio::test]
+    async fn a_small_request_does_not_become_a_huge_one() {
+        let sink = OtlpSink::default();
+        let body = "logs {\n attributes {\n key = \"large\"\n }\n attributes {\n key = \"n\"\n }\n}";
+        let unit = start(&sink, body).await.unwrap();
+        let logs = |count: usize| {
+            let record = |number| format!(r#"{{"attributes":[{{"key":"n","value":{{"intValue":"{number}"}}}}]}}"#);
+            let records: Vec<_> = (0..count).map(record).collect();
+            otlp::<corten_otlp::LogRecord>(&format!(
+                r#"{{"resourceLogs":[{{"resource":{{"attributes":[{{"key":"large","value":{{"stringValue":"{}"}}}}]}},
+                "scopeLogs":[{{"logRecords":[{}]}}]}}]}}"#,
+                "x".repeat(1 << 20),
+                records.join(",")
+            ))
+        };
+        let to = unit.world.consumer("input").logs;
+        let error = to.consume(logs(270)).await.unwrap_err();
+        assert!(matches!(error, ConsumeError::Refused { .. }), "{error}");
+        to.consume(logs(10)).await.unwrap();
+        assert_eq!(sink.items(), 10);
     }
 }

@@ -31,6 +31,15 @@ impl Durations {
         }
     }
 
+    /// How much memory they take besides themselves, in bytes.
+    #[inline]
+    pub(crate) fn heap_bytes(&self) -> usize {
+        match self {
+            Durations::Explicit { counts, .. } => size_of_val(&**counts),
+            Durations::Exponential(histogram) => histogram.held_bytes(),
+        }
+    }
+
     /// Counts a duration so many times. The ranges are those that it was made for.
     #[inline]
     pub(crate) fn observe(&mut self, ranges: &Ranges, duration: f64, times: u64) {

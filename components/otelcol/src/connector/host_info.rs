@@ -19,7 +19,8 @@ use crate::periodic::{Collect, now_ns};
 /// Says which hosts spans come from: sends the gauge `traces_host_info` with the value 1 for each of them, whose attribute
 /// `grafana.host.id` is what identifies the host.
 ///
-/// Spans are safe for their senders as soon as they were looked at.
+/// Spans are safe for their senders as soon as they were looked at. Between two flushes 100,000 hosts are known at most, and
+/// 64 MiB of what identifies them; the log says so when there are more.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct HostInfoArguments {
     /// Attributes of resources that identify hosts. Each one that a resource has counts.
@@ -55,6 +56,10 @@ impl HostInfoArguments {
 
 /// How many hosts there are between two flushes at most.
 const HOSTS_MAX: usize = 100_000;
+/// How much memory what identifies them takes at most, in bytes.
+const BYTES_MAX: usize = 64 << 20;
+/// What a host takes besides its identifier, about, in bytes.
+const OVERHEAD_BYTES: usize = 64;
 
 /// The component.
 pub(crate) type HostInfoConnector = TracesToMetrics<HostInfo>;
@@ -71,6 +76,7 @@ pub(crate) struct Hosts {
 struct Inner {
     identifiers: Vec<String>,
     hosts: IndexSet<Box<[u8]>>,
+    bytes: usize,
     is_full: bool,
 }
 
@@ -94,7 +100,7 @@ impl Connector for HostInfo {
     }
 
     fn state(identifiers: Vec<String>, cx: &Context<HostInfoConnector>) -> Hosts {
-        let inner = Inner { identifiers, hosts: IndexSet::new(), is_full: false };
+        let inner = Inner { identifiers, hosts: IndexSet::new(), bytes: 0, is_full: false };
         Hosts { logger: cx.logger().clone(), inner: Mutex::new(inner) }
     }
 
@@ -112,11 +118,13 @@ impl Hosts {
         if inner.hosts.contains(host) {
             return;
         }
-        if inner.hosts.len() < HOSTS_MAX {
+        let bytes = inner.bytes + host.len() + OVERHEAD_BYTES;
+        if inner.hosts.len() < HOSTS_MAX && bytes <= BYTES_MAX {
+            inner.bytes = bytes;
             inner.hosts.insert(host.into());
         } else if !std::mem::replace(&mut inner.is_full, true) {
-            self.logger
-                .warn("too many hosts: further ones are left out until the next flush", &[("max", HOSTS_MAX.into())]);
+            let fields = [("hosts", inner.hosts.len().into()), ("bytes", inner.bytes.into())];
+            self.logger.warn("too many hosts: further ones are left out until the next flush", &fields);
         }
     }
 }
@@ -147,6 +155,7 @@ impl Collect for Hosts {
         let hosts = {
             let mut inner = self.inner.lock();
             inner.is_full = false;
+            inner.bytes = 0;
             std::mem::take(&mut inner.hosts)
         };
         if hosts.is_empty() {
@@ -221,6 +230,21 @@ mod tests {
             point["attributes"][0]["value"]["stringValue"].as_str().unwrap().to_owned()
         };
         points.iter().map(host).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hosts_are_bounded_in_bytes() {
+        let sink = OtlpSink::default();
+        let unit = start(&sink, "").await.unwrap();
+        for number in 0..80 {
+            send(&unit, &[&text("host.id", &format!("{number}{}", "x".repeat(1 << 20)))]).await;
+        }
+        assert!(unit.world.logs().contains("too many hosts"), "{}", unit.world.logs());
+        until("they are sent", || sink.batches().len() == 1).await;
+        assert_eq!(sink.items(), 63);
+        send(&unit, &[&text("host.id", "a")]).await;
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        assert_eq!(hosts(&sink, 1), ["a"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -26,7 +26,8 @@ use crate::flow::{DebugMetrics, Output};
 ///
 /// All spans of a trace have to come here. A span waits for the other one in memory, and spans are safe for their senders as
 /// soon as they wait or are counted. Counts go on over a change of the configuration that does not change the series. A
-/// series without a request for 15 minutes is forgotten.
+/// series without a request for 15 minutes is forgotten. There are 262,144 series at most, and 256 MiB of them; requests that
+/// would make further ones are dropped and counted.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct ServiceGraphArguments {
     /// Upper ends of the ranges of the histograms but the last.
@@ -72,7 +73,7 @@ pub struct ServiceGraphArguments {
 /// How spans wait.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct Store {
-    /// How many spans wait for another one at most; further ones are dropped and counted.
+    /// How many spans wait for another one at most, and 64 MiB in any case; further ones are dropped and counted.
     #[arg(default = 1000)]
     max_items: i64,
     /// How long a span waits for another one.
@@ -194,27 +195,20 @@ impl Connector for ServiceGraph {
 
 #[cfg(test)]
 mod tests {
-    use corten_component::Definition;
     use corten_otlp::Span;
-    use corten_testkit::{OtlpSink, Unit, host, otlp, until};
+    use corten_testkit::{OtlpSink, Unit, otlp, until};
     use serde_json::Value as Json;
 
     use super::*;
-    use crate::connector::recorded;
+    use crate::testing::{self, Compared, start, with_output};
 
     #[tokio::test(start_paused = true)]
     async fn metrics_are_those_of_the_reference() {
-        recorded::replay::<ServiceGraphConnector>(include_str!("../../tests/data/connector_servicegraph.json")).await;
-    }
-
-    async fn start(sink: &OtlpSink, body: &str) -> Result<Unit, String> {
-        let definition = Definition::of::<ServiceGraphConnector>();
-        let world = host("otelcol.connector.servicegraph.a");
-        Unit::start_with(world, &definition, &with_output(body), &[("sink", sink.value())]).await
-    }
-
-    fn with_output(body: &str) -> String {
-        format!("{body}\noutput {{\n metrics = [sink]\n}}")
+        testing::replay::<ServiceGraphConnector>(
+            include_str!("../../tests/data/connector_servicegraph.json"),
+            Compared::WithoutTimes,
+        )
+        .await;
     }
 
     /// The two spans of a request, or one of them.
@@ -257,7 +251,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn spans_wait_for_each_other_up_to_a_limit() {
         let sink = OtlpSink::default();
-        let unit = start(&sink, "virtual_node_peer_attributes = []\nstore {\n max_items = 2\n}").await.unwrap();
+        let unit =
+            start::<ServiceGraphConnector>(&sink, "virtual_node_peer_attributes = []\nstore {\n max_items = 2\n}")
+                .await
+                .unwrap();
         for request in 1..=4 {
             send(&unit, request, true, false).await;
         }
@@ -273,7 +270,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_an_interval_metrics_go_with_every_batch() {
         let sink = OtlpSink::default();
-        let unit = start(&sink, "metrics_flush_interval = \"0s\"").await.unwrap();
+        let unit = start::<ServiceGraphConnector>(&sink, "metrics_flush_interval = \"0s\"").await.unwrap();
         send(&unit, 1, true, false).await;
         assert_eq!(sink.batches().len(), 0);
         send(&unit, 1, false, true).await;
@@ -283,7 +280,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_series_that_is_forgotten_begins_anew() {
         let sink = OtlpSink::default();
-        let unit = start(&sink, "").await.unwrap();
+        let unit = start::<ServiceGraphConnector>(&sink, "").await.unwrap();
         send(&unit, 1, true, true).await;
         send(&unit, 2, true, true).await;
         tokio::time::sleep(Duration::from_secs(17 * 60 + 30)).await;
@@ -299,7 +296,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn counts_and_spans_that_wait_stay_over_a_change_that_makes_the_same_series() {
         let sink = OtlpSink::default();
-        let mut unit = start(&sink, "").await.unwrap();
+        let mut unit = start::<ServiceGraphConnector>(&sink, "").await.unwrap();
         send(&unit, 1, true, true).await;
         send(&unit, 2, true, false).await;
         unit.update(&with_output("metrics_flush_interval = \"30s\"")).await.unwrap();
@@ -311,6 +308,34 @@ mod tests {
         assert!(counts.contains(&2) && counts.last() == Some(&1), "{counts:?}");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn spans_and_series_are_bounded_in_bytes() {
+        let sink = OtlpSink::default();
+        let body = "virtual_node_peer_attributes = []\nstore {\n max_items = 100000\n}";
+        let unit = start::<ServiceGraphConnector>(&sink, body).await.unwrap();
+        let span = |request: u32, service: &str, kind: u32| {
+            otlp::<Span>(&format!(
+                r#"{{"resourceSpans":[{{"resource":{{"attributes":[{{"key":"service.name","value":{{"stringValue":"{service}"}}}}]}},
+                "scopeSpans":[{{"spans":[{{"traceId":"{request:032x}","spanId":"{request:016x}",
+                "parentSpanId":"{request:016x}","kind":{kind}}}]}}]}}]}}"#
+            ))
+        };
+        let to = unit.world.consumer("input").traces;
+        for request in 1..=70 {
+            to.consume(span(request, &format!("{request}{}", "x".repeat(1 << 20)), 3)).await.unwrap();
+        }
+        assert_eq!(own(&unit, "dropped_spans"), Some(7.0));
+        for round in 0..6 {
+            for request in 1..=63 {
+                let client = round * 100 + request;
+                to.consume(span(client, &format!("{client}{}", "x".repeat(1 << 20)), 3)).await.unwrap();
+                to.consume(span(client, "back", 2)).await.unwrap();
+            }
+        }
+        let dropped = own(&unit, "dropped_spans").unwrap() - 7.0;
+        assert!((100.0..260.0).contains(&dropped), "{dropped}");
+    }
+
     #[tokio::test]
     async fn what_contradicts_itself_is_refused() {
         for (body, want) in [
@@ -319,7 +344,7 @@ mod tests {
             ("store {\n max_items = -1\n}", "store.max_items must be greater than 0"),
             ("store {\n ttl = \"0s\"\n}", "store.ttl must be greater than 0"),
         ] {
-            let error = start(&OtlpSink::default(), body).await.unwrap_err();
+            let error = start::<ServiceGraphConnector>(&OtlpSink::default(), body).await.unwrap_err();
             assert!(error.contains(want), "{error}");
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use corten_component::{Component, Context, Error};
 use corten_config::Arguments;
+use corten_golang::logfmt::push_text;
 use corten_otlp::{Arena, Batch, Data, LogRecord, Map, OfResource, OfScope, OtlpLogs, Span, Traces, Value};
 use corten_signal::flow::BoxFuture;
 use corten_signal::{Consume, ConsumeError, Fanout};
@@ -118,7 +119,16 @@ struct Stage {
 impl Consume<Traces> for Stage {
     fn consume(&self, batch: Batch<Span>) -> BoxFuture<'_, Result<(), ConsumeError>> {
         Box::pin(async move {
-            let parts: Vec<_> = batch.data().map(|data| self.arguments.records(data)).collect();
+            let mut bytes = 0;
+            let mut parts = Vec::new();
+            for data in batch.data() {
+                let Some(records) = self.arguments.records(data, bytes) else {
+                    let reason = format!("the records of a batch would take more than {BYTES_MAX} bytes");
+                    return Err(ConsumeError::Refused { reason });
+                };
+                bytes += records.arena.held_bytes();
+                parts.push(records);
+            }
             // What is made of the spans goes on in their place.
             let mut logs = Batch::empty(batch.context).with(parts);
             logs.acks = batch.acks;
@@ -132,6 +142,10 @@ impl Consume<Traces> for Stage {
         })
     }
 }
+
+/// How much the records of a batch take at most, in bytes. Each of them repeats what its resource has, so that a small request
+/// could ask for the product of the two.
+const BYTES_MAX: usize = 256 << 20;
 
 /// A key of a line, with its value.
 type KeyValue<'a> = (&'a [u8], Shown<'a>);
@@ -151,21 +165,23 @@ struct Writer<'a> {
 }
 
 impl SpanLogsArguments {
-    /// The records of spans.
-    fn records(&self, spans: &Data<Span>) -> Data<LogRecord> {
+    /// The records of spans; nothing if they are too large with those that there are.
+    fn records(&self, spans: &Data<Span>, others_bytes: usize) -> Option<Data<LogRecord>> {
+        let bytes_max = BYTES_MAX.saturating_sub(others_bytes);
         let mut writer = Writer { arguments: self, from: &spans.arena, to: Arena::default(), line: Vec::new() };
         let mut logs = Data::default();
         for of in &spans.resources {
             let resource = of.resource.attributes;
-            let scopes = of
-                .scopes
-                .iter()
-                .map(|scope| OfScope { records: writer.of_scope(resource, &scope.records), ..OfScope::default() });
-            logs.resources.push(OfResource { scopes: scopes.collect(), ..OfResource::default() });
+            let mut scopes = Vec::with_capacity(of.scopes.len());
+            for scope in &of.scopes {
+                let records = writer.of_scope(resource, &scope.records, bytes_max)?;
+                scopes.push(OfScope { records, ..OfScope::default() });
+            }
+            logs.resources.push(OfResource { scopes, ..OfResource::default() });
         }
         logs.arena = writer.to;
         logs.prune();
-        logs
+        Some(logs)
     }
 }
 
@@ -178,7 +194,8 @@ fn put<'a>(pairs: &mut Vec<KeyValue<'a>>, key: &'a [u8], value: Shown<'a>) {
 }
 
 impl Writer<'_> {
-    fn of_scope(&mut self, resource: Map, spans: &[Span]) -> Vec<LogRecord> {
+    /// The records of the spans of a scope; nothing if there is more than that then.
+    fn of_scope(&mut self, resource: Map, spans: &[Span], bytes_max: usize) -> Option<Vec<LogRecord>> {
         let Writer { arguments, from, .. } = *self;
         let names = &arguments.overrides;
         let mut records = Vec::new();
@@ -228,10 +245,16 @@ impl Writer<'_> {
                     let mut pairs = pairs.clone();
                     put_attributes(&mut pairs, from, event.attributes, &arguments.event_attributes);
                     records.push(self.record("event", &pairs));
+                    if self.to.held_bytes() > bytes_max {
+                        return None;
+                    }
                 }
             }
+            if self.to.held_bytes() > bytes_max {
+                return None;
+            }
         }
-        records
+        Some(records)
     }
 
     fn record(&mut self, kind: &str, pairs: &[KeyValue<'_>]) -> LogRecord {
@@ -241,8 +264,8 @@ impl Writer<'_> {
         self.to.put(&mut attributes, self.arguments.overrides.logs_instance_tag.as_bytes(), tag);
         for (key, value) in pairs {
             logfmt::push(&mut self.line, key, |line| match value {
-                Shown::Text(text) => logfmt::push_text(line, text),
-                Shown::Attribute(value) => logfmt::push_value(line, self.from, *value),
+                Shown::Text(text) => push_text(text, line),
+                Shown::Attribute(value) => logfmt::push_attribute(line, self.from, *value),
             });
             if self.arguments.labels.iter().any(|label| label.as_bytes() == *key) {
                 let value = match value {
@@ -269,7 +292,7 @@ fn hex(id: &[u8]) -> String {
     if id.iter().all(|byte| *byte == 0) {
         return String::new();
     }
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
+    corten_golang::hex(id)
 }
 
 #[cfg(test)]
@@ -364,5 +387,24 @@ mod tests {
         assert_eq!(told.wait(std::time::Duration::from_secs(1)).await, Answer::Safe);
         sink.answer_with(Some(ConsumeError::Refused { reason: "no".into() }));
         assert_eq!(send(one).await.0, Err(ConsumeError::Refused { reason: "no".into() }));
+    }
+
+    #[tokio::test]
+    async fn a_small_request_does_not_become_a_huge_one() {
+        let sink = OtlpSink::default();
+        let unit = start(&sink, "spans = true\nprocess_attributes = [\"large\"]").await;
+        let spans = |count: usize| {
+            let spans = vec!["{}"; count].join(",");
+            otlp::<Span>(&format!(
+                r#"{{"resourceSpans":[{{"resource":{{"attributes":[{{"key":"large","value":{{"stringValue":"{}"}}}}]}},
+                "scopeSpans":[{{"spans":[{spans}]}}]}}]}}"#,
+                "x".repeat(1 << 20)
+            ))
+        };
+        let to = unit.world.consumer("input").traces;
+        let error = to.consume(spans(10_000)).await.unwrap_err();
+        assert!(matches!(error, corten_signal::ConsumeError::Refused { .. }), "{error}");
+        to.consume(spans(10)).await.unwrap();
+        assert_eq!(sink.items(), 10);
     }
 }

@@ -57,7 +57,7 @@ pub struct SpanMetricsArguments {
     #[arg(default = "traces.span.metrics")]
     namespace: String,
     /// How many resources are remembered. The one whose last span is longest ago makes room: it is sent once more, and its
-    /// counts begin anew if it comes back after that.
+    /// counts begin anew if it comes back after that. It is forgotten at once where there are more than 320 MiB.
     #[arg(default = 1000)]
     resource_metrics_cache_size: i64,
     /// Attributes that tell resources apart; if there are none, all do. Resources that differ in others are counted as one,
@@ -68,7 +68,8 @@ pub struct SpanMetricsArguments {
     #[arg(default = "0s")]
     series_expiration: SignedDuration,
     /// How many series a metric of a resource has at most; what would be a further one counts as the one with the attribute
-    /// `otel.metric.overflow`. 0 sets no limit but that of a million series of the component.
+    /// `otel.metric.overflow`. 0 sets no limit but that of a million series of the component, or fewer, if resources, series and
+    /// exemplars would take more than 256 MiB; the log says so.
     #[arg(default = 0)]
     aggregation_cardinality_limit: i64,
     /// Names of instrumentation scopes: series of their spans have the attributes `span.instrumentation.scope.name` and
@@ -410,8 +411,8 @@ impl Connector for SpanMetrics {
         arguments.settings()
     }
 
-    fn state(settings: Settings, _: &Context<SpanMetricsConnector>) -> State {
-        State::new(settings)
+    fn state(settings: Settings, cx: &Context<SpanMetricsConnector>) -> State {
+        State::new(settings, cx.logger().clone())
     }
 
     fn fits(state: &State, settings: &Settings) -> bool {
@@ -431,21 +432,15 @@ mod tests {
     use corten_testkit::{OtlpSink, Unit, host, otlp, until};
 
     use super::*;
-    use crate::connector::recorded;
+    use crate::testing::{self, Compared, start, with_output};
 
     #[tokio::test(start_paused = true)]
     async fn metrics_are_those_of_the_reference() {
-        recorded::replay::<SpanMetricsConnector>(include_str!("../../tests/data/connector_spanmetrics.json")).await;
-    }
-
-    async fn start(sink: &OtlpSink, body: &str) -> Result<Unit, String> {
-        let definition = Definition::of::<SpanMetricsConnector>();
-        let world = host("otelcol.connector.spanmetrics.a");
-        Unit::start_with(world, &definition, &with_output(body), &[("sink", sink.value())]).await
-    }
-
-    fn with_output(body: &str) -> String {
-        format!("{body}\noutput {{\n metrics = [sink]\n}}")
+        testing::replay::<SpanMetricsConnector>(
+            include_str!("../../tests/data/connector_spanmetrics.json"),
+            Compared::WithoutTimes,
+        )
+        .await;
     }
 
     async fn send(unit: &Unit, names: &[&str]) {
@@ -488,7 +483,7 @@ mod tests {
     async fn cumulative_counts_keep_their_start_and_delta_counts_begin_where_the_last_ended() {
         for (body, is_delta) in [("histogram {\n explicit { }\n}", false), (DELTA, true)] {
             let sink = OtlpSink::default();
-            let unit = start(&sink, body).await.unwrap();
+            let unit = start::<SpanMetricsConnector>(&sink, body).await.unwrap();
             for flush in 1..=3 {
                 send(&unit, &["a"]).await;
                 until("it is flushed", || sink.batches().len() == flush).await;
@@ -508,7 +503,7 @@ mod tests {
         for histogram in ["explicit", "exponential"] {
             let sink = OtlpSink::default();
             let body = DELTA.replace("explicit", histogram);
-            let mut unit = start(&sink, &body).await.unwrap();
+            let mut unit = start::<SpanMetricsConnector>(&sink, &body).await.unwrap();
             send(&unit, &["a", "b"]).await;
             sink.answer_with(Some(ConsumeError::Retry { after: None, reason: "busy".into() }));
             tokio::time::sleep(Duration::from_secs(130)).await;
@@ -544,7 +539,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn counts_go_on_over_a_change_that_makes_the_same_series_and_begin_anew_over_any_other() {
         let sink = OtlpSink::default();
-        let mut unit = start(&sink, "histogram {\n explicit { }\n}").await.unwrap();
+        let mut unit = start::<SpanMetricsConnector>(&sink, "histogram {\n explicit { }\n}").await.unwrap();
         send(&unit, &["a"]).await;
         unit.update(&with_output("metrics_flush_interval = \"30s\"\nhistogram {\n explicit { }\n}")).await.unwrap();
         until("what there is is sent", || sink.batches().len() == 1).await;
@@ -569,7 +564,7 @@ mod tests {
             "metric_timestamp_cache_size = 2\n{}",
             DELTA.replace("explicit { }", "disable = true\n explicit { }")
         );
-        let unit = start(&sink, &body).await.unwrap();
+        let unit = start::<SpanMetricsConnector>(&sink, &body).await.unwrap();
         send(&unit, &["a", "b", "c"]).await;
         until("it is flushed", || sink.batches().len() == 1).await;
         send(&unit, &["a", "c"]).await;
@@ -587,7 +582,7 @@ mod tests {
                 "exemplars {{\n enabled = true\n}}\nevents {{\n enabled = true\n dimension {{\n glob = \"**x\"\n }}\n}}
                 dimension {{\n name = \"x\"\n}}\nhistogram {{\n {histogram}\n}}"
             );
-            let mut unit = start(&sink, &body).await.unwrap();
+            let mut unit = start::<SpanMetricsConnector>(&sink, &body).await.unwrap();
             let nested = format!("{}{}", r#"{"arrayValue":{"values":["#.repeat(20), "]}}".repeat(20));
             let attributes = format!(
                 r#"{{"key":"x","value":{nested}}},{{"key":"x","value":{{"stringValue":"twice"}}}},{{"key":"","value":{{}}}}"#
@@ -615,6 +610,37 @@ mod tests {
             unit.drain().await;
             assert_eq!(sink.items(), 3);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn resources_and_series_are_bounded_in_bytes() {
+        let sink = OtlpSink::default();
+        let body =
+            "resource_metrics_cache_size = 100000\nmetrics_flush_interval = \"1h\"\nhistogram {\n explicit {}\n}";
+        let unit = start::<SpanMetricsConnector>(&sink, body).await.unwrap();
+        let to = unit.world.consumer("input").traces;
+        let spans = |service: &str, name: &str| {
+            otlp::<Span>(&format!(
+                r#"{{"resourceSpans":[{{"resource":{{"attributes":[{{"key":"service.name","value":{{"stringValue":"{service}"}}}}]}},
+                "scopeSpans":[{{"spans":[{{"name":"{name}"}}]}}]}}]}}"#
+            ))
+        };
+        let large = "x".repeat(1 << 20);
+        for number in 0..200 {
+            to.consume(spans("shop", &format!("{number}{large}"))).await.unwrap();
+        }
+        assert!(unit.world.logs().contains("too many series"), "{}", unit.world.logs());
+        // The resource that came first makes room with all that it has.
+        for number in 0..80 {
+            to.consume(spans(&format!("{number}{large}"), "a")).await.unwrap();
+        }
+        to.consume(spans("shop", "a")).await.unwrap();
+        drop(to);
+        let mut unit = unit;
+        unit.drain().await;
+        let bytes: usize = sink.batches().iter().map(|batch| batch.json.len()).sum();
+        assert!((80 << 20..400 << 20).contains(&bytes), "{bytes}");
+        assert!(sink.batches()[0].json.contains("shop"));
     }
 
     #[tokio::test]
@@ -685,7 +711,7 @@ mod tests {
                 "failed validating event dimensions: no dimensions configured for events",
             ),
         ] {
-            let error = start(&OtlpSink::default(), body).await.unwrap_err();
+            let error = start::<SpanMetricsConnector>(&OtlpSink::default(), body).await.unwrap_err();
             assert!(error.contains(want), "{body}: {error}");
         }
         let definition = Definition::of::<SpanMetricsConnector>();

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use corten_component::{Component, Context, Error, Logger, Task};
+use corten_component::log::Level;
+use corten_component::{Component, Context, Error, Task};
 use corten_config::Arguments;
 use corten_config::arguments::CheckErrors;
 use corten_otlp::{Batch, OtlpMetrics, Span, Traces};
 use corten_signal::flow::BoxFuture;
 use corten_signal::{Consume, ConsumeError, Fanout};
+use tokio::time::Instant;
 
 use crate::flow::{Inlets, Input, Output, Stages};
 use crate::periodic::{Collect, Periodic};
+use crate::resend::{Patience, Resend};
 
 /// Looks at spans.
 pub(crate) trait Observe: Collect {
@@ -125,13 +128,14 @@ impl<K: Connector> Component for TracesToMetrics<K> {
         let interval = K::interval(&arguments);
         let mut tasks = K::tasks(&arguments, &state, cx);
         let forward = output.metrics(cx);
+        let resend = Resend::new(cx.logger().clone(), Level::Error, K::FAILED);
         if let Some(forward) = &forward {
             let periodic = Periodic {
                 // Without an interval everything is sent at once, and what is left is sent at the end.
                 interval: if interval.is_zero() { Duration::from_secs(86_400) } else { interval },
                 forward: forward.clone(),
-                logger: cx.logger().clone(),
-                failed: K::FAILED,
+                resend: resend.clone(),
+                early: Arc::default(),
                 turn: Arc::clone(&turn),
             };
             let collector = Arc::clone(&state);
@@ -139,7 +143,7 @@ impl<K: Connector> Component for TracesToMetrics<K> {
         }
         inlets.attach(Stages {
             traces: forward.map(|forward| -> Arc<dyn Consume<Traces>> {
-                let at_once = interval.is_zero().then(|| (forward, cx.logger().clone(), K::FAILED));
+                let at_once = interval.is_zero().then_some((forward, resend));
                 Arc::new(Stage { state: Arc::clone(&state), at_once })
             }),
             ..Stages::default()
@@ -158,7 +162,7 @@ impl<K: Connector> Component for TracesToMetrics<K> {
 struct Stage<C> {
     state: Arc<C>,
     /// Where metrics go with every batch.
-    at_once: Option<(Fanout<OtlpMetrics>, Logger, &'static str)>,
+    at_once: Option<(Fanout<OtlpMetrics>, Resend)>,
 }
 
 impl<C: Observe> Consume<Traces> for Stage<C> {
@@ -167,10 +171,11 @@ impl<C: Observe> Consume<Traces> for Stage<C> {
             self.state.observe(&batch);
             // The spans are counted, and that is all that is ever made of them.
             batch.acks.safe();
-            let Some((forward, logger, failed)) = &self.at_once else { return Ok(()) };
+            let Some((forward, resend)) = &self.at_once else { return Ok(()) };
             let Some((metrics, kept)) = self.state.collect() else { return Ok(()) };
-            if let Err(error) = forward.offer(&metrics).await {
-                logger.error(failed, &[("error", error.to_string().into())]);
+            // There is one attempt: what is not taken goes with the next spans.
+            let patience = Patience { until: Some(Instant::now()), stop: None };
+            if let Err(metrics) = resend.send(forward, metrics, patience).await {
                 self.state.put_back(metrics, kept);
             }
             Ok(())

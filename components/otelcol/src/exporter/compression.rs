@@ -1,8 +1,13 @@
 //! How messages are packed.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
-use corten_coding::Coding;
+use corten_coding::{Coding, PackError};
 use corten_config::StringEnum;
+use tokio::sync::Semaphore;
+
+use super::sending::Failure;
 
 /// How messages are packed.
 #[derive(StringEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +68,10 @@ impl Compression {
 /// Messages of this size are packed on a thread that serves no connections, in bytes: it takes a millisecond or so.
 const OFF_THREAD_BYTES_MIN: usize = 32 << 10;
 
+/// As many messages are packed at a time as there are cores. More would be done no earlier, and each thread keeps the memory
+/// that it packed in: when the component ends everything that waits is sent at once, in no more than was there before.
+static COMPUTING: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(corten_os::limits::cores()));
+
 /// Runs what takes some computing, for so many bytes; `None` if it panicked.
 pub(crate) async fn computed<T: Send + 'static>(
     bytes: usize,
@@ -71,7 +80,14 @@ pub(crate) async fn computed<T: Send + 'static>(
     if bytes < OFF_THREAD_BYTES_MIN {
         return Some(compute());
     }
-    tokio::task::spawn_blocking(compute).await.ok()
+    // The semaphore is never closed.
+    let permit = COMPUTING.acquire().await.ok();
+    // Whoever asked may go away while this is computed: the core is busy until it is done.
+    let computing = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        compute()
+    });
+    computing.await.ok()
 }
 
 /// How hard to try where nothing is said. Measured with a thousand log records and with a thousand points, 260 kB each: 5 packs
@@ -80,9 +96,54 @@ pub(crate) async fn computed<T: Send + 'static>(
 const LEVEL: u32 = 5;
 
 /// Packs a message that stands in pieces.
-pub(crate) fn packed(coding: Option<Coding>, level: Option<u32>, pieces: Vec<Bytes>) -> Vec<Bytes> {
-    match coding {
-        Some(coding) => vec![coding.pack(level.or(Some(LEVEL)), pieces.iter().map(|piece| &piece[..])).into()],
+///
+/// # Errors
+///
+/// It cannot be packed in this way.
+pub(crate) fn packed(coding: Option<Coding>, level: Option<u32>, pieces: Vec<Bytes>) -> Result<Vec<Bytes>, PackError> {
+    Ok(match coding {
+        Some(coding) => vec![coding.pack(level.or(Some(LEVEL)), pieces.iter().map(|piece| &piece[..]))?.into()],
         None => pieces,
+    })
+}
+
+/// What a message was packed to, if it was. To pack it again is to fail again.
+pub(crate) fn sendable(packed: Option<Result<Vec<Bytes>, PackError>>) -> Result<Vec<Bytes>, Failure> {
+    match packed {
+        Some(packed) => packed.map_err(|error| Failure::permanent(error.to_string())),
+        None => Err(Failure::permanent("the message cannot be packed")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_more_is_computed_at_a_time_than_there_are_cores() {
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let tasks = (0..4 * corten_os::limits::cores()).map(|_| {
+            let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+            tokio::spawn(computed(OFF_THREAD_BYTES_MIN, move || {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                std::thread::sleep(std::time::Duration::from_millis(5));
+                now.fetch_sub(1, Ordering::SeqCst);
+            }))
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.expect("the task ends").expect("it is computed");
+        }
+        assert!((1..=corten_os::limits::cores()).contains(&most.load(Ordering::SeqCst)));
+    }
+
+    #[test]
+    fn what_cannot_be_packed_is_not_sent_empty_and_not_tried_again() {
+        let failed = sendable(Some(Err(PackError("no".into()))));
+        assert_eq!(failed, Err(Failure::permanent("the message cannot be packed: no")));
+        assert_eq!(sendable(None), Err(Failure::permanent("the message cannot be packed")));
+        assert_eq!(sendable(Some(Ok(vec![]))), Ok(vec![]));
     }
 }

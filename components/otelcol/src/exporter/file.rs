@@ -1,10 +1,11 @@
 //! `otelcol.exporter.file`.
 
+mod whole;
 mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use corten_coding::Coding;
 use corten_component::{Component, Context, Error, Health, HealthBoard, HealthState, Logger, Stop, Task};
@@ -18,7 +19,8 @@ use corten_signal::{Consume, ConsumeError};
 use indexmap::IndexMap;
 use tokio::sync::Mutex;
 
-use self::writer::{Failure, Manner, Rotation, Writer};
+use self::whole::Framing;
+use self::writer::{CLOCK_TICK, Failure, Manner, Rotation, Writer};
 use super::counted::Counted;
 use crate::flow::{DebugMetrics, Inlets, Input, Stages};
 
@@ -30,7 +32,8 @@ use crate::flow::{DebugMetrics, Inlets, Input, Stages};
 pub struct FileArguments {
     /// The file. With `group_by` it has one `*` in its name.
     path: String,
-    /// Whether a file that is there already goes on; otherwise it is emptied at the start.
+    /// Whether a file that is there already goes on; otherwise it is emptied at the start. A message at its end that was
+    /// written only in part, because the process was killed, is cut off, and that is logged; of a line it is left as it is.
     #[arg(default = false)]
     append: bool,
     /// How telemetry is written: `json` or `proto`.
@@ -89,7 +92,9 @@ pub struct GroupBy {
     /// Whether there are several files.
     #[arg(default = false)]
     enabled: bool,
-    /// The attribute whose value stands in place of `*` in `path`. What is of a resource without it is dropped.
+    /// The attribute whose value stands in place of `*` in `path`. What is of a resource without it is dropped, and so is,
+    /// logged and counted as failed, what has a value that names no file that can be written: a folder, a link to nothing, a
+    /// file of somebody else.
     #[arg(default = "fileexporter.path_segment")]
     resource_attribute: String,
     /// How many files are open at once.
@@ -147,10 +152,14 @@ impl FileArguments {
             (true, _) | (false, Some(_)) => Some(0o755),
             (false, None) => None,
         };
-        // File systems have coarse clocks.
-        let since = SystemTime::now().checked_sub(Duration::from_millis(20)).filter(|_| self.group_by.enabled);
-        let has_lines = self.format == "json" && self.compression.is_empty();
-        Manner { append: self.append, since, folders, rotation, has_lines }
+        let since = SystemTime::now().checked_sub(CLOCK_TICK).filter(|_| self.group_by.enabled);
+        let framing = match (&*self.format, &*self.compression) {
+            (_, "zstd") => Framing::Packed,
+            ("json", _) => Framing::Lines,
+            _ => Framing::Messages,
+        };
+        let chosen_below = Paths::new(self).chosen_below();
+        Manner { append: self.append, since, folders, rotation, framing, chosen_below }
     }
 
     /// Writes one request as it stands in a file.
@@ -170,7 +179,7 @@ impl FileArguments {
             message
         } else {
             let level = self.compression_params.as_ref().and_then(|params| u32::try_from(params.level).ok());
-            Coding::Zstd.pack(level, [&message[..]])
+            Coding::Zstd.pack(level, [&message[..]]).map_err(|error| error.to_string())?
         };
         let len = u32::try_from(message.len()).map_err(|_| "the message has more than 4 GiB")?;
         Ok([&len.to_be_bytes()[..], &message].concat())
@@ -221,6 +230,7 @@ impl Component for FileExporter {
             before,
             health: Arc::clone(cx.health()),
             failing: None,
+            dropped: Dropped::default(),
             logger: cx.logger().clone(),
         }));
         let bytes_max = arguments.manner().rotation.map(|rotation| rotation.bytes_max);
@@ -292,6 +302,16 @@ impl Paths {
         Paths::Several { prefix: clean(prefix) + slash, suffix: suffix.to_owned(), attribute: attribute.to_owned() }
     }
 
+    /// The folder below which values of the attribute choose the names, if they do.
+    fn chosen_below(&self) -> Option<PathBuf> {
+        let Paths::Several { prefix, .. } = self else { return None };
+        Some(match prefix.rsplit_once('/') {
+            Some(("", _)) => "/".into(),
+            Some((folder, _)) => folder.into(),
+            None => PathBuf::new(),
+        })
+    }
+
     /// The file for a value of the attribute: never one beside those that the path allows.
     fn of(&self, segment: &str) -> String {
         let (prefix, suffix) = match self {
@@ -345,35 +365,79 @@ struct Files {
     health: Arc<HealthBoard>,
     /// Why something could not be written the last time.
     failing: Option<String>,
+    /// What was dropped since that was said last.
+    dropped: Dropped,
     logger: Logger,
+}
+
+/// What is dropped because its sender chose a name that no file can have.
+#[derive(Debug, Default)]
+struct Dropped {
+    items: usize,
+    /// The last of the files, and why it is none.
+    last: Option<(String, String)>,
+    said: Option<Instant>,
+}
+
+/// How often the log says at most that telemetry is dropped.
+const DROPPED_EVERY: Duration = Duration::from_secs(1);
+
+impl Dropped {
+    fn add(&mut self, items: usize, path: &str, why: String) {
+        self.items += items;
+        self.last = Some((path.to_owned(), why));
+    }
+
+    fn say(&mut self, logger: &Logger) {
+        if self.said.is_some_and(|said| said.elapsed() < DROPPED_EVERY) {
+            return;
+        }
+        let Some((path, err)) = self.last.take() else { return };
+        self.said = Some(Instant::now());
+        let items = std::mem::take(&mut self.items);
+        let fields = [("path", path.into()), ("err", err.into()), ("dropped_items", items.into())];
+        logger.error("dropped telemetry that names no file", &fields);
+    }
+}
+
+/// What is to be written to one file.
+struct Message {
+    path: String,
+    bytes: Vec<u8>,
+    /// How many spans, data points or log records it holds.
+    items: usize,
 }
 
 impl Files {
     /// Opens the file, if there is but one.
     fn start(&mut self) {
-        let outcome = match &self.paths {
-            Paths::One(path) => {
-                let path = path.clone();
-                self.writer(&path).map(|writer| writer.open()).and_then(|opened| opened)
-            }
-            Paths::Several { .. } => Ok(()),
-        };
-        self.health.set_reported(Some(started()));
-        self.report(&outcome);
+        // Something may have failed already.
+        if self.failing.is_none() {
+            self.health.set_reported(Some(started()));
+        }
+        if let Paths::One(path) = &self.paths {
+            let path = path.clone();
+            let outcome = self.writer(&path).map(|writer| writer.open()).and_then(|opened| opened);
+            self.report(&outcome);
+        }
     }
 
-    /// Takes messages, each with its file. When that fails, those before the one that fails may have been taken.
-    fn append<R: Record>(&mut self, messages: &[(String, Vec<u8>)], batch: Batch<R>) -> Result<(), String> {
+    /// Takes messages, and says how many items it dropped. When it fails, messages before the one that fails may have been
+    /// taken.
+    fn append<R: Record>(&mut self, messages: &[Message], batch: Batch<R>) -> Result<usize, String> {
+        let mut dropped = 0;
         // All the files of one part are open at once.
         for part in messages.chunks(self.open_max) {
             let mut open = Vec::with_capacity(part.len());
-            for (path, message) in part {
-                match self.writer(path).and_then(|writer| writer.make_room(message.len())) {
-                    Ok(()) => open.push((path, message)),
-                    Err(failure) if failure.is_of_name && matches!(self.paths, Paths::Several { .. }) => {
+            for message in part {
+                let Message { path, bytes, items } = message;
+                match self.writer(path).and_then(|writer| writer.make_room(bytes.len())) {
+                    Ok(()) => open.push(message),
+                    Err(failure) if failure.is_of_name => {
                         // A sender chose that name: what it sent must not hold up the others for ever.
-                        let fields = [("path", path.into()), ("err", failure.why.into())];
-                        self.logger.error("dropped telemetry that names no file", &fields);
+                        dropped += items;
+                        self.dropped.add(*items, path, failure.why);
+                        self.dropped.say(&self.logger);
                         self.writers.shift_remove(path);
                     }
                     Err(failure) => {
@@ -384,9 +448,9 @@ impl Files {
                 }
             }
             let mut outcome = Ok(());
-            for (path, message) in open {
+            for Message { path, bytes, .. } in open {
                 if let Some(writer) = self.writers.get_mut(path) {
-                    writer.append(message, batch.acks.clone());
+                    writer.append(bytes, batch.acks.clone());
                     if writer.is_full() {
                         outcome = outcome.and(writer.flush());
                     }
@@ -397,7 +461,7 @@ impl Files {
         // Only time or further data write them: nobody is to wait for that. Each file has a share of its own.
         batch.acks.hold();
         batch.acks.safe();
-        Ok(())
+        Ok(dropped)
     }
 
     /// The file of a path.
@@ -424,7 +488,10 @@ impl Files {
                     }
                     self.writers.shift_remove_index(0);
                 }
-                self.writers.insert(path.to_owned(), Writer::new(PathBuf::from(path), self.manner.clone()));
+                self.writers.insert(
+                    path.to_owned(),
+                    Writer::new(PathBuf::from(path), self.manner.clone(), self.logger.clone()),
+                );
             }
         }
         let missing = || Failure { why: "the file is not open".to_owned(), is_of_name: false };
@@ -437,10 +504,16 @@ impl Files {
             Paths::One(_) if self.failing.is_some() => self.writers.values_mut().try_for_each(Writer::open),
             _ => Ok(()),
         };
+        let mut does = matches!(self.paths, Paths::One(_));
         for writer in self.writers.values_mut() {
+            does |= !writer.is_clear();
             outcome = outcome.and(writer.flush());
         }
-        self.report(&outcome);
+        // What could not be opened is not well because nothing was to be written.
+        if does {
+            self.report(&outcome);
+        }
+        self.dropped.say(&self.logger);
     }
 
     fn close(&mut self) {
@@ -491,20 +564,29 @@ impl<S: OtlpSignal> Consume<S> for Stage {
     fn consume(&self, batch: S::Batch) -> BoxFuture<'_, Result<(), ConsumeError>> {
         Box::pin(async move {
             let items = batch.items();
-            let outcome = self.to.take(batch).await;
-            self.counted.count(items, &outcome);
-            outcome
+            match self.to.take(batch).await {
+                Ok(dropped) => {
+                    self.counted.count(items.saturating_sub(dropped), &Ok(()));
+                    self.counted.refused(dropped);
+                    Ok(())
+                }
+                Err(error) => {
+                    self.counted.count(items, &Err(error.clone()));
+                    Err(error)
+                }
+            }
         })
     }
 }
 
 impl To {
-    async fn take<R: Record>(&self, batch: Batch<R>) -> Result<(), ConsumeError> {
+    /// Writes what there is of a request, and says how many items were dropped.
+    async fn take<R: Record>(&self, batch: Batch<R>) -> Result<usize, ConsumeError> {
         let refused = |reason: String| ConsumeError::Refused { reason };
         let messages = self.messages(&batch).map_err(refused)?;
-        for (_, message) in &messages {
-            if let Some(max) = self.bytes_max.filter(|max| message.len() as u64 > *max) {
-                return Err(refused(format!("write length {} exceeds maximum file size {max}", message.len())));
+        for Message { bytes, .. } in &messages {
+            if let Some(max) = self.bytes_max.filter(|max| bytes.len() as u64 > *max) {
+                return Err(refused(format!("write length {} exceeds maximum file size {max}", bytes.len())));
             }
         }
         let appended = with(Arc::clone(&self.files), move |files| files.append(&messages, batch)).await;
@@ -513,9 +595,11 @@ impl To {
     }
 
     /// What is to be written to which file.
-    fn messages<R: Record>(&self, batch: &Batch<R>) -> Result<Vec<(String, Vec<u8>)>, String> {
+    fn messages<R: Record>(&self, batch: &Batch<R>) -> Result<Vec<Message>, String> {
+        let message =
+            |path, batch: &Batch<R>| Ok(Message { path, bytes: self.arguments.encode(batch)?, items: batch.items() });
         let Paths::Several { attribute, .. } = &self.paths else {
-            return Ok(vec![(self.paths.of(""), self.arguments.encode(batch)?)]);
+            return Ok(vec![message(self.paths.of(""), batch)?]);
         };
         let mut groups: IndexMap<String, Vec<Data<R>>> = IndexMap::new();
         for data in batch.data() {
@@ -531,8 +615,7 @@ impl To {
             }
         }
         let encoded = |(path, parts): (String, Vec<Data<R>>)| {
-            let group = Batch::empty(Arc::clone(&batch.context)).with(parts);
-            Ok((path, self.arguments.encode(&group)?))
+            message(path, &Batch::empty(Arc::clone(&batch.context)).with(parts))
         };
         groups.into_iter().map(encoded).collect()
     }
@@ -650,12 +733,7 @@ mod tests {
             dir.join("*.json")
         );
         let mut unit = start(world, &body).await.unwrap();
-        let of = |segment: &str, text: &str| {
-            format!(
-                r#"{{"resource":{{"attributes":[{{"key":"f","value":{{"stringValue":"{segment}"}}}}]}},"scopeLogs":[{{"logRecords":[
-                   {{"body":{{"stringValue":"{text}"}}}}]}}]}}"#
-            )
-        };
+        let of = |segment: &str, text: &str| of("f", segment, text);
         for round in ["1", "2"] {
             let resources = [
                 of("a", &format!("x{round}")),
@@ -674,6 +752,87 @@ mod tests {
         assert!(["x1", "z1", "x2", "z2"].iter().all(|text| a.contains(text)) && !a.contains("y1"), "{a}");
         assert!(read(&dir.join("sub/b.json")).contains("y2"));
         assert!(read(&dir.join("etc/c.json")).contains('w'));
+    }
+
+    /// A resource with an attribute, and a record of it.
+    fn of(attribute: &str, segment: &str, text: &str) -> String {
+        format!(
+            r#"{{"resource":{{"attributes":[{{"key":"{attribute}","value":{{"stringValue":"{segment}"}}}}]}},"scopeLogs":[{{"logRecords":[
+               {{"body":{{"stringValue":"{text}"}}}}]}}]}}"#
+        )
+    }
+
+    fn sum(unit: &Unit, name: &str, label: &str) -> f64 {
+        let text = unit.world.metrics().text();
+        let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
+    const SEGMENT: &str = "fileexporter.path_segment";
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_name_that_leads_nowhere_is_dropped_counted_and_holds_up_nobody() {
+        let world = host("otelcol.exporter.file.a");
+        let dir = world.path("out");
+        std::fs::create_dir_all(&dir).unwrap();
+        for (link, to) in [("loop.json", "loop.json"), ("nowhere.json", "not/there"), ("deep", "deep")] {
+            std::os::unix::fs::symlink(to, dir.join(link)).unwrap();
+        }
+        std::fs::create_dir_all(dir.join("folder.json")).unwrap();
+        let body = format!("path = {:?}\ngroup_by {{\nenabled = true\n}}", dir.join("*.json"));
+        let mut unit = start(world, &body).await.unwrap();
+        for _ in 0..25 {
+            let segments = ["a", "loop", "nowhere", "deep/x", "folder", "b"].map(|segment| of(SEGMENT, segment, "x"));
+            let batch = otlp::<LogRecord>(&format!(r#"{{"resourceLogs":[{}]}}"#, segments.join(",")));
+            entrance(&unit).consume(batch).await.unwrap();
+        }
+        unit.drain().await;
+        assert_eq!((read(&dir.join("a.json")).lines().count(), read(&dir.join("b.json")).lines().count()), (25, 25));
+        assert_eq!(sum(&unit, "otelcol_exporter_sent_log_records_total", ""), 50.0);
+        let failed = "otelcol_exporter_send_failed_log_records_total";
+        assert_eq!(sum(&unit, failed, "error_permanent=\"true\""), 100.0);
+        assert_eq!(sum(&unit, failed, ""), 100.0);
+        let logged = unit.world.logs();
+        let said = logged.matches("dropped telemetry that names no file").count();
+        assert!((1..10).contains(&said), "{logged}");
+        assert!(logged.contains("dropped_items=1"), "{logged}");
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_the_folder_that_is_named_is_no_reason_to_drop_anything() {
+        let world = host("otelcol.exporter.file.a");
+        let dir = world.write("out", "a file");
+        let body = format!("path = {:?}\ngroup_by {{\nenabled = true\n}}", dir.join("*.json"));
+        let unit = start(world.clone(), &body).await.unwrap();
+        let batch = || otlp::<LogRecord>(&format!(r#"{{"resourceLogs":[{}]}}"#, of(SEGMENT, "a", "x")));
+        let error = entrance(&unit).consume(batch()).await.unwrap_err();
+        assert!(matches!(error, ConsumeError::Retry { .. }), "{error:?}");
+        assert!(world.health_text().starts_with("unhealthy: mkdir "), "{}", world.health_text());
+        std::fs::remove_file(&dir).unwrap();
+        entrance(&unit).consume(batch()).await.unwrap();
+        until("it is written", || read(&dir.join("a.json")).lines().count() == 1).await;
+        assert_eq!(world.health_text(), "healthy: started scheduled components");
+    }
+
+    #[tokio::test]
+    async fn a_file_goes_on_behind_its_last_whole_message() {
+        let world = host("otelcol.exporter.file.a");
+        let path = world.path("out");
+        let body = format!("path = {path:?}\nformat = \"proto\"\nappend = true");
+        for (text, cut) in [("one", 0), ("two", 3), ("three", 0)] {
+            let mut unit = start(world.clone(), &body).await.unwrap();
+            entrance(&unit).consume(logs(text)).await.unwrap();
+            unit.drain().await;
+            let bytes = std::fs::read(&path).unwrap();
+            std::fs::write(&path, &bytes[..bytes.len() - cut]).unwrap();
+        }
+        let message = |text: &str| logs(text).message().flatten().copied().collect::<Vec<u8>>();
+        let [one, two, three] = ["one", "two", "three"].map(message);
+        let framed = |message: &[u8]| [&(message.len() as u32).to_be_bytes()[..], message].concat();
+        assert_eq!(std::fs::read(&path).unwrap(), [framed(&one), framed(&three)].concat());
+        let cut = format!("bytes={}", framed(&two).len() - 3);
+        assert!(world.logs().contains(&cut), "{}", world.logs());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use corten_coding::Coding;
+use corten_coding::{Coding, PackError};
 use corten_component::metrics::{Histogram, Registry, Vector};
 use corten_component::size::ByteSize;
 use corten_component::{Error, Services};
@@ -373,7 +373,11 @@ impl GrpcClient {
     }
 
     /// Packs a message.
-    pub(crate) fn pack(&self, pieces: Vec<Bytes>) -> Vec<Bytes> {
+    ///
+    /// # Errors
+    ///
+    /// It cannot be packed in this way.
+    pub(crate) fn pack(&self, pieces: Vec<Bytes>) -> Result<Vec<Bytes>, PackError> {
         packed(self.coding.map(|(coding, _)| coding), None, pieces)
     }
 
@@ -539,12 +543,14 @@ impl GrpcClient {
         Ok(())
     }
 
-    /// Gives up the connection after some calls in a row that were not answered.
+    /// Gives up the connection after some calls in a row that were not answered, and passes over their address.
     async fn went_unanswered(&self, peer: &Peer) {
         if peer.unanswered.fetch_add(1, Ordering::Relaxed) + 1 < UNANSWERED_MAX {
             return;
         }
         peer.unanswered.store(0, Ordering::Relaxed);
+        // Others may answer: each call to this one costs all the time that a call may take.
+        peer.pass_over();
         if let Ok(client) = self.client_to(peer.address).await {
             peer.client.store(Arc::new(client));
         }
@@ -692,6 +698,33 @@ mod tests {
         let [first, second, third] = seen();
         assert_eq!((first + third, second), (10, 2));
         assert!(world.metrics().text().contains("net_sock_peer_addr=\"127.0.0.1\""));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_never_answers_is_passed_over_after_some_calls() {
+        let server = GrpcServer::start().await;
+        // Connections to it are made by the system, and nobody reads what comes.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let world = host("otelcol.exporter.otlp.a");
+        let cx = world.context::<OtlpExporter>();
+        let limit = Duration::from_millis(200);
+        let owner = Owner::of(&cx, "otlp");
+        let client = GrpcClient::new("tempo:4317", &connection(""), limit, cx.services(), &owner, true).await.unwrap();
+        let mut peers = Vec::new();
+        for address in [silent.local_addr().unwrap(), server.address] {
+            peers.push(Arc::new(client.peer_at(Some(address)).await.unwrap()));
+        }
+        *client.known.lock() = Known { peers, looked: Some(Instant::now() + Duration::from_secs(3600)) };
+        let context = RequestContext::default();
+        let mut unanswered = 0;
+        for _ in 0..20 {
+            match client.call(METHOD, Vec::new(), &context).await {
+                Ok(_) => {}
+                Err(status) if status.code == Code::DEADLINE_EXCEEDED => unanswered += 1,
+                Err(status) => panic!("{status}"),
+            }
+        }
+        assert_eq!((unanswered, server.seen().len()), (UNANSWERED_MAX as usize, 20 - UNANSWERED_MAX as usize));
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use corten_coding::Coding;
+use corten_coding::{Coding, PackError};
 use corten_component::metrics::{Histogram, Registry, Vector};
 use corten_component::size::ByteSize;
 use corten_component::{Error, Services};
@@ -230,6 +230,8 @@ impl HttpClient {
                 },
                 while_idle: true,
             }),
+            // Whoever answers a request without its body has not taken it.
+            keeps_method: true,
             read_bytes_max: usize::try_from(arguments.read_buffer_size.bytes()).unwrap_or(usize::MAX),
             write_bytes_max: usize::try_from(arguments.write_buffer_size.bytes()).unwrap_or(usize::MAX),
             tls,
@@ -267,7 +269,11 @@ impl HttpClient {
     }
 
     /// Packs the body of a request.
-    pub(crate) fn pack(&self, pieces: Vec<Bytes>) -> Vec<Bytes> {
+    ///
+    /// # Errors
+    ///
+    /// It cannot be packed in this way.
+    pub(crate) fn pack(&self, pieces: Vec<Bytes>) -> Result<Vec<Bytes>, PackError> {
         packed(self.coding.map(|(coding, _)| coding), self.level, pieces)
     }
 

@@ -1,18 +1,23 @@
 //! `otelcol.exporter.loadbalancing`.
 
+mod cloud_map;
 mod endpoints;
 mod identity;
 mod keys;
+mod kubernetes;
 mod resolver;
 mod ring;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use corten_component::{Component, Context, Error, Task};
+use corten_component::{Component, Context, Error, Services, Task};
 use corten_config::Arguments;
 use corten_config::arguments::CheckErrors;
 use corten_config::schema::Stability;
+use corten_net::ClientOptions;
+use corten_net::kubernetes::Surroundings;
+use http::HeaderValue;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::grpc_client::ConnectionArguments;
@@ -21,9 +26,11 @@ use super::queue::QueueArguments;
 use super::retry::RetryArguments;
 use super::sending::{Owner, PreparedSending, Pushes, Sending};
 use crate::flow::{DebugMetrics, Inlets, Input, Stages};
+use cloud_map::CloudMapResolver;
 use endpoints::{Endpoints, LoadMetrics, Maker, PreparedEndpoints, Router};
 use keys::Key;
-use resolver::{STATIC, Watcher};
+use kubernetes::{KubernetesResolver, Slices};
+use resolver::{Keeper, STATIC, Source, Watcher};
 
 /// Sends telemetry to several servers over gRPC, in OpenTelemetry's own protocol, so that what belongs together goes to the
 /// same one: the spans of a trace, for example, to the one that samples it.
@@ -71,6 +78,51 @@ struct ResolverArguments {
     /// In the DNS.
     #[block]
     dns: Option<DnsResolver>,
+    /// In Kubernetes.
+    #[block]
+    kubernetes: Option<KubernetesResolver>,
+    /// In Cloud Map of AWS.
+    #[block]
+    aws_cloud_map: Option<CloudMapResolver>,
+}
+
+impl ResolverArguments {
+    /// What is wrong with them.
+    fn wrong(&self) -> Option<String> {
+        let ResolverArguments { fixed, dns, kubernetes, aws_cloud_map } = self;
+        let there = [fixed.is_some(), dns.is_some(), kubernetes.is_some(), aws_cloud_map.is_some()];
+        match there.into_iter().filter(|there| *there).count() {
+            0 => return Some("no resolvers specified for the exporter".to_owned()),
+            1 => {}
+            _ => return Some("only one resolver should be specified".to_owned()),
+        }
+        if fixed.as_ref().is_some_and(|fixed| fixed.hostnames.is_empty()) {
+            return Some("no endpoints specified for the static resolver".to_owned());
+        }
+        if dns.as_ref().is_some_and(|dns| dns.hostname.is_empty()) {
+            return Some("no hostname specified to resolve the backends".to_owned());
+        }
+        if let Some(kubernetes) = kubernetes {
+            return kubernetes.named().err();
+        }
+        aws_cloud_map.as_ref()?.missing().map(str::to_owned)
+    }
+
+    /// Where endpoints are found that are not written in the configuration.
+    fn source(self, services: &Services) -> Option<Source> {
+        let user_agent = HeaderValue::try_from(&services.user_agent);
+        let user_agent = user_agent.unwrap_or_else(|_| HeaderValue::from_static("corten"));
+        let options = ClientOptions { user_agent, ..ClientOptions::default() };
+        let ResolverArguments { fixed: _, dns, kubernetes, aws_cloud_map } = self;
+        if let Some(dns) = dns {
+            return Some(Source::Polled(resolver::dns(dns, resolver::system())));
+        }
+        if let Some(settings) = kubernetes {
+            let slices = Slices { settings, surroundings: Surroundings::process(), options };
+            return Some(Source::Slices(Box::new(slices)));
+        }
+        Some(Source::Polled(aws_cloud_map?.polled(options)))
+    }
 }
 
 /// Servers that are listed in the configuration.
@@ -140,22 +192,13 @@ impl LoadBalancingArguments {
             (false, true) => "metrics",
             (false, false) => return Ok(()),
         };
-        let mut errors = CheckErrors::new();
-        let mut refuse = |fields: &[&'static str], text: &str| {
-            errors.push(fields, format!("cannot configure loadbalancing {signal} exporter: {text}"));
-        };
-        match (&self.resolver.fixed, &self.resolver.dns) {
-            (Some(_), Some(_)) => refuse(&["resolver"], "only one resolver should be specified"),
-            (None, None) => refuse(&["resolver"], "no resolvers specified for the exporter"),
-            (Some(fixed), _) if fixed.hostnames.is_empty() => {
-                refuse(&["resolver"], "no endpoints specified for the static resolver");
+        match self.resolver.wrong() {
+            None => Ok(()),
+            Some(wrong) => {
+                let text = format!("cannot configure loadbalancing {signal} exporter: {wrong}");
+                Err(CheckErrors::of(&["resolver"], text))
             }
-            (_, Some(dns)) if dns.hostname.is_empty() => {
-                refuse(&["resolver"], "no hostname specified to resolve the backends");
-            }
-            _ => {}
         }
-        errors.into_result()
     }
 
     fn key(&self) -> Key {
@@ -190,7 +233,7 @@ pub struct Prepared {
     endpoints: OwnedMutexGuard<Endpoints>,
     exporters: PreparedEndpoints,
     maker: Arc<Maker>,
-    dns: Option<DnsResolver>,
+    source: Option<Source>,
     takes: (bool, bool),
 }
 
@@ -223,7 +266,10 @@ impl Component for LoadBalancingExporter {
         );
         let endpoints = endpoints.lock_owned().await;
         // Those that were looked up stay until they are looked up again.
-        let found = resolver.fixed.map_or_else(|| endpoints.found().to_vec(), |fixed| fixed.hostnames);
+        let found = match &resolver.fixed {
+            Some(fixed) => fixed.hostnames.clone(),
+            None => endpoints.found().to_vec(),
+        };
         let exporters = endpoints.prepare(found, &maker, true).await;
         let router = Arc::new(Router {
             key,
@@ -245,11 +291,12 @@ impl Component for LoadBalancingExporter {
         .await?;
         let inlets = current.map_or_else(|| Inlets::new(cx.id()), |current| Arc::clone(&current.inlets));
         let exports = inlets.exports();
-        Ok((Prepared { inlets, sending, endpoints, exporters, maker, dns: resolver.dns, takes }, exports))
+        let source = resolver.source(cx.services());
+        Ok((Prepared { inlets, sending, endpoints, exporters, maker, source, takes }, exports))
     }
 
     fn commit(current: Option<Self>, prepared: Prepared, cx: &Context<Self>) -> Self {
-        let Prepared { inlets, sending, mut endpoints, exporters, maker, dns, takes } = prepared;
+        let Prepared { inlets, sending, mut endpoints, exporters, maker, source, takes } = prepared;
         let sending = Sending::commit(
             current.map(|current| {
                 // What it finds from now on is of no interest.
@@ -259,23 +306,14 @@ impl Component for LoadBalancingExporter {
             sending,
         );
         endpoints.commit(exporters);
-        if dns.is_none() {
+        if source.is_none() {
             endpoints.metrics().resolved(STATIC, true);
             endpoints.metrics().updated(STATIC, endpoints.found().len());
         }
         let endpoints = Arc::clone(OwnedMutexGuard::mutex(&endpoints));
-        let task = dns.map(|dns| {
-            let watcher = Watcher {
-                dns: DnsResolver {
-                    interval: if dns.interval.is_zero() { Duration::from_secs(5) } else { dns.interval },
-                    timeout: if dns.timeout.is_zero() { Duration::from_secs(1) } else { dns.timeout },
-                    ..dns
-                },
-                lookup: resolver::system(),
-                maker,
-                endpoints: Arc::clone(&endpoints),
-                logger: cx.logger().clone(),
-            };
+        let task = source.map(|source| {
+            let keeper = Keeper { maker, endpoints: Arc::clone(&endpoints), logger: cx.logger().clone() };
+            let watcher = Watcher { source, keeper };
             cx.spawn("resolver", move |stop| watcher.clone().run(stop))
         });
         let Stages { traces, metrics, logs } = sending.stages();
@@ -309,6 +347,7 @@ mod tests {
     use corten_otlp::{Batch, Span};
     use corten_signal::ConsumeError;
     use corten_signal::acks::{Answer, waiter};
+    use corten_signal::flow::BoxFuture;
     use corten_testkit::{Unit, World, host, otlp, stays, until};
     use parking_lot::Mutex as Lock;
 
@@ -316,12 +355,12 @@ mod tests {
     use super::ring::Ring;
     use super::*;
 
-    const ID: &str = "otelcol.exporter.loadbalancing.a";
+    pub(super) const ID: &str = "otelcol.exporter.loadbalancing.a";
     const DEFINITION: Definition = Definition::of::<LoadBalancingExporter>();
     /// Whoever sends is told the outcome of one attempt.
-    const DIRECT: &str = "queue {\n enabled = false\n}\nretry {\n enabled = false\n}\n";
+    pub(super) const DIRECT: &str = "queue {\n enabled = false\n}\nretry {\n enabled = false\n}\n";
 
-    fn fixed(addresses: &[String], otlp: &str, more: &str) -> String {
+    pub(super) fn fixed(addresses: &[String], otlp: &str, more: &str) -> String {
         format!(
             "resolver {{\n static {{\n hostnames = {addresses:?}\n }}\n}}\nprotocol {{\n otlp {{\n client {{\n tls {{\n insecure = true\n }}\n }}\n{otlp} }}\n}}\n{more}"
         )
@@ -342,7 +381,7 @@ mod tests {
     }
 
     /// Two spans of each of these traces.
-    fn traces(ids: std::ops::Range<u8>) -> Batch<Span> {
+    pub(super) fn traces(ids: std::ops::Range<u8>) -> Batch<Span> {
         let span = |id: u8| format!(r#"{{"traceId":"{}","name":"s"}}"#, format!("{id:02x}").repeat(16));
         let spans: Vec<String> = ids.clone().chain(ids).map(span).collect();
         otlp(&format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{}]}}]}}]}}"#, spans.join(",")))
@@ -353,7 +392,7 @@ mod tests {
     }
 
     /// The traces of the spans that a server has.
-    fn ids(server: &Server) -> Vec<u8> {
+    pub(super) fn ids(server: &Server) -> Vec<u8> {
         let spans = server.seen().into_iter().flat_map(|seen| {
             let batch = Batch::<Span>::received(seen.message, Arc::default()).unwrap();
             let ids = batch
@@ -367,7 +406,7 @@ mod tests {
     }
 
     /// What the servers at these addresses are to have of some traces: two spans each.
-    fn wanted(addresses: &[String], of: &str, ids: std::ops::Range<u8>) -> Vec<u8> {
+    pub(super) fn wanted(addresses: &[String], of: &str, ids: std::ops::Range<u8>) -> Vec<u8> {
         let ring = Ring::new(addresses);
         let ids = ids.filter(|id| addresses[ring.choose(&[*id; 16]).unwrap() as usize] == of);
         ids.flat_map(|id| [id, id]).collect()
@@ -557,20 +596,20 @@ mod tests {
         let otlp = arguments(&fixed(&[], "", "").replace("hostnames = []", "hostnames = [\"a\"]")).protocol.otlp;
         let maker =
             Maker { owner: Owner::of(&cx, otlp::TYPE), services: Arc::clone(cx.services()), otlp, names_peers: false };
+        let settings = DnsResolver {
+            hostname: "tempo".to_owned(),
+            port: "4317".to_owned(),
+            interval: Duration::from_millis(1),
+            timeout: Duration::from_secs(1),
+        };
+        let lookup = move |_| {
+            let answer = says.lock().clone();
+            let looked: BoxFuture<'static, _> = Box::pin(async move { answer });
+            looked
+        };
         let watcher = Watcher {
-            dns: DnsResolver {
-                hostname: "tempo".to_owned(),
-                port: "4317".to_owned(),
-                interval: Duration::from_millis(1),
-                timeout: Duration::from_secs(1),
-            },
-            lookup: Arc::new(move |_| {
-                let answer = says.lock().clone();
-                Box::pin(async move { answer })
-            }),
-            maker: Arc::new(maker),
-            endpoints: Arc::clone(&endpoints),
-            logger: cx.logger().clone(),
+            source: Source::Polled(resolver::dns(settings, Arc::new(lookup))),
+            keeper: Keeper { maker: Arc::new(maker), endpoints: Arc::clone(&endpoints), logger: cx.logger().clone() },
         };
         let (stopper, stop) = Stop::pair();
         let running = tokio::spawn(watcher.run(stop));
@@ -589,7 +628,7 @@ mod tests {
         endpoints.lock().await.drain().await;
     }
 
-    fn arguments(body: &str) -> LoadBalancingArguments {
+    pub(super) fn arguments(body: &str) -> LoadBalancingArguments {
         let parsed = corten_syntax::parse("test", &format!("component {{\n{body}\n}}"));
         let [corten_syntax::Stmt::Block(block)] = &*parsed.file.body else { panic!("{}", parsed.diagnostics) };
         let cx = DecodeContext { scope: &(), minimum: Stability::GenerallyAvailable };
@@ -633,6 +672,12 @@ mod tests {
     async fn what_is_wrong_is_said() {
         let addresses = ["a:1".to_owned()];
         let good = fixed(&addresses, "", "");
+        let other = |resolver: String| good.replace("static {\n hostnames = [\"a:1\"]\n }", &resolver);
+        let of_service = |name: &str| other(format!("kubernetes {{\n service = {name:?}\n ports = []\n}}"));
+        let of_cloud_map = |namespace: &str, service: &str, health: &str| {
+            let named = format!("namespace = {namespace:?}\n service_name = {service:?}\n health_status = {health:?}");
+            other(format!("aws_cloud_map {{\n {named}\n port = 4317\n}}"))
+        };
         for (body, text) in [
             (good.clone(), ""),
             (fixed(&addresses, "", "routing_key = \"attributes\""), "invalid routing key \"attributes\""),
@@ -652,6 +697,24 @@ mod tests {
                 good.replace("static {\n hostnames = [\"a:1\"]", "dns {\n hostname = \"\""),
                 "cannot configure loadbalancing traces exporter: no hostname specified to resolve the backends",
             ),
+            (of_service("a"), ""),
+            (of_service("a."), ""),
+            (of_service("a.b.svc.cluster.local"), ""),
+            (
+                of_service(""),
+                "cannot configure loadbalancing traces exporter: no service specified to resolve the backends",
+            ),
+            (of_service(".b"), "no service specified to resolve the backends"),
+            (of_service("a..svc.c"), "invalid Kubernetes service FQDN: namespace segment missing in \"a..svc.c\""),
+            (of_service("a.b.c"), "invalid Kubernetes service FQDN: expected third DNS label to be 'svc' in \"a.b.c\""),
+            (of_service("a.b.svc"), "invalid Kubernetes service FQDN: missing cluster domain in \"a.b.svc\""),
+            (of_cloud_map("n", "s", "HEALTHY_OR_ELSE_ALL"), ""),
+            (
+                of_cloud_map("", "", "ALL"),
+                "cannot configure loadbalancing traces exporter: no Cloud Map namespace specified to resolve the backends",
+            ),
+            (of_cloud_map("n", "", "ALL"), "no Cloud Map service_name specified to resolve the backends"),
+            (of_cloud_map("n", "s", "healthy"), "invalid health status \"healthy\""),
             (good.replace("insecure = true", "ca_pem = \"x\""), "unable to use specified CA cert inline"),
             (fixed(&addresses, "queue {\n queue_size = 0\n}\n", ""), "queue_size must be greater than zero"),
             (good.replace("protocol", "protocols"), "protocol"),

@@ -10,7 +10,7 @@ use corten_net::grpc::{Code, Status};
 use corten_otlp::{Batch, OtlpSignal, PartialSuccess, RequestContext, RpcStatus};
 use corten_signal::flow::BoxFuture;
 
-use super::compression::computed;
+use super::compression::{computed, sendable};
 use super::grpc_client::{ConnectionArguments, GrpcClient, GrpcClientArguments};
 use super::queue::QueueArguments;
 use super::rejected::Rejected;
@@ -130,7 +130,7 @@ impl<S: OtlpSignal> Post<S> for Otlp {
         let bytes = if self.client.packs() { batch.held_bytes() } else { 0 };
         Box::pin(async move {
             let packed = computed(bytes, move || self.client.pack(batch.message().cloned().collect()));
-            packed.await.ok_or_else(|| Failure::permanent("the message cannot be packed"))
+            sendable(packed.await)
         })
     }
 

@@ -13,10 +13,10 @@ use corten_otlp::{Batch, OtlpSignal, PartialSuccess, RequestContext, RpcStatus};
 use corten_signal::flow::BoxFuture;
 use http::{HeaderMap, StatusCode, Uri, header};
 
-use super::compression::computed;
+use super::compression::{computed, sendable};
 use super::http_client::{HttpClient, HttpClientArguments, asked_wait};
 use super::queue::QueueArguments;
-use super::rejected::Rejected;
+use super::rejected::{Rejected, SHOWN_BYTES_MAX};
 use super::retry::RetryArguments;
 use super::sending::{Failure, Owner, Post, PreparedSending, Pushes, Sending, ServerName};
 use crate::flow::{DebugMetrics, Inlets, Input};
@@ -27,7 +27,7 @@ use crate::flow::{DebugMetrics, Inlets, Input};
 ///
 /// Requests that fail for a reason that may pass are sent again: when the server cannot be reached, does not answer in time or
 /// answers with the status 429, 502, 503 or 504. After 429 and 503 no sooner than it asks with `Retry-After`. What is given
-/// up is counted and logged.
+/// up is counted and logged. Redirects are followed where they ask for the same request, with 307 and 308.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct OtlpHttpArguments {
     /// The URL for traces, as it is written. Without it that is `/v1/traces` below the `endpoint` of the client.
@@ -228,7 +228,7 @@ impl<S: OtlpSignal> Post<S> for OtlpHttp {
                 };
                 self.shared.client.pack(pieces)
             });
-            packed.await.ok_or_else(|| Failure::permanent("the message cannot be packed"))
+            sendable(packed.await)
         })
     }
 
@@ -280,7 +280,8 @@ fn refused(url: &str, status: StatusCode, headers: &HeaderMap, body: Option<Byte
     // The answer is to be a status of gRPC, also where the request is JSON.
     let said = body.filter(|_| (400..600).contains(&number)).and_then(|body| RpcStatus::read(&body).ok());
     if let Some(said) = said {
-        text = format!("{text}, Message={}, Details=[]", said.message);
+        let end = said.message.floor_char_boundary(SHOWN_BYTES_MAX);
+        text = format!("{text}, Message={}, Details=[]", &said.message[..end]);
     }
     let passes = matches!(number, 429 | 502..=504);
     Failure {
@@ -474,6 +475,35 @@ mod tests {
         assert!(logged.contains("msg=\"Partial success response\""), "{logged}");
         assert!(logged.contains("message=no dropped_log_records=3"), "{logged}");
         assert_eq!(metric(&unit, "corten_exporter_rejected_items_total"), 7.0);
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_followed_only_with_the_body() {
+        let server = Server::start(|seen: &Seen| match seen.target.as_str() {
+            "/taken" | "/login" => answer(200, &[], ""),
+            "/v1/traces" => answer(307, &[("location", "/taken")], ""),
+            "/v1/metrics" => answer(308, &[("location", "/taken")], ""),
+            // What asks for a GET would answer that, and nobody would have the records.
+            _ => answer(302, &[("location", "/login")], ""),
+        });
+        let server = server.await;
+        let unit = exporter(&format!("sending_queue {{\n enabled = false\n}}\n{}", client(&server, ""))).await;
+        let error = send(&unit, 0..3).await.unwrap_err().to_string();
+        assert!(error.ends_with("responded with HTTP Status Code 302"), "{error}");
+        assert_eq!(server.seen().len(), 1);
+        let to = unit.world.consumer("input");
+        to.traces.consume(otlp(r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"a"}]}]}]}"#)).await.unwrap();
+        let seen = server.seen();
+        let seen: Vec<(&str, &str)> = seen[1..].iter().map(|seen| (seen.method.as_str(), &*seen.target)).collect();
+        assert_eq!(seen, [("POST", "/v1/traces"), ("POST", "/taken")]);
+        assert_eq!(server.seen()[1].body, server.seen()[2].body);
+    }
+
+    #[test]
+    fn of_what_a_server_says_the_beginning_is_shown() {
+        let body = RpcStatus { code: 8, message: "ä".repeat(30_000), retry_delay_ms: None }.encode();
+        let failure = super::refused("http://a", StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), Some(body.into()));
+        assert!((SHOWN_BYTES_MAX..SHOWN_BYTES_MAX + 200).contains(&failure.text.len()), "{}", failure.text.len());
     }
 
     #[tokio::test]
@@ -858,6 +888,48 @@ mod tests {
         .await;
         let logged = unit.world.logs();
         assert!(logged.contains("lost in the queue on disk: damaged"), "{logged}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_message_in_the_queue_is_said_and_counted_and_holds_up_nothing() {
+        let server = Server::start(|_| answer(200, &[], "")).await;
+        let world = host(ID);
+        let handler = storage(&world, "").await;
+        let folder = world.path("storage/exporter_otlphttp_otelcol.exporter.otlphttp.a_logs.queue");
+        let queue = corten_queue::Queue::open(&folder, corten_queue::Options::default()).unwrap();
+        // What a program of a later version may write.
+        let record = corten_queue::NewRecord {
+            encoding: 1,
+            tenant: None,
+            partition: 0,
+            partitions: 1,
+            counts: corten_queue::Counts::samples(7),
+            lowest_ms: 0,
+            highest_ms: 0,
+            raw_len: 3,
+            body: Bytes::from_static(b"\x63no"),
+            hold: None,
+        };
+        queue.append(vec![record]).await.unwrap();
+        queue.close().await;
+        let body = format!("sending_queue {{\n storage = storage\n}}\n{}", client(&server, ""));
+        let unit = start(world, &DEFINITION, &body, &[("storage", handler)]).await.unwrap();
+        until("it is counted", || metric(&unit, "otelcol_exporter_send_failed_log_records_total") == 7.0).await;
+        assert!(unit.world.logs().contains("dropped_items=7"), "{}", unit.world.logs());
+        send(&unit, 0..2).await.unwrap();
+        until("the rest is sent", || metric(&unit, "otelcol_exporter_sent_log_records_total") == 2.0).await;
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_cannot_be_opened_is_an_error_that_names_it() {
+        let server = Server::start(|_| answer(200, &[], "")).await;
+        let world = host(ID);
+        let handler = storage(&world, "").await;
+        let folder = world.path("storage/exporter_otlphttp_otelcol.exporter.otlphttp.a_traces.queue");
+        std::fs::create_dir_all(folder.join("lock")).unwrap();
+        let body = format!("sending_queue {{\n storage = storage\n}}\n{}", client(&server, ""));
+        let error = start(world, &DEFINITION, &body, &[("storage", handler)]).await.map(drop).unwrap_err();
+        assert!(error.contains(&format!("opening the queue {}: ", folder.display())), "{error}");
     }
 
     #[tokio::test]

@@ -6,6 +6,9 @@ use corten_otlp::{OtlpSignal, PartialSuccess};
 
 use super::sending::Owner;
 
+/// How much of what a server says stands in the log, in bytes.
+pub(crate) const SHOWN_BYTES_MAX: usize = 4 << 10;
+
 /// Says and counts what servers do not take.
 pub(crate) struct Rejected {
     name: String,
@@ -28,7 +31,8 @@ impl Rejected {
 
     /// Says what an answer says, if it says anything.
     pub(crate) fn say<S: OtlpSignal>(&self, partial: Option<PartialSuccess>) {
-        let Some(PartialSuccess { rejected, message }) = partial else { return };
+        let Some(PartialSuccess { rejected, mut message }) = partial else { return };
+        message.truncate(message.floor_char_boundary(SHOWN_BYTES_MAX));
         let dropped = match S::NAME {
             "traces" => "dropped_spans",
             "metrics" => "dropped_data_points",

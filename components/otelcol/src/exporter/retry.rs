@@ -12,7 +12,7 @@ pub struct RetryArguments {
     /// Whether requests are sent again that failed for a reason that may pass.
     #[arg(default = true)]
     pub enabled: bool,
-    /// The wait after the first failure.
+    /// The wait after the first failure. No wait is shorter than 10 milliseconds.
     #[arg(default = "5s")]
     pub initial_interval: Duration,
     /// How far each wait is changed by chance, as a part of it: with 0.5 a wait of ten seconds becomes five to fifteen.
@@ -42,6 +42,9 @@ impl Default for RetryArguments {
     }
 }
 
+/// The shortest wait. Whoever asks for none is not to send the same request as often as the machine can.
+const WAIT_MIN: Duration = Duration::from_millis(10);
+
 impl RetryArguments {
     fn check(&self) -> Result<(), CheckErrors> {
         let mut errors = CheckErrors::new();
@@ -56,7 +59,7 @@ impl RetryArguments {
 
     /// The waits after one request.
     pub(crate) fn waits(&self) -> Waits {
-        Waits { next: self.initial_interval }
+        Waits { next: self.initial_interval.max(WAIT_MIN) }
     }
 }
 
@@ -75,10 +78,11 @@ impl Waits {
     fn next_by(&mut self, retry: &RetryArguments, random: u64) -> Duration {
         let wait = self.next;
         let longer = (wait.as_secs_f64() * retry.multiplier).min(retry.max_interval.as_secs_f64());
-        self.next = Duration::try_from_secs_f64(longer).unwrap_or(retry.max_interval);
+        self.next = Duration::try_from_secs_f64(longer).unwrap_or(retry.max_interval).max(WAIT_MIN);
         let chance = random as f64 / u64::MAX as f64 * 2.0 - 1.0;
         let changed = wait.as_secs_f64() * (1.0 + chance * retry.randomization_factor);
-        Duration::try_from_secs_f64(changed).unwrap_or_default()
+        // With a factor above one, chance makes waits of less than nothing.
+        Duration::try_from_secs_f64(changed).unwrap_or_default().max(WAIT_MIN)
     }
 }
 
@@ -103,9 +107,26 @@ mod tests {
         assert_eq!(retry.waits().next_by(&retry, u64::MAX), Duration::from_millis(7500));
     }
 
+    #[test]
+    fn a_wait_of_nothing_is_a_short_one_and_grows() {
+        let none = Duration::ZERO;
+        let retry = RetryArguments {
+            initial_interval: none,
+            randomization_factor: 0.0,
+            multiplier: 10.0,
+            ..Default::default()
+        };
+        let mut waits = retry.waits();
+        let ms: Vec<u128> = (0..6).map(|_| waits.next(&retry).as_millis()).collect();
+        assert_eq!(ms, [10, 100, 1000, 10_000, 30_000, 30_000]);
+        let never_longer = RetryArguments { max_interval: none, ..retry.clone() };
+        let mut waits = never_longer.waits();
+        assert!((0..6).all(|_| waits.next(&never_longer) == WAIT_MIN));
+    }
+
     proptest! {
         #[test]
-        fn no_settings_make_it_panic(initial: u64, max: u64, multiplier: f64, factor: f64, random: u64) {
+        fn no_settings_make_it_panic_or_not_wait(initial: u64, max: u64, multiplier: f64, factor: f64, random: u64) {
             let retry = RetryArguments {
                 initial_interval: Duration::from_nanos(initial),
                 max_interval: Duration::from_nanos(max),
@@ -115,7 +136,7 @@ mod tests {
             };
             let mut waits = retry.waits();
             for _ in 0..4 {
-                waits.next_by(&retry, random);
+                prop_assert!(waits.next_by(&retry, random) >= WAIT_MIN);
             }
         }
     }

@@ -24,6 +24,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use super::counted::{Names, SCOPE};
 use super::queue::QueueArguments;
 use super::retry::RetryArguments;
 use crate::flow::Stages;
@@ -280,49 +281,10 @@ const BYTES_BUCKETS: &[f64] = &[
     1048576.0, 2097152.0, 4194304.0, 8388608.0, 16777216.0,
 ];
 
-const SCOPE: &str = "go.opentelemetry.io/collector/exporter/exporterhelper";
-
 impl Metrics {
     fn new<S: OtlpSignal>(owner: &Owner, server: ServerName<'_>, joins: bool) -> Self {
         let scoped = ScopedMetrics::named(&owner.registry, SCOPE, owner.name());
-        let (sent, failed, enqueue_failed) = match S::NAME {
-            "traces" => (
-                ("otelcol_exporter_sent_spans_total", "Number of spans successfully sent to destination."),
-                (
-                    "otelcol_exporter_send_failed_spans_total",
-                    "Number of spans in failed attempts to send to destination.",
-                ),
-                (
-                    "otelcol_exporter_enqueue_failed_spans_total",
-                    "Number of spans failed to be added to the sending queue.",
-                ),
-            ),
-            "metrics" => (
-                (
-                    "otelcol_exporter_sent_metric_points_total",
-                    "Number of metric points successfully sent to destination.",
-                ),
-                (
-                    "otelcol_exporter_send_failed_metric_points_total",
-                    "Number of metric points in failed attempts to send to destination.",
-                ),
-                (
-                    "otelcol_exporter_enqueue_failed_metric_points_total",
-                    "Number of metric points failed to be added to the sending queue.",
-                ),
-            ),
-            _ => (
-                ("otelcol_exporter_sent_log_records_total", "Number of log record successfully sent to destination."),
-                (
-                    "otelcol_exporter_send_failed_log_records_total",
-                    "Number of log records in failed attempts to send to destination.",
-                ),
-                (
-                    "otelcol_exporter_enqueue_failed_log_records_total",
-                    "Number of log records failed to be added to the sending queue.",
-                ),
-            ),
-        };
+        let Names { sent, failed, enqueue_failed } = Names::of::<S>();
         let to = [("server_address", server.address), ("server_port", server.port), ("url_path", server.path)];
         let signal = [("data_type", S::NAME)];
         let mut failed_names = EXPORTER.to_vec();

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use corten_component::log::Level;
 use corten_component::metrics::{Counter, Gauge, Histogram};
-use corten_component::{Component, Context, Error, Logger};
+use corten_component::{Component, Context, Error};
 use corten_config::Arguments;
 use corten_config::arguments::CheckErrors;
-use corten_net::Backoff;
 use corten_otlp::{Batch, Consumer, Metadata, OtlpSignal, RequestContext};
 use corten_signal::flow::BoxFuture;
 use corten_signal::{Consume, ConsumeError, Fanout};
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::flow::{DebugMetrics, Inlets, Input, MakeStage, Output, Stages};
 use crate::metrics::{PROCESSOR, ScopedMetrics};
+use crate::resend::{Patience, Resend};
 
 /// Joins spans, data points and log records to larger batches, so that what follows has fewer and larger requests to make.
 ///
@@ -133,8 +134,7 @@ impl Component for BatchProcessor {
                 before: current.map(|current| Arc::new(tokio::sync::Mutex::new(current.workers))),
             },
             metrics: Metrics::new(&scoped),
-            logger: cx.logger().clone(),
-            warned: Arc::default(),
+            resend: Resend::new(cx.logger().clone(), Level::Warn, "Sender failed"),
             to: exits.exports().input,
             worker,
         };
@@ -250,8 +250,7 @@ impl<S: OtlpSignal> Consume<S> for Nowhere {
 struct Make {
     settings: Settings,
     metrics: Metrics,
-    logger: Logger,
-    warned: Arc<Mutex<Option<Instant>>>,
+    resend: Resend,
     to: Consumer,
     worker: mpsc::Sender<()>,
 }
@@ -261,8 +260,7 @@ impl MakeStage for Make {
         Arc::new(Stage {
             settings: self.settings.clone(),
             metrics: self.metrics.clone(),
-            logger: self.logger.clone(),
-            warned: Arc::clone(&self.warned),
+            resend: self.resend.clone(),
             forward: Fanout::new([S::of(&self.to).clone()]),
             worker: self.worker.clone(),
             shards: Mutex::default(),
@@ -274,8 +272,7 @@ impl MakeStage for Make {
 struct Stage<S: OtlpSignal> {
     settings: Settings,
     metrics: Metrics,
-    logger: Logger,
-    warned: Arc<Mutex<Option<Instant>>>,
+    resend: Resend,
     forward: Fanout<S>,
     worker: mpsc::Sender<()>,
     /// By the values of the headers of `metadata_keys`.
@@ -319,8 +316,7 @@ impl<S: OtlpSignal> Stage<S> {
             pending: Batch::empty(Arc::new(RequestContext { metadata: metadata.clone(), ..RequestContext::default() })),
             settings: self.settings.clone(),
             metrics: self.metrics.clone(),
-            logger: self.logger.clone(),
-            warned: Arc::clone(&self.warned),
+            resend: self.resend.clone(),
             forward: self.forward.clone(),
             deadline: None,
         };
@@ -341,9 +337,7 @@ struct Worker<S: OtlpSignal> {
     pending: Batch<S::Record>,
     settings: Settings,
     metrics: Metrics,
-    logger: Logger,
-    /// When it was said last that batches are not taken.
-    warned: Arc<Mutex<Option<Instant>>>,
+    resend: Resend,
     forward: Fanout<S>,
     /// When what is pending is sent.
     deadline: Option<Instant>,
@@ -358,12 +352,6 @@ async fn ended(ending: &mut watch::Receiver<bool>) {
         std::future::pending::<()>().await;
     }
 }
-
-/// The waits between attempts where what follows asks for a further one.
-const RETRY_WAIT_MIN: Duration = Duration::from_millis(50);
-const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
-/// How often the log says that a batch is not taken, once that has lasted for as long.
-const WARN_EVERY: Duration = Duration::from_secs(10);
 
 impl<S: OtlpSignal> Worker<S> {
     async fn run(mut self) {
@@ -421,55 +409,12 @@ impl<S: OtlpSignal> Worker<S> {
         counter.inc();
         self.metrics.sizes.observe(batch.items() as f64);
         self.metrics.bytes.observe(batch.message_len() as f64);
-        let mut waits = Backoff::new(RETRY_WAIT_MIN, RETRY_WAIT_MAX);
-        let begun = Instant::now();
-        loop {
-            let outcome = tokio::select! {
-                biased;
-                outcome = self.forward.offer(&batch) => outcome,
-                () = ended(&mut self.settings.ending) => Err(ConsumeError::Exited { component: "the output".to_owned() }),
-            };
-            let Err(error) = outcome else { break };
-            let items = batch.items();
-            match error {
-                ConsumeError::Retry { after, .. } => {
-                    let wait = waits.next_wait_after(after);
-                    let fields =
-                        [("err", error.to_string().into()), ("items", items.into()), ("retry_after", wait.into())];
-                    if begun.elapsed() >= WARN_EVERY && self.is_time_to_warn() {
-                        self.logger.warn("the batch was not taken", &fields);
-                    } else {
-                        self.logger.debug("the batch was not taken", &fields);
-                    }
-                    tokio::select! {
-                        () = tokio::time::sleep(wait) => {}
-                        () = ended(&mut self.settings.ending) => {}
-                    }
-                }
-                ConsumeError::Refused { .. } => {
-                    let fields = [("error", error.to_string().into()), ("dropped_items", items.into())];
-                    self.logger.warn("Sender failed", &fields);
-                    break;
-                }
-                ConsumeError::Exited { .. } => {
-                    let fields = [("error", error.to_string().into()), ("items", items.into())];
-                    self.logger.warn("Sender failed", &fields);
-                    // Whoever keeps what it sent until it is safe sends it again.
-                    batch.acks.fail();
-                    return;
-                }
-            }
+        let stop = std::pin::pin!(ended(&mut self.settings.ending));
+        let patience = Patience { until: None, stop: Some((stop, Duration::ZERO)) };
+        if let Err(batch) = self.resend.send(&self.forward, batch, patience).await {
+            // Whoever keeps what it sent until it is safe sends it again.
+            batch.acks.fail();
         }
-        batch.acks.safe();
-    }
-
-    fn is_time_to_warn(&self) -> bool {
-        let mut warned = self.warned.lock();
-        let is_time = warned.is_none_or(|at| at.elapsed() >= WARN_EVERY);
-        if is_time {
-            *warned = Some(Instant::now());
-        }
-        is_time
     }
 }
 

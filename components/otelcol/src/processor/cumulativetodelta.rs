@@ -16,19 +16,24 @@ use corten_signal::regex::GoRegex;
 use parking_lot::Mutex;
 
 use self::points::{Dropped, Last};
-use super::tracking::{SCOPE_LABELS, SERIES_MAX, Track, Tracker, Tracking, retain_metrics};
+use super::tracking::{AllKnown, Forgetting, SCOPE_LABELS, Track, Tracker, Tracking, retain_metrics};
 use crate::flow::{DebugMetrics, Output};
-use crate::identity::{Hasher, Recent};
+use crate::identity::Hasher;
 use crate::periodic::now_ns;
 
 /// Turns metrics that count since a fixed time into metrics that count since the last point: sums that never go down, and
 /// histograms. Others go on as they are.
 ///
 /// The first point of a series has none before it: `initial_value` says what becomes of it. A point that is less than the one
-/// before, because its source began anew, is left out; the next one counts from it.
+/// before, because its source began anew, is left out; the next one counts from it. One that is less because it is older comes
+/// too late, and is left out.
 ///
 /// What is known of series is in memory, and stays over a change of the configuration. The million series whose last points
-/// were most recent are known.
+/// were most recent are known, or fewer, if what is known of them would take more than 256 MiB: histograms take what their
+/// ranges take. The log says when series are forgotten for that.
+///
+/// Batches go one after the other. What is known stays as it is if a batch is not taken for now, so that whoever sends it again
+/// loses nothing.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct CumulativeToDeltaArguments {
     /// After how long without a point a series is forgotten; 0 is never.
@@ -139,11 +144,13 @@ impl Tracker for CumulativeToDelta {
         let inner = Inner {
             settings,
             hasher: Hasher::default(),
-            series: Recent::default(),
+            series: AllKnown::default(),
+            tally: Tally::default(),
             begun_ns: now_ns,
             swept_ns: now_ns,
         };
-        Ok(Known { inner: Mutex::new(inner), metrics: OwnMetrics::new(cx) })
+        let forgetting = Forgetting::new(cx.logger().clone());
+        Ok(Known { inner: Mutex::new(inner), metrics: OwnMetrics::new(cx), forgetting })
     }
 
     fn go_on(known: &Known, other: Known) -> Result<(), Known> {
@@ -156,12 +163,15 @@ impl Tracker for CumulativeToDelta {
 pub(crate) struct Known {
     inner: Mutex<Inner>,
     metrics: OwnMetrics,
+    forgetting: Forgetting,
 }
 
 struct Inner {
     settings: Settings,
     hasher: Hasher,
-    series: Recent<Last>,
+    series: AllKnown<Last>,
+    /// What became of the points of the last batch.
+    tally: Tally,
     /// When the component began.
     begun_ns: u64,
     /// When old series were last looked for.
@@ -275,12 +285,30 @@ impl OwnMetrics {
     }
 }
 
+/// What became of points, by kind and reason.
+#[derive(Debug, Default)]
+struct Tally {
+    converted: [u64; 3],
+    dropped: [[u64; 3]; 3],
+}
+
+impl Tally {
+    /// Counts what became of a point; whether it goes on.
+    fn counts(&mut self, kind: usize, outcome: Result<(), Dropped>) -> bool {
+        match outcome {
+            Ok(()) => self.converted[kind] += 1,
+            Err(reason) => self.dropped[kind][reason as usize] += 1,
+        }
+        outcome.is_ok()
+    }
+}
+
 impl Track for Known {
     fn track(&self, mut batch: Batch<Metric>) -> Batch<Metric> {
         let mut parts = batch.take_data();
         let mut inner = self.inner.lock();
         inner.sweep();
-        let Inner { settings, hasher, series, begun_ns, .. } = &mut *inner;
+        let Inner { settings, hasher, series, tally, begun_ns, .. } = &mut *inner;
         for data in &mut parts {
             retain_metrics(data, hasher, |hasher, arena, scope, metric| {
                 if !settings.converts(arena, metric) {
@@ -297,7 +325,7 @@ impl Track for Known {
                             if point.flags & NO_RECORDED_VALUE != 0 {
                                 return false;
                             }
-                            !is_number || self.counts(0, points.convert(point))
+                            !is_number || tally.counts(0, points.convert(point))
                         });
                         !sums.is_empty()
                     }
@@ -307,7 +335,7 @@ impl Track for Known {
                         }
                         *temporality = DELTA;
                         histograms.retain_mut(|point| {
-                            point.flags & NO_RECORDED_VALUE == 0 && self.counts(1, points.convert(point))
+                            point.flags & NO_RECORDED_VALUE == 0 && tally.counts(1, points.convert(point))
                         });
                         !histograms.is_empty()
                     }
@@ -317,7 +345,7 @@ impl Track for Known {
                         }
                         *temporality = DELTA;
                         histograms.retain_mut(|point| {
-                            point.flags & NO_RECORDED_VALUE == 0 && self.counts(2, points.convert(point))
+                            point.flags & NO_RECORDED_VALUE == 0 && tally.counts(2, points.convert(point))
                         });
                         !histograms.is_empty()
                     }
@@ -325,20 +353,23 @@ impl Track for Known {
                 }
             });
         }
-        self.metrics.series.set(inner.series.len() as f64);
+        let forgotten = inner.series.make_room();
+        self.forgetting.say(forgotten, &inner.series);
         drop(inner);
         batch.with(parts)
     }
-}
 
-impl Known {
-    /// Counts what became of a point; whether it goes on.
-    fn counts(&self, kind: usize, outcome: Result<(), Dropped>) -> bool {
-        match outcome {
-            Ok(()) => self.metrics.converted[kind].inc(),
-            Err(reason) => self.metrics.dropped[kind][reason as usize].inc(),
+    fn settle(&self, taken: bool) {
+        let mut inner = self.inner.lock();
+        inner.series.settle(taken);
+        let tally = std::mem::take(&mut inner.tally);
+        self.metrics.series.set(inner.series.len() as f64);
+        drop(inner);
+        if taken {
+            let counters = self.metrics.converted.iter().chain(self.metrics.dropped.as_flattened());
+            let counts = tally.converted.iter().chain(tally.dropped.as_flattened());
+            counters.zip(counts).for_each(|(counter, count)| counter.add(*count));
         }
-        outcome.is_ok()
     }
 }
 
@@ -360,7 +391,7 @@ struct Converting<'a> {
     initial: Initial,
     begun_ns: u64,
     hasher: &'a mut Hasher,
-    series: &'a mut Recent<Last>,
+    series: &'a mut AllKnown<Last>,
     arena: &'a Arena,
     hash: u128,
 }
@@ -376,10 +407,10 @@ impl Converting<'_> {
         // What counts since another time is another series.
         self.hasher.number(start_ns);
         let hash = self.hasher.finish();
-        if let Some(last) = self.series.get(hash) {
-            return point.since(last);
+        if let Some(outcome) = self.series.change(hash, |last| point.since(last)) {
+            return outcome;
         }
-        self.series.insert(hash, point.last(), SERIES_MAX);
+        self.series.insert(hash, point.last());
         let (sent, start_ns) = match self.initial {
             Initial::Auto => (start_ns >= self.begun_ns && time_ns != start_ns, start_ns),
             Initial::Keep => (true, 0),
@@ -392,29 +423,19 @@ impl Converting<'_> {
 
 #[cfg(test)]
 mod tests {
-    use corten_component::Definition;
     use corten_signal::ConsumeError;
-    use corten_testkit::{OtlpSink, Unit, host, otlp};
+    use corten_testkit::{OtlpSink, Unit, otlp};
 
     use super::*;
-    use crate::processor::recorded;
+    use crate::testing::{self, Compared, arrived, busy, start, with_output};
 
     #[tokio::test(start_paused = true)]
     async fn points_are_those_of_the_reference() {
-        recorded::replay::<CumulativeToDeltaProcessor>(include_str!(
-            "../../tests/data/processor_cumulativetodelta.json"
-        ))
+        testing::replay::<CumulativeToDeltaProcessor>(
+            include_str!("../../tests/data/processor_cumulativetodelta.json"),
+            Compared::Whole,
+        )
         .await;
-    }
-
-    async fn start(sink: &OtlpSink, body: &str) -> Result<Unit, String> {
-        let definition = Definition::of::<CumulativeToDeltaProcessor>();
-        let world = host("otelcol.processor.cumulativetodelta.a");
-        Unit::start_with(world, &definition, &with_output(body), &[("sink", sink.value())]).await
-    }
-
-    fn with_output(body: &str) -> String {
-        format!("{body}\noutput {{\n metrics = [sink]\n}}")
     }
 
     #[tokio::test]
@@ -431,41 +452,20 @@ mod tests {
             ("exclude {\n metric_types = [\"gauge\"]\n}", "metric_types must be one of \"sum\" and \"histogram\""),
             ("include {\n metrics = [\"(\"]\n match_type = \"regexp\"\n}", "missing closing )"),
         ] {
-            let error = start(&OtlpSink::default(), body).await.unwrap_err();
+            let error = start::<CumulativeToDeltaProcessor>(&OtlpSink::default(), body).await.unwrap_err();
             assert!(error.contains(want), "{body}: {error}");
         }
     }
 
     /// Sends a point of a sum of this series.
     async fn send(unit: &Unit, series: u32, value: i64, start_ns: u64, time_ns: u64) -> Result<(), ConsumeError> {
-        let json = format!(
-            r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"name":"m","sum":{{"isMonotonic":true,
-            "aggregationTemporality":2,"dataPoints":[{{"asInt":"{value}","startTimeUnixNano":"{start_ns}",
-            "timeUnixNano":"{time_ns}","attributes":[{{"key":"k","value":{{"intValue":"{series}"}}}}]}}]}}}}]}}]}}]}}"#
-        );
-        unit.world.consumer("input").metrics.consume(otlp::<Metric>(&json)).await
-    }
-
-    /// Start, time and value of the points that arrived.
-    fn arrived(sink: &OtlpSink) -> Vec<(u64, u64, i64)> {
-        let points = sink.batches().into_iter().flat_map(|batch| {
-            let json: serde_json::Value = serde_json::from_str(&batch.json).unwrap();
-            let metric = &json["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0];
-            metric["sum"]["dataPoints"].as_array().unwrap().clone()
-        });
-        let number =
-            |point: &serde_json::Value, name: &str| point[name].as_str().map_or(0, |text| text.parse().unwrap());
-        let of = |point: serde_json::Value| {
-            let value = point["asInt"].as_str().unwrap().parse().unwrap();
-            (number(&point, "startTimeUnixNano"), number(&point, "timeUnixNano"), value)
-        };
-        points.map(of).collect()
+        testing::send(unit, testing::sum(CUMULATIVE, series, value, start_ns, time_ns)).await
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_histogram_that_began_anew_counts_from_there() {
         let sink = OtlpSink::default();
-        let unit = start(&sink, "initial_value = \"drop\"").await.unwrap();
+        let unit = start::<CumulativeToDeltaProcessor>(&sink, "initial_value = \"drop\"").await.unwrap();
         for (time, counts) in [(1, [9, 9]), (2, [1, 2]), (3, [2, 4])] {
             let json = format!(
                 r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"name":"h","histogram":{{"aggregationTemporality":2,
@@ -488,7 +488,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_known_stays_over_a_change_and_is_counted() {
         let sink = OtlpSink::default();
-        let mut unit = start(&sink, "").await.unwrap();
+        let mut unit = start::<CumulativeToDeltaProcessor>(&sink, "").await.unwrap();
         send(&unit, 1, 5, 0, 1).await.unwrap();
         unit.update(&with_output("initial_value = \"keep\"")).await.unwrap();
         send(&unit, 1, 7, 0, 2).await.unwrap();
@@ -511,23 +511,61 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_difference_that_is_not_taken_at_once_is_tried_again() {
+    async fn what_is_not_taken_for_now_comes_to_the_same_when_it_is_sent_again() {
         let sink = OtlpSink::default();
-        let unit = start(&sink, "").await.unwrap();
+        let unit = start::<CumulativeToDeltaProcessor>(&sink, "").await.unwrap();
         send(&unit, 1, 5, 0, 1).await.unwrap();
-        sink.answer_with(Some(ConsumeError::Retry { after: None, reason: "busy".into() }));
-        let (sent, ()) = tokio::join!(send(&unit, 1, 7, 0, 2), async {
-            tokio::time::sleep(Duration::from_secs(10)).await;
-            sink.answer_with(None);
-        });
-        assert_eq!(sent, Ok(()));
+        for error in [busy(), Some(ConsumeError::Exited { component: "gone".into() })] {
+            sink.answer_with(error.clone());
+            assert_eq!(send(&unit, 1, 7, 0, 2).await, Err(error.unwrap()));
+        }
+        sink.answer_with(None);
+        assert_eq!(send(&unit, 1, 7, 0, 2).await, Ok(()));
         assert_eq!(arrived(&sink), [(1, 2, 2)]);
+        // What is refused for good does not come again.
+        sink.answer_with(Some(ConsumeError::Refused { reason: "never".into() }));
+        assert!(send(&unit, 1, 17, 0, 3).await.is_err());
+        sink.answer_with(None);
+        send(&unit, 1, 18, 0, 4).await.unwrap();
+        assert_eq!(arrived(&sink)[1..], [(3, 4, 1)]);
+        let labels = [
+            ("metric_type", "sum"),
+            (
+                "otel_scope_name",
+                "github.com/open-telemetry/opentelemetry-collector-contrib/processor/cumulativetodeltaprocessor",
+            ),
+            ("otel_scope_version", ""),
+            ("otel_scope_schema_url", ""),
+        ];
+        // Points are counted once.
+        assert_eq!(unit.world.metrics().get("otelcol_cumulativetodelta_datapoints_total", &labels), Some(3.0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_point_that_comes_too_late_is_left_out_and_nothing_is_counted_twice() {
+        let sink = OtlpSink::default();
+        let unit = start::<CumulativeToDeltaProcessor>(&sink, "initial_value = \"keep\"").await.unwrap();
+        for (value, time) in [(5, 10), (9, 30), (7, 20), (11, 40), (2, 50), (3, 60)] {
+            send(&unit, 1, value, 1, time).await.unwrap();
+        }
+        assert_eq!(arrived(&sink), [(0, 10, 5), (10, 30, 4), (30, 40, 2), (50, 60, 1)]);
+        for (count, time) in [(5, 10), (9, 30), (7, 20), (11, 40)] {
+            let histogram = format!(
+                r#"{{"timeUnixNano":"{time}","count":"{count}","explicitBounds":[],"bucketCounts":["{count}"]}}"#
+            );
+            testing::send(&unit, testing::metric("h", "histogram", CUMULATIVE, &histogram)).await.unwrap();
+            let exponential =
+                format!(r#"{{"timeUnixNano":"{time}","count":"{count}","positive":{{"bucketCounts":["{count}"]}}}}"#);
+            testing::send(&unit, testing::metric("e", "exponentialHistogram", CUMULATIVE, &exponential)).await.unwrap();
+        }
+        let counts: Vec<_> = testing::points(&sink)[4..].iter().map(|point| point["count"].clone()).collect();
+        assert_eq!(counts, ["5", "5", "4", "4", "2", "2"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn hostile_points_do_no_harm() {
         let sink = OtlpSink::default();
-        let unit = start(&sink, "initial_value = \"keep\"").await.unwrap();
+        let unit = start::<CumulativeToDeltaProcessor>(&sink, "initial_value = \"keep\"").await.unwrap();
         let ends = [i32::MIN, -1, 0, 1, i32::MAX];
         let mut time = 0;
         for (scale, offset) in ends.into_iter().flat_map(|scale| ends.map(|offset| (scale, offset))) {

@@ -16,9 +16,9 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use self::sum::{Dropped, Sum};
-use super::tracking::{SCOPE_LABELS, SERIES_MAX, Track, Tracker, Tracking, retain_metrics};
+use super::tracking::{self, AllKnown, SCOPE_LABELS, SERIES_MAX, Track, Tracker, Tracking, retain_metrics};
 use crate::flow::{DebugMetrics, Output};
-use crate::identity::{Hasher, Recent};
+use crate::identity::Hasher;
 
 /// Turns metrics that count since the last point into metrics that count since a fixed time: sums and histograms. Others go on
 /// as they are.
@@ -27,12 +27,16 @@ use crate::identity::{Hasher, Recent};
 /// series did, are left out. Histograms that grow exponentially have at most 160 ranges above and below 0.
 ///
 /// What is known of series is in memory, and stays over a change of the configuration.
+///
+/// Batches go one after the other. What is known stays as it is if a batch is not taken for now, so that whoever sends it again
+/// loses nothing.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct DeltaToCumulativeArguments {
     /// After how long without a point a series is forgotten. It begins anew after that.
     #[arg(default = "5m")]
     max_stale: SignedDuration,
-    /// How many series are known at most, and a million in any case. Points of further ones are left out; 0 leaves out all.
+    /// How many series are known at most, and a million in any case. Points of further ones are left out and counted; 0 leaves
+    /// out all. So are points that would make what is known take more than 256 MiB: histograms take what their ranges take.
     #[arg(default = 9_223_372_036_854_775_807)]
     max_streams: i64,
     /// Where to send metrics.
@@ -82,7 +86,13 @@ impl Tracker for DeltaToCumulative {
         };
         let metrics = OwnMetrics::new(cx);
         metrics.show(&settings);
-        let inner = Inner { settings, hasher: Hasher::default(), series: Recent::default(), swept: Instant::now() };
+        let inner = Inner {
+            settings,
+            hasher: Hasher::default(),
+            series: AllKnown::default(),
+            tally: [0; 4],
+            swept: Instant::now(),
+        };
         Ok(Known { inner: Mutex::new(inner), metrics })
     }
 
@@ -103,7 +113,9 @@ pub(crate) struct Known {
 struct Inner {
     settings: Settings,
     hasher: Hasher,
-    series: Recent<Series>,
+    series: AllKnown<Series>,
+    /// What became of the points of the last batch: those that go on, and the others by their reasons.
+    tally: [u64; 4],
     swept: Instant,
 }
 
@@ -113,9 +125,16 @@ struct Settings {
     series_max: usize,
 }
 
+#[derive(Clone, Debug)]
 struct Series {
     seen: Instant,
     sum: Sum,
+}
+
+impl tracking::Known for Series {
+    fn heap_bytes(&self) -> usize {
+        self.sum.heap_bytes()
+    }
 }
 
 /// How often old series are looked for.
@@ -123,10 +142,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// What the component counts of itself.
 struct OwnMetrics {
-    points: Counter,
-    older_start: Counter,
-    out_of_order: Counter,
-    limited: Counter,
+    /// Those that go on, and the others by their reasons.
+    points: [Counter; 4],
     series: Gauge,
     limit: Gauge,
     age_max: Gauge,
@@ -145,10 +162,7 @@ impl OwnMetrics {
         let of = |error: &str| points.with(&[error, SCOPE, "", ""]);
         let gauge = |name, help| cx.metrics().gauges(name, help, &SCOPE_LABELS).with(&[SCOPE, "", ""]);
         OwnMetrics {
-            points: of(""),
-            older_start: of("delta.ErrOlderStart"),
-            out_of_order: of("delta.ErrOutOfOrder"),
-            limited: of("limit"),
+            points: ["", "delta.ErrOlderStart", "delta.ErrOutOfOrder", "limit"].map(of),
             series: gauge("otelcol_deltatocumulative_streams_tracked", "number of streams tracked"),
             limit: gauge("otelcol_deltatocumulative_streams_limit", "upper limit of tracked streams"),
             age_max: gauge(
@@ -162,17 +176,17 @@ impl OwnMetrics {
         self.limit.set(settings.limit as f64);
         self.age_max.set(settings.age_max.as_secs() as f64);
     }
+}
 
-    /// Counts a point; whether it goes on.
-    fn counts(&self, outcome: Result<(), Dropped>) -> bool {
-        match outcome {
-            Ok(()) => self.points.inc(),
-            Err(Dropped::OlderStart) => self.older_start.inc(),
-            Err(Dropped::OutOfOrder) => self.out_of_order.inc(),
-            Err(Dropped::Limit) => self.limited.inc(),
-        }
-        outcome.is_ok()
-    }
+/// Counts a point; whether it goes on.
+fn counts(tally: &mut [u64; 4], outcome: Result<(), Dropped>) -> bool {
+    tally[match outcome {
+        Ok(()) => 0,
+        Err(Dropped::OlderStart) => 1,
+        Err(Dropped::OutOfOrder) => 2,
+        Err(Dropped::Limit) => 3,
+    }] += 1;
+    outcome.is_ok()
 }
 
 impl Track for Known {
@@ -181,7 +195,7 @@ impl Track for Known {
         let now = Instant::now();
         let mut inner = self.inner.lock();
         inner.sweep(now);
-        let Inner { settings, hasher, series, .. } = &mut *inner;
+        let Inner { settings, hasher, series, tally, .. } = &mut *inner;
         for data in &mut parts {
             retain_metrics(data, hasher, |hasher, arena, scope, metric| {
                 let hash = hasher.metric(scope, arena, metric);
@@ -191,7 +205,7 @@ impl Track for Known {
                         *temporality = CUMULATIVE;
                         points.retain_mut(|point| {
                             let hash = of(point.attributes);
-                            self.metrics.counts(add(series, hash, settings, now, |sum| sum.number(point)))
+                            counts(tally, add(series, hash, settings, now, 0, |sum| sum.number(point)))
                         });
                         !points.is_empty()
                     }
@@ -199,7 +213,12 @@ impl Track for Known {
                         *temporality = CUMULATIVE;
                         points.retain_mut(|point| {
                             let hash = of(point.attributes);
-                            self.metrics.counts(add(series, hash, settings, now, |sum| sum.histogram(point)))
+                            counts(
+                                tally,
+                                add(series, hash, settings, now, sum::histogram_bytes(point), |sum| {
+                                    sum.histogram(point)
+                                }),
+                            )
                         });
                         !points.is_empty()
                     }
@@ -207,7 +226,12 @@ impl Track for Known {
                         *temporality = CUMULATIVE;
                         points.retain_mut(|point| {
                             let hash = of(point.attributes);
-                            self.metrics.counts(add(series, hash, settings, now, |sum| sum.exponential(point)))
+                            counts(
+                                tally,
+                                add(series, hash, settings, now, sum::exponential_bytes(point), |sum| {
+                                    sum.exponential(point)
+                                }),
+                            )
                         });
                         !points.is_empty()
                     }
@@ -215,31 +239,48 @@ impl Track for Known {
                 }
             });
         }
-        self.metrics.series.set(inner.series.len() as f64);
         drop(inner);
         batch.with(parts)
     }
+
+    fn settle(&self, taken: bool) {
+        let mut inner = self.inner.lock();
+        inner.series.settle(taken);
+        let tally = std::mem::take(&mut inner.tally);
+        self.metrics.series.set(inner.series.len() as f64);
+        drop(inner);
+        if taken {
+            self.metrics.points.iter().zip(tally).for_each(|(counter, count)| counter.add(count));
+        }
+    }
 }
 
-/// Adds a point to its series.
+/// Adds a point to its series. So much is known of one that it begins.
 fn add(
-    series: &mut Recent<Series>,
+    series: &mut AllKnown<Series>,
     hash: u128,
     settings: &Settings,
     now: Instant,
+    heap_bytes: usize,
     add: impl FnOnce(&mut Sum) -> Result<(), Dropped>,
 ) -> Result<(), Dropped> {
-    if let Some(known) = series.get(hash) {
-        known.seen = now;
-        return add(&mut known.sum);
-    }
-    if series.len() >= settings.series_max {
+    if !series.has_room(hash, heap_bytes, settings.series_max) {
         return Err(Dropped::Limit);
     }
-    let mut sum = Sum::default();
-    let outcome = add(&mut sum);
-    series.insert(hash, Series { seen: now, sum }, usize::MAX);
-    outcome
+    let mut add = Some(add);
+    let known = series.change(hash, |known| {
+        known.seen = now;
+        add.take().map_or(Ok(()), |add| add(&mut known.sum))
+    });
+    match (known, add) {
+        (None, Some(add)) => {
+            let mut sum = Sum::default();
+            let outcome = add(&mut sum);
+            series.insert(hash, Series { seen: now, sum });
+            outcome
+        }
+        (known, _) => known.unwrap_or(Ok(())),
+    }
 }
 
 impl Inner {
@@ -248,36 +289,26 @@ impl Inner {
         if now.saturating_duration_since(self.swept) >= SWEEP_EVERY {
             self.swept = now;
             let age_max = self.settings.age_max;
-            while self.series.pop_if(|series| now.saturating_duration_since(series.seen) > age_max).is_some() {}
+            self.series.forget_while(|series| now.saturating_duration_since(series.seen) > age_max);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use corten_component::Definition;
     use corten_signal::ConsumeError;
-    use corten_testkit::{OtlpSink, Unit, host, otlp};
+    use corten_testkit::{OtlpSink, Unit, otlp};
 
     use super::*;
-    use crate::processor::recorded;
+    use crate::testing::{self, Compared, arrived, busy, start, with_output};
 
     #[tokio::test(start_paused = true)]
     async fn points_are_those_of_the_reference() {
-        recorded::replay::<DeltaToCumulativeProcessor>(include_str!(
-            "../../tests/data/processor_deltatocumulative.json"
-        ))
+        testing::replay::<DeltaToCumulativeProcessor>(
+            include_str!("../../tests/data/processor_deltatocumulative.json"),
+            Compared::Whole,
+        )
         .await;
-    }
-
-    async fn start(sink: &OtlpSink, body: &str) -> Result<Unit, String> {
-        let definition = Definition::of::<DeltaToCumulativeProcessor>();
-        let world = host("otelcol.processor.deltatocumulative.a");
-        Unit::start_with(world, &definition, &with_output(body), &[("sink", sink.value())]).await
-    }
-
-    fn with_output(body: &str) -> String {
-        format!("{body}\noutput {{\n metrics = [sink]\n}}")
     }
 
     #[tokio::test]
@@ -286,41 +317,20 @@ mod tests {
             ("max_stale = \"0s\"", "max_stale must be a positive duration (got 0s)"),
             ("max_streams = -1", "max_streams must be a positive number or zero (got -1)"),
         ] {
-            let error = start(&OtlpSink::default(), body).await.unwrap_err();
+            let error = start::<DeltaToCumulativeProcessor>(&OtlpSink::default(), body).await.unwrap_err();
             assert!(error.contains(want), "{body}: {error}");
         }
     }
 
     /// Sends a point of a sum of this series.
     async fn send(unit: &Unit, series: u32, value: i64, start_ns: u64, time_ns: u64) -> Result<(), ConsumeError> {
-        let json = format!(
-            r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"name":"m","sum":{{"isMonotonic":true,
-            "aggregationTemporality":1,"dataPoints":[{{"asInt":"{value}","startTimeUnixNano":"{start_ns}",
-            "timeUnixNano":"{time_ns}","attributes":[{{"key":"k","value":{{"intValue":"{series}"}}}}]}}]}}}}]}}]}}]}}"#
-        );
-        unit.world.consumer("input").metrics.consume(otlp::<Metric>(&json)).await
-    }
-
-    /// Start, time and value of the points that arrived.
-    fn arrived(sink: &OtlpSink) -> Vec<(u64, u64, i64)> {
-        let points = sink.batches().into_iter().flat_map(|batch| {
-            let json: serde_json::Value = serde_json::from_str(&batch.json).unwrap();
-            let metric = &json["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0];
-            metric["sum"]["dataPoints"].as_array().unwrap().clone()
-        });
-        let number =
-            |point: &serde_json::Value, name: &str| point[name].as_str().map_or(0, |text| text.parse().unwrap());
-        let of = |point: serde_json::Value| {
-            let value = point["asInt"].as_str().unwrap().parse().unwrap();
-            (number(&point, "startTimeUnixNano"), number(&point, "timeUnixNano"), value)
-        };
-        points.map(of).collect()
+        testing::send(unit, testing::sum(DELTA, series, value, start_ns, time_ns)).await
     }
 
     #[tokio::test(start_paused = true)]
     async fn series_are_forgotten_and_begin_anew_and_stay_over_a_change() {
         let sink = OtlpSink::default();
-        let mut unit = start(&sink, "").await.unwrap();
+        let mut unit = start::<DeltaToCumulativeProcessor>(&sink, "").await.unwrap();
         send(&unit, 1, 5, 1, 2).await.unwrap();
         unit.update(&with_output("max_streams = 7")).await.unwrap();
         send(&unit, 1, 5, 2, 3).await.unwrap();
@@ -344,9 +354,51 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_is_not_taken_for_now_is_added_once() {
+        let sink = OtlpSink::default();
+        let unit = start::<DeltaToCumulativeProcessor>(&sink, "").await.unwrap();
+        send(&unit, 1, 5, 1, 2).await.unwrap();
+        sink.answer_with(busy());
+        for _ in 0..3 {
+            assert!(send(&unit, 1, 2, 2, 3).await.is_err());
+            assert!(send(&unit, 2, 2, 2, 3).await.is_err());
+        }
+        sink.answer_with(None);
+        send(&unit, 1, 2, 2, 3).await.unwrap();
+        send(&unit, 2, 2, 2, 3).await.unwrap();
+        assert_eq!(arrived(&sink), [(1, 2, 5), (1, 3, 7), (2, 3, 2)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_histogram_does_not_make_later_points_large() {
+        let sink = OtlpSink::default();
+        let unit = start::<DeltaToCumulativeProcessor>(&sink, "").await.unwrap();
+        let zeros = vec!["\"0\""; 10_000].join(",");
+        let ones = vec!["\"1\""; 10_000].join(",");
+        for (time, counts) in [(1, &*zeros), (2, ""), (3, &*zeros), (4, ""), (5, &*ones), (6, "")] {
+            let histogram =
+                format!(r#"{{"timeUnixNano":"{time}","count":"1","explicitBounds":[],"bucketCounts":[{counts}]}}"#);
+            testing::send(&unit, testing::metric("h", "histogram", DELTA, &histogram)).await.unwrap();
+            let exponential = format!(
+                r#"{{"timeUnixNano":"{time}","count":"1","positive":{{"bucketCounts":["1",{zeros}]}},"negative":{{"bucketCounts":[{counts}]}}}}"#
+            );
+            testing::send(&unit, testing::metric("e", "exponentialHistogram", DELTA, &exponential)).await.unwrap();
+        }
+        let points = testing::points(&sink);
+        assert_eq!(points.len(), 12);
+        let len = |counts: &serde_json::Value| counts.as_array().map_or(0, Vec::len);
+        assert_eq!(len(&points[2]["bucketCounts"]), 0);
+        for point in [3, 7, 11] {
+            assert!(len(&points[point]["positive"]["bucketCounts"]) <= 160);
+            assert!(len(&points[point]["negative"]["bucketCounts"]) <= 160);
+        }
+        assert_eq!(points[11]["count"], "6");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn hostile_histograms_do_no_harm() {
         let sink = OtlpSink::default();
-        let unit = start(&sink, "").await.unwrap();
+        let unit = start::<DeltaToCumulativeProcessor>(&sink, "").await.unwrap();
         let ends = [i32::MIN, -1, 0, i32::MAX];
         let mut time = 0;
         for (scale, offset) in ends.into_iter().flat_map(|scale| ends.map(|offset| (scale, offset))) {

@@ -163,12 +163,12 @@ enum Refusal {
 
 fn of_group<R: Walk>(group: &ContextConditions) -> Result<Vec<Conditions>, Refusal> {
     if let Some(context) = group.context.map(Context::from) {
-        known_context(context, R::CONTEXTS, "conditions", &group.conditions).map_err(Refusal::Context)?;
+        known_context(context, R::DROPPED, "conditions", &group.conditions).map_err(Refusal::Context)?;
         return compile_conditions(context, &group.conditions).map(|all| vec![all]).map_err(Refusal::Conditions);
     }
     let (mut rule, mut mistakes) = (Vec::new(), Vec::new());
     for (index, source) in group.conditions.iter().enumerate() {
-        match infer_conditions(R::CONTEXTS, &[source]) {
+        match infer_conditions(R::DROPPED, &[source]) {
             Ok(conditions) => rule.push(conditions),
             Err(found) => mistakes.extend(found.into_iter().map(|mistake| OttlError { index, ..mistake })),
         }
@@ -418,6 +418,10 @@ mod tests {
             (
                 "log_conditions { context = §\"span\"\n conditions = [`name == 1`] }",
                 "unknown context \"span\" for conditions: [name == 1]",
+            ),
+            (
+                "metric_conditions { conditions = [`§exemplar.int_value == 1`] }",
+                "paths of exemplar cannot be used here, only those of resource, scope, metric, datapoint",
             ),
             ("log_conditions { context = §\"spam\"\n conditions = [`name == 1`] }", "unknown context spam"),
             ("error_mode = §\"Nope\"", "unknown error mode nope"),

@@ -10,11 +10,12 @@ use corten_component::{Context, Error};
 use corten_config::Arguments;
 use corten_otlp::metrics::Points;
 use corten_otlp::{
-    Arena, Data, LogRecord, Map, Metric, OfResource, OfScope, OtlpSignal, Pair, Record, Resource, Scope, Span, Value,
+    Arena, Data, LogRecord, Map, Metric, OfResource, OfScope, OtlpSignal, Pair, Record, Resource, Scope, Span,
 };
 use corten_signal::ConsumeError;
 
 use crate::flow::{DebugMetrics, Output};
+use crate::identity::Hasher;
 use crate::metrics::{PROCESSOR, ScopedMetrics};
 use crate::process::{Kind, Process, Processes, Processor};
 
@@ -157,7 +158,8 @@ struct Groups<'a, R> {
     keys: &'a [Box<[u8]>],
     from: Vec<OfResource<R>>,
     made: Vec<OfResource<R>>,
-    hashes: [RandomState; 2],
+    names: RandomState,
+    hasher: Hasher,
     /// Resources by the hashes of their attributes, which nobody can foresee and which are long enough to be relied on.
     resources: HashMap<u128, usize>,
     /// Scopes by their resources and the hashes of their names.
@@ -191,7 +193,8 @@ impl<'a, R: Grouped> Groups<'a, R> {
             keys,
             from,
             made: Vec::new(),
-            hashes: [RandomState::new(), RandomState::new()],
+            names: RandomState::new(),
+            hasher: Hasher::default(),
             resources: HashMap::new(),
             scopes: HashMap::new(),
             metrics: HashMap::new(),
@@ -206,7 +209,7 @@ impl<'a, R: Grouped> Groups<'a, R> {
     fn group(&mut self, arena: &mut Arena) -> bool {
         for of in take(&mut self.from) {
             let attributes = of.resource.attributes;
-            let hash = arena.pairs(attributes).iter().fold(0u128, |sum, pair| sum.wrapping_add(self.hash(arena, pair)));
+            let hash = self.hasher.attributes(arena, attributes);
             for of in of.scopes {
                 let mut origin = Origin { attributes, hash, scope: of.scope, unmoved: None };
                 for record in of.records {
@@ -218,21 +221,6 @@ impl<'a, R: Grouped> Groups<'a, R> {
             }
         }
         true
-    }
-
-    /// A hash of a pair. That of a map is the sum over its pairs, so that their order does not matter.
-    fn hash(&self, arena: &Arena, pair: &Pair) -> u128 {
-        let mut value = Vec::new();
-        let value = match pair.value {
-            Value::Str(text) => arena.bytes(text),
-            other => {
-                arena.write_json(other, &mut value);
-                &value
-            }
-        };
-        let pair = (arena.bytes(pair.key), discriminant(&pair.value), value);
-        let [low, high] = [0, 1].map(|at| u128::from(self.hashes[at].hash_one(pair)));
-        high << 64 | low
     }
 
     /// Takes the attributes to move from a record, and finds the resource and the scope that it goes to.
@@ -264,9 +252,9 @@ impl<'a, R: Grouped> Groups<'a, R> {
     fn resource(&mut self, attributes: Map, mut hash: u128, moved: &[Pair], arena: &mut Arena) -> usize {
         for pair in moved {
             if let Some(at) = arena.position(attributes, arena.bytes(pair.key)) {
-                hash = hash.wrapping_sub(self.hash(arena, &arena.pairs(attributes)[at]));
+                hash = hash.wrapping_sub(self.hasher.pair(arena, &arena.pairs(attributes)[at]));
             }
-            hash = hash.wrapping_add(self.hash(arena, pair));
+            hash = hash.wrapping_add(self.hasher.pair(arena, pair));
         }
         *self.resources.entry(hash).or_insert_with(|| {
             let mut made = attributes;
@@ -288,7 +276,7 @@ impl<'a, R: Grouped> Groups<'a, R> {
 
     fn scope(&mut self, resource: usize, scope: Scope, arena: &Arena) -> usize {
         let name = (arena.bytes(scope.name), arena.bytes(scope.version));
-        let alike = self.scopes.entry((resource, self.hashes[0].hash_one(name))).or_default();
+        let alike = self.scopes.entry((resource, self.names.hash_one(name))).or_default();
         let made = &mut self.made[resource].scopes;
         let is_same = |of: &OfScope<R>| (arena.bytes(of.scope.name), arena.bytes(of.scope.version)) == name;
         if let Some(at) = alike.iter().find(|at| is_same(&made[**at])) {
@@ -351,7 +339,7 @@ impl Groups<'_, Metric> {
     fn metric(&mut self, (resource, scope): (usize, usize), like: &Metric, arena: &Arena) -> &mut Points {
         let name = arena.bytes(like.name);
         let kind = discriminant(&like.points);
-        let alike = self.metrics.entry((resource, scope, self.hashes[0].hash_one((name, kind)))).or_default();
+        let alike = self.metrics.entry((resource, scope, self.names.hash_one((name, kind)))).or_default();
         let made = &mut self.made[resource].scopes[scope].records;
         let is_same = |metric: &Metric| arena.bytes(metric.name) == name && discriminant(&metric.points) == kind;
         let at = alike.iter().copied().find(|at| is_same(&made[*at])).unwrap_or_else(|| {
@@ -383,9 +371,40 @@ fn without_points(points: &Points) -> Points {
 mod tests {
     use super::*;
     use corten_component::Definition;
+    use corten_otlp::Value;
     use corten_testkit::{OtlpSink, Unit, host, otlp};
 
     use crate::process::{hostile, recorded};
+
+    #[tokio::test]
+    async fn texts_within_lists_and_maps_that_are_no_utf_8_are_told_apart() {
+        let sink = OtlpSink::default();
+        let definition = Definition::of::<GroupByAttrsProcessor>();
+        let body = "keys = [\"k\"]\noutput {\n logs = [sink]\n}";
+        let world = host("otelcol.processor.groupbyattrs.a");
+        let unit = Unit::start_with(world, &definition, body, &[("sink", sink.value())]).await.unwrap();
+        let mut data = Data::<LogRecord>::default();
+        let mut scope = OfScope::default();
+        for text in [b"\xff".as_slice(), b"\xfe", b"\xef\xbf\xbd", b"\xff"] {
+            for in_map in [false, true] {
+                let value = Value::Str(data.arena.own(text));
+                let key = data.arena.own(b"k");
+                let value = if in_map {
+                    Value::Map(data.arena.map(&[Pair { key, value }]))
+                } else {
+                    Value::List(data.arena.list(&[value]))
+                };
+                let attributes = data.arena.map(&[Pair { key, value }]);
+                scope.records.push(LogRecord { attributes, ..LogRecord::default() });
+            }
+        }
+        data.resources.push(OfResource { scopes: vec![scope], ..OfResource::default() });
+        unit.world.consumer("input").logs.consume(corten_otlp::Batch::of(data, Arc::default())).await.unwrap();
+        let json: serde_json::Value = serde_json::from_str(&sink.batches()[0].json).unwrap();
+        let sizes = json["resourceLogs"].as_array().unwrap().iter();
+        let sizes: Vec<_> = sizes.map(|of| of["scopeLogs"][0]["logRecords"].as_array().unwrap().len()).collect();
+        assert_eq!(sizes, [2, 2, 1, 1, 1, 1]);
+    }
 
     #[tokio::test]
     async fn records_are_grouped_as_they_are_in_the_reference() {

@@ -3,27 +3,33 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use corten_component::{Component, Context, Error, Task};
+use corten_component::log::Level;
+use corten_component::{Component, Context, Error, Logger, Task};
 use corten_config::Arguments;
 use corten_config::arguments::CheckErrors;
 use corten_config::decode::SignedDuration;
 use corten_config::schema::Stability;
-use corten_otlp::metrics::{CUMULATIVE, Exemplar, Metric, Points};
+use corten_otlp::metrics::{
+    CUMULATIVE, Exemplar, ExponentialPoint, HistogramPoint, Metric, NumberPoint, Points, SummaryPoint,
+};
 use corten_otlp::{Arena, Batch, Data, Map, OfResource, OfScope, OtlpMetrics, Record, Resource, Scope};
 use corten_signal::flow::BoxFuture;
 use corten_signal::{Acks, Consume, ConsumeError, Fanout};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
-use super::tracking::SERIES_MAX;
+use super::tracking::{BYTES_MAX, SERIES_MAX};
 use crate::flow::{DebugMetrics, Inlets, Input, Output, Stages};
 use crate::identity::{ByHash, Hasher};
-use crate::periodic::{Collect, Periodic};
+use crate::periodic::{self, Collect, Periodic};
+use crate::resend::{Resend, Seldom};
 
 /// Sends the newest point of each series from time to time instead of all of them: of gauges, summaries, and of sums and
 /// histograms that count since a fixed time and never go down. Others go on at once.
 ///
 /// Points wait in memory; sources that keep what they sent until it is safe keep it until it got on. What waits is sent when
-/// the component ends. A million series wait at most; points of further ones go on at once.
+/// the component ends, and before its time when it takes 256 MiB: whoever sends then is told to try again until it got on. A
+/// million series wait at most; points of further ones go on at once. The log says so.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct IntervalArguments {
     /// How often points are sent.
@@ -59,6 +65,9 @@ impl IntervalArguments {
     }
 }
 
+/// What the log says of points that were not taken.
+const FAILED: &str = "Metrics export failed";
+
 /// The component.
 pub(crate) struct IntervalProcessor {
     inlets: Arc<Inlets>,
@@ -90,14 +99,14 @@ impl Component for IntervalProcessor {
             Some(current) => (Arc::clone(&current.newest), Arc::clone(&current.turn)),
             None => (Arc::default(), Arc::default()),
         };
-        newest.0.lock().passthrough = arguments.passthrough;
+        newest.inner.lock().passthrough = arguments.passthrough;
         let forward = arguments.output.metrics(cx);
         let task = forward.clone().map(|forward| {
             let periodic = Periodic {
                 interval: Duration::from_nanos(arguments.interval.nanoseconds.unsigned_abs()),
                 forward,
-                logger: cx.logger().clone(),
-                failed: "Metrics export failed",
+                resend: Resend::new(cx.logger().clone(), Level::Error, FAILED),
+                early: Arc::clone(&newest.early),
                 turn: Arc::clone(&turn),
             };
             let collector = Arc::clone(&newest);
@@ -105,41 +114,71 @@ impl Component for IntervalProcessor {
         });
         inlets.attach(Stages {
             metrics: forward.map(|forward| -> Arc<dyn Consume<OtlpMetrics>> {
-                Arc::new(Stage { newest: Arc::clone(&newest), forward })
+                let said = Seldom::default();
+                Arc::new(Stage { newest: Arc::clone(&newest), forward, logger: cx.logger().clone(), said })
             }),
             ..Stages::default()
         });
         IntervalProcessor { inlets, newest, turn, task }
     }
 
-    async fn drain(self, _: &Context<Self>) {
+    async fn drain(self, cx: &Context<Self>) {
         self.inlets.close();
         if let Some(task) = self.task {
             task.stop().await;
         }
+        periodic::give_up(&*self.newest, cx.logger(), FAILED);
     }
 }
 
 struct Stage {
     newest: Arc<Newest>,
     forward: Fanout<OtlpMetrics>,
+    logger: Logger,
+    said: Seldom,
+}
+
+/// How often the log says that there are too many points.
+const SAY_EVERY: Duration = Duration::from_secs(60);
+
+impl Stage {
+    fn say(&self, message: &str, points: usize, bytes: usize) {
+        if self.said.is_time(SAY_EVERY) {
+            self.logger.warn(message, &[("series", points.into()), ("bytes", bytes.into())]);
+        }
+    }
 }
 
 impl Consume<OtlpMetrics> for Stage {
     fn consume(&self, mut batch: Batch<Metric>) -> BoxFuture<'_, Result<(), ConsumeError>> {
         Box::pin(async move {
-            let mut parts = batch.take_data();
-            {
-                let mut newest = self.newest.0.lock();
-                let before = newest.points;
+            let rest = {
+                let mut newest = self.newest.inner.lock();
+                let bytes = newest.held_bytes();
+                if bytes >= newest.bytes_max {
+                    let points = newest.points;
+                    drop(newest);
+                    self.newest.early.notify_one();
+                    self.say("too much waits for the interval: it is sent before its time", points, bytes);
+                    let reason = "too much waits for the interval to end".to_owned();
+                    return Err(ConsumeError::Retry { after: None, reason });
+                }
+                let mut parts = batch.take_data();
+                newest.changed = false;
                 parts.iter_mut().for_each(|data| newest.take(data));
-                if newest.points > before || newest.replaced {
-                    newest.replaced = false;
+                if newest.changed {
                     batch.acks.hold();
                     newest.acks.join(batch.acks.clone());
                 }
-            }
-            let rest = batch.with(parts);
+                if newest.held_bytes() >= newest.bytes_max {
+                    self.newest.early.notify_one();
+                }
+                if newest.points >= newest.series_max {
+                    self.say("too many series: points of further ones do not wait", newest.points, bytes);
+                }
+                drop(newest);
+                batch.with(parts)
+            };
             if rest.is_empty() {
                 rest.acks.safe();
                 return Ok(());
@@ -151,9 +190,12 @@ impl Consume<OtlpMetrics> for Stage {
 
 /// The newest points.
 #[derive(Default)]
-pub(crate) struct Newest(Mutex<Inner>);
+pub(crate) struct Newest {
+    inner: Mutex<Inner>,
+    /// Told when what there is should not wait any longer.
+    early: Arc<Notify>,
+}
 
-#[derive(Default)]
 struct Inner {
     passthrough: PassThrough,
     hasher: Hasher,
@@ -165,17 +207,51 @@ struct Inner {
     /// Where in its metric a point is.
     series: ByHash<u32>,
     points: usize,
-    /// Whether a point took the place of an older one.
-    replaced: bool,
+    /// How much memory points take besides their attributes, in bytes.
+    bytes: usize,
+    /// Whether a point came that waits.
+    changed: bool,
     /// How much memory there was when what is no longer used was last left out.
     compacted_bytes: usize,
     acks: Acks,
+    series_max: usize,
+    bytes_max: usize,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Inner {
+            passthrough: PassThrough::default(),
+            hasher: Hasher::default(),
+            data: Data::default(),
+            resources: ByHash::default(),
+            scopes: ByHash::default(),
+            metrics: ByHash::default(),
+            series: ByHash::default(),
+            points: 0,
+            bytes: 0,
+            changed: false,
+            compacted_bytes: 0,
+            acks: Acks::NONE,
+            series_max: SERIES_MAX,
+            bytes_max: BYTES_MAX,
+        }
+    }
 }
 
 /// How much memory may be used before it is looked at whether all of it is needed.
 const BYTES_MIN: usize = 1 << 20;
 
+/// What a resource, a scope or a metric takes besides its texts and attributes, about, in bytes.
+const OVERHEAD_BYTES: usize = 256;
+
 impl Inner {
+    /// How much memory what waits takes, in bytes, about.
+    fn held_bytes(&self) -> usize {
+        let places = self.resources.len() + self.scopes.len() + self.metrics.len();
+        self.data.arena.held_bytes() + self.bytes + places * OVERHEAD_BYTES
+    }
+
     fn waits(&self, points: &Points) -> bool {
         match points {
             Points::Gauge(_) => !self.passthrough.gauge,
@@ -200,10 +276,7 @@ impl Inner {
                 let place =
                     Place { resource: &of.resource, schema, scope: kind, scope_schema, hashes: (resource, hash) };
                 scope.records.retain_mut(|metric| {
-                    !self.waits(&metric.points)
-                        || metric.points.is_empty()
-                        || self.points >= SERIES_MAX
-                        || !self.keep(arena, &place, metric)
+                    !self.waits(&metric.points) || metric.points.is_empty() || !self.keep(arena, &place, metric)
                 });
             }
         }
@@ -214,11 +287,14 @@ impl Inner {
         }
     }
 
-    /// Keeps the points of a metric.
-    fn keep(&mut self, from: &Arena, place: &Place<'_>, metric: &Metric) -> bool {
+    /// Keeps the points of a metric, and leaves those for which there is no room. Whether it keeps all.
+    fn keep(&mut self, from: &Arena, place: &Place<'_>, metric: &mut Metric) -> bool {
         let (resource, scope) = place.hashes;
         let hash = self.hasher.metric(scope, from, metric);
         let known = self.metrics.get(&hash).copied();
+        if known.is_none() && self.points >= self.series_max {
+            return false;
+        }
         let (at, of, nth) = known.unwrap_or_else(|| self.new_metric(from, place, metric, (resource, scope, hash)));
         let Data { arena, resources } = &mut self.data;
         let Some(own) = resources
@@ -228,10 +304,18 @@ impl Inner {
         else {
             return false;
         };
-        let mut keeping =
-            Keeping { arena, from, hasher: &mut self.hasher, series: &mut self.series, hash, replaced: false };
+        let mut keeping = Keeping {
+            arena,
+            from,
+            hasher: &mut self.hasher,
+            series: &mut self.series,
+            hash,
+            room: self.series_max.saturating_sub(self.points),
+            bytes: &mut self.bytes,
+            changed: &mut self.changed,
+        };
         let before = own.points.len();
-        match (&mut own.points, &metric.points) {
+        match (&mut own.points, &mut metric.points) {
             (Points::Gauge(own), Points::Gauge(points)) => keeping.keep(own, points),
             (Points::Sum { points: own, .. }, Points::Sum { points, .. }) => keeping.keep(own, points),
             (Points::Histogram { points: own, .. }, Points::Histogram { points, .. }) => keeping.keep(own, points),
@@ -240,9 +324,8 @@ impl Inner {
             // What is told apart by its hash is of one kind.
             _ => {}
         }
-        self.replaced |= keeping.replaced;
         self.points += own.points.len() - before;
-        true
+        metric.points.is_empty()
     }
 
     /// A place for a metric.
@@ -351,28 +434,40 @@ struct Keeping<'a> {
     hasher: &'a mut Hasher,
     series: &'a mut ByHash<u32>,
     hash: u128,
-    replaced: bool,
+    /// For how many further series there is room.
+    room: usize,
+    bytes: &'a mut usize,
+    changed: &'a mut bool,
 }
 
 impl Keeping<'_> {
-    fn keep<P: Point>(&mut self, own: &mut Vec<P>, points: &[P]) {
-        for point in points {
+    /// Keeps points, and leaves those for which there is no room.
+    fn keep<P: Point>(&mut self, own: &mut Vec<P>, points: &mut Vec<P>) {
+        points.retain(|point| {
             let hash = self.hasher.series(self.hash, self.from, point.attributes());
             match self.series.get(&hash).and_then(|at| own.get_mut(*at as usize)) {
                 Some(known) if point.time_ns() > known.time_ns() => {
                     // Its attributes are there already.
-                    *known = point.with(known.attributes(), self.exemplars(point));
-                    self.replaced = true;
+                    let newer = point.with(known.attributes(), self.exemplars(point));
+                    *self.bytes = (*self.bytes + newer.held_bytes()).saturating_sub(known.held_bytes());
+                    *known = newer;
+                    *self.changed = true;
+                    false
                 }
-                Some(_) => {}
+                Some(_) => false,
+                None if self.room == 0 => true,
                 None => {
                     let attributes = self.arena.carry_map(self.from, point.attributes());
-                    let exemplars = self.exemplars(point);
+                    let point = point.with(attributes, self.exemplars(point));
+                    *self.bytes += point.held_bytes();
                     self.series.insert(hash, own.len() as u32);
-                    own.push(point.with(attributes, exemplars));
+                    own.push(point);
+                    self.room -= 1;
+                    *self.changed = true;
+                    false
                 }
             }
-        }
+        });
     }
 
     fn exemplars<P: Point>(&mut self, point: &P) -> Vec<Exemplar> {
@@ -390,12 +485,14 @@ trait Point {
     fn attributes(&self) -> Map;
     fn time_ns(&self) -> u64;
     fn exemplars(&self) -> &[Exemplar];
+    /// How much memory it takes besides what is in an arena, with its places in maps, in bytes, about.
+    fn held_bytes(&self) -> usize;
     /// The same with attributes and exemplars from another arena.
     fn with(&self, attributes: Map, exemplars: Vec<Exemplar>) -> Self;
 }
 
 macro_rules! point {
-    ($($point:ty),*) => {
+    ($($point:ident: |$of:ident| $numbers:expr;)*) => {
         $(impl Point for $point {
             fn attributes(&self) -> Map {
                 self.attributes
@@ -409,6 +506,12 @@ macro_rules! point {
                 &self.exemplars
             }
 
+            fn held_bytes(&self) -> usize {
+                let $of = self;
+                let numbers: usize = $numbers;
+                PLACE_BYTES + size_of::<Self>() + numbers * size_of::<u64>() + size_of_val(&*self.exemplars)
+            }
+
             fn with(&self, attributes: Map, exemplars: Vec<Exemplar>) -> Self {
                 Self { attributes, exemplars, ..self.clone() }
             }
@@ -416,9 +519,16 @@ macro_rules! point {
     };
 }
 
-point!(corten_otlp::metrics::NumberPoint, corten_otlp::metrics::HistogramPoint, corten_otlp::metrics::ExponentialPoint);
+point! {
+    NumberPoint: |_point| 0;
+    HistogramPoint: |point| point.bucket_counts.len() + point.explicit_bounds.len();
+    ExponentialPoint: |point| point.positive.counts.len() + point.negative.counts.len();
+}
 
-impl Point for corten_otlp::metrics::SummaryPoint {
+/// What the place of a point in the map of series takes, in bytes.
+const PLACE_BYTES: usize = 64;
+
+impl Point for SummaryPoint {
     fn attributes(&self) -> Map {
         self.attributes
     }
@@ -431,6 +541,10 @@ impl Point for corten_otlp::metrics::SummaryPoint {
         &[]
     }
 
+    fn held_bytes(&self) -> usize {
+        PLACE_BYTES + size_of::<Self>() + size_of_val(&*self.quantiles)
+    }
+
     fn with(&self, attributes: Map, _: Vec<Exemplar>) -> Self {
         Self { attributes, ..self.clone() }
     }
@@ -440,9 +554,10 @@ impl Collect for Newest {
     type Kept = ();
 
     fn collect(&self) -> Option<(Batch<Metric>, ())> {
-        let mut inner = self.0.lock();
-        let Inner { passthrough, hasher, data, acks, points, .. } = std::mem::take(&mut *inner);
+        let mut inner = self.inner.lock();
+        let Inner { passthrough, hasher, data, acks, points, series_max, bytes_max, .. } = std::mem::take(&mut *inner);
         (inner.passthrough, inner.hasher) = (passthrough, hasher);
+        (inner.series_max, inner.bytes_max) = (series_max, bytes_max);
         drop(inner);
         if points == 0 {
             acks.safe();
@@ -456,36 +571,28 @@ impl Collect for Newest {
     /// Points that nobody took wait again, but for those of which there is a newer one.
     fn put_back(&self, mut batch: Batch<Metric>, (): ()) {
         let mut parts = batch.take_data();
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         let passthrough = std::mem::take(&mut inner.passthrough);
+        // There is room for what was there: it was less than what there may be.
+        let series_max = std::mem::replace(&mut inner.series_max, usize::MAX);
         parts.iter_mut().for_each(|data| inner.take(data));
-        (inner.passthrough, inner.replaced) = (passthrough, false);
+        (inner.passthrough, inner.series_max) = (passthrough, series_max);
         inner.acks.join(batch.acks);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use corten_component::Definition;
     use corten_signal::ConsumeError;
-    use corten_testkit::{OtlpSink, Unit, host, otlp};
+    use corten_testkit::{OtlpSink, Unit, otlp};
 
     use super::*;
-    use crate::processor::recorded;
+    use crate::testing::{self, Compared, arrived, busy, start};
 
     #[tokio::test(start_paused = true)]
     async fn points_are_those_of_the_reference() {
-        recorded::replay::<IntervalProcessor>(include_str!("../../tests/data/processor_interval.json")).await;
-    }
-
-    async fn start(sink: &OtlpSink, body: &str) -> Result<Unit, String> {
-        let definition = Definition::of::<IntervalProcessor>();
-        let world = host("otelcol.processor.interval.a");
-        Unit::start_with(world, &definition, &with_output(body), &[("sink", sink.value())]).await
-    }
-
-    fn with_output(body: &str) -> String {
-        format!("{body}\noutput {{\n metrics = [sink]\n}}")
+        testing::replay::<IntervalProcessor>(include_str!("../../tests/data/processor_interval.json"), Compared::Whole)
+            .await;
     }
 
     #[tokio::test]
@@ -494,44 +601,23 @@ mod tests {
             ("interval = \"0s\"", "interval must be greater than 0"),
             ("interval = \"-1s\"", "interval must be greater than 0"),
         ] {
-            let error = start(&OtlpSink::default(), body).await.unwrap_err();
+            let error = start::<IntervalProcessor>(&OtlpSink::default(), body).await.unwrap_err();
             assert!(error.contains(want), "{body}: {error}");
         }
     }
 
     /// Sends a point of a sum of this series.
     async fn send(unit: &Unit, series: u32, value: i64, start_ns: u64, time_ns: u64) -> Result<(), ConsumeError> {
-        let json = format!(
-            r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"name":"m","sum":{{"isMonotonic":true,
-            "aggregationTemporality":2,"dataPoints":[{{"asInt":"{value}","startTimeUnixNano":"{start_ns}",
-            "timeUnixNano":"{time_ns}","attributes":[{{"key":"k","value":{{"intValue":"{series}"}}}}]}}]}}}}]}}]}}]}}"#
-        );
-        unit.world.consumer("input").metrics.consume(otlp::<Metric>(&json)).await
-    }
-
-    /// Start, time and value of the points that arrived.
-    fn arrived(sink: &OtlpSink) -> Vec<(u64, u64, i64)> {
-        let points = sink.batches().into_iter().flat_map(|batch| {
-            let json: serde_json::Value = serde_json::from_str(&batch.json).unwrap();
-            let metric = &json["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0];
-            metric["sum"]["dataPoints"].as_array().unwrap().clone()
-        });
-        let number =
-            |point: &serde_json::Value, name: &str| point[name].as_str().map_or(0, |text| text.parse().unwrap());
-        let of = |point: serde_json::Value| {
-            let value = point["asInt"].as_str().unwrap().parse().unwrap();
-            (number(&point, "startTimeUnixNano"), number(&point, "timeUnixNano"), value)
-        };
-        points.map(of).collect()
+        testing::send(unit, testing::sum(CUMULATIVE, series, value, start_ns, time_ns)).await
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_nobody_took_waits_again_unless_there_is_something_newer() {
         let sink = OtlpSink::default();
-        let unit = start(&sink, "interval = \"10s\"").await.unwrap();
+        let unit = start::<IntervalProcessor>(&sink, "interval = \"10s\"").await.unwrap();
         send(&unit, 1, 1, 0, 1).await.unwrap();
         send(&unit, 2, 2, 0, 1).await.unwrap();
-        sink.answer_with(Some(ConsumeError::Retry { after: None, reason: "busy".into() }));
+        sink.answer_with(busy());
         tokio::time::sleep(Duration::from_secs(15)).await;
         send(&unit, 1, 3, 0, 2).await.unwrap();
         tokio::time::sleep(Duration::from_secs(30)).await;
@@ -541,6 +627,81 @@ mod tests {
         points.sort_unstable();
         assert_eq!(points, [(0, 1, 2), (0, 2, 3)]);
         assert!(unit.world.logs().contains("Metrics export failed"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_gone_for_now_gets_it_with_the_next_interval_and_what_is_lost_is_said() {
+        let sink = OtlpSink::default();
+        let mut unit = start::<IntervalProcessor>(&sink, "interval = \"10s\"").await.unwrap();
+        let gone = || Some(ConsumeError::Exited { component: "gone".into() });
+        sink.answer_with(gone());
+        send(&unit, 1, 1, 0, 1).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        let logs = unit.world.logs();
+        assert!(logs.contains("Metrics export failed") && logs.contains("error=\"gone has exited\" items=1"), "{logs}");
+        sink.answer_with(None);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(arrived(&sink), [(0, 1, 1)]);
+        sink.answer_with(gone());
+        send(&unit, 1, 2, 0, 2).await.unwrap();
+        send(&unit, 2, 2, 0, 2).await.unwrap();
+        unit.drain().await;
+        assert!(unit.world.logs().contains("dropped_items=2"), "{}", unit.world.logs());
+    }
+
+    /// A stage that is not part of a component.
+    fn stage(sink: &OtlpSink, world: &corten_testkit::World) -> Stage {
+        let forward = Fanout::new([sink.consumer().metrics]);
+        let logger = world.host().logger.clone();
+        Stage { newest: Arc::default(), forward, logger, said: Seldom::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn series_that_are_too_many_do_not_wait_and_those_that_wait_stay_the_newest() {
+        let (sink, world) = (OtlpSink::default(), corten_testkit::host("otelcol.processor.interval.a"));
+        let stage = stage(&sink, &world);
+        stage.newest.inner.lock().series_max = 2;
+        for (series, value, time) in [(1, 1, 1), (2, 2, 1), (3, 3, 1), (1, 4, 2), (3, 5, 2), (2, 6, 2)] {
+            stage.consume(testing::sum(CUMULATIVE, series, value, 0, time)).await.unwrap();
+        }
+        assert_eq!(arrived(&sink), [(0, 1, 3), (0, 2, 5)]);
+        assert!(world.logs().contains("too many series"), "{}", world.logs());
+        let (batch, ()) = stage.newest.collect().unwrap();
+        stage.forward.consume(batch).await.unwrap();
+        assert_eq!(arrived(&sink)[2..], [(0, 2, 4), (0, 2, 6)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_too_much_memory_is_sent_before_its_time_and_is_no_more_than_that() {
+        let (sink, world) = (OtlpSink::default(), corten_testkit::host("otelcol.processor.interval.a"));
+        let stage = stage(&sink, &world);
+        stage.newest.inner.lock().bytes_max = 1 << 20;
+        let large = |number: u32| {
+            let text = "x".repeat(10_000);
+            let attributes = format!(r#""attributes":[{{"key":"{number}","value":{{"stringValue":"{text}"}}}}]"#);
+            let ranges = vec!["\"1\""; 1000].join(",");
+            let point = match number % 3 {
+                0 => format!(r#"{{"timeUnixNano":"1",{attributes}}}"#),
+                1 => format!(r#"{{"timeUnixNano":"{number}","bucketCounts":[{ranges}]}}"#),
+                _ => format!(r#"{{"timeUnixNano":"{number}","exemplars":[{{"filteredA{}}}]}}"#, &attributes[2..]),
+            };
+            let kind = ["gauge", "histogram", "exponentialHistogram"][number as usize % 3];
+            testing::metric(&number.to_string(), kind, CUMULATIVE, &point)
+        };
+        let mut refused = 0;
+        for number in 0..1000 {
+            if let Err(error) = stage.consume(large(number)).await {
+                assert!(matches!(error, ConsumeError::Retry { .. }), "{error}");
+                refused += 1;
+            }
+            assert!(stage.newest.inner.lock().held_bytes() < 3 << 20);
+        }
+        assert!((500..990).contains(&refused), "{refused}");
+        assert!(world.logs().contains("too much waits for the interval"), "{}", world.logs());
+        // Whoever sends from time to time was told.
+        tokio::time::timeout(Duration::from_secs(1), stage.newest.early.notified()).await.unwrap();
+        assert!(stage.newest.collect().is_some());
+        stage.consume(large(1000)).await.unwrap();
     }
 
     #[test]
@@ -557,7 +718,7 @@ mod tests {
     async fn sources_are_told_when_points_got_on() {
         use corten_signal::acks::{Answer, waiter};
         let sink = OtlpSink::default();
-        let unit = start(&sink, "").await.unwrap();
+        let unit = start::<IntervalProcessor>(&sink, "").await.unwrap();
         let json = r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[
             {"name":"waits","gauge":{"dataPoints":[{"asInt":"1"}]}},
             {"name":"goes on","sum":{"dataPoints":[{"asInt":"1"}]}}]}]}]}"#;
@@ -577,7 +738,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_older_points_had_is_left_out_of_memory() {
         let sink = OtlpSink::default();
-        let mut unit = start(&sink, "interval = \"1h\"").await.unwrap();
+        let mut unit = start::<IntervalProcessor>(&sink, "interval = \"1h\"").await.unwrap();
         let text = "x".repeat(10_000);
         for time in 1..400 {
             let json = format!(

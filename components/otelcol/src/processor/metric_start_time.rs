@@ -17,9 +17,9 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use self::series::{Counting, Series};
-use super::tracking::{SERIES_MAX, Track, Tracker, Tracking, retain_metrics};
+use super::tracking::{self, AllKnown, Forgetting, Track, Tracker, Tracking, retain_metrics};
 use crate::flow::{DebugMetrics, Output};
-use crate::identity::{Hasher, Recent};
+use crate::identity::Hasher;
 use crate::periodic::now_ns;
 
 /// Says since when points count that do not say so themselves, as those of Prometheus do not: sums, histograms and summaries.
@@ -34,7 +34,11 @@ use crate::periodic::now_ns;
 /// A series whose value is less than before counts since a millisecond before that point.
 ///
 /// What is known of series is in memory, and stays over a change of the configuration that does not change the strategy. The
-/// million series whose last points were most recent are known.
+/// million series whose last points were most recent are known, or fewer, if what is known of them would take more than
+/// 256 MiB: histograms take what their ranges take. The log says when series are forgotten for that.
+///
+/// Batches go one after the other. What is known stays as it is if a batch is not taken for now, so that whoever sends it again
+/// gets the same points.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct MetricStartTimeArguments {
     /// Where start times come from: `true_reset_point`, `subtract_initial_point` or `start_time_metric`.
@@ -122,8 +126,9 @@ impl Tracker for MetricStartTime {
             sweep_every: Duration::from_nanos(arguments.gc_interval.nanoseconds.max(0).unsigned_abs()),
         };
         LazyLock::force(&STARTED_S);
-        let inner = Inner { settings, hasher: Hasher::default(), series: Recent::default(), swept: Instant::now() };
-        Ok(Known { inner: Mutex::new(inner), logger: cx.logger().clone() })
+        let inner = Inner { settings, hasher: Hasher::default(), series: AllKnown::default(), swept: Instant::now() };
+        let logger = cx.logger().clone();
+        Ok(Known { inner: Mutex::new(inner), forgetting: Forgetting::new(logger.clone()), logger })
     }
 
     fn go_on(known: &Known, other: Known) -> Result<(), Known> {
@@ -142,13 +147,14 @@ static STARTED_S: LazyLock<u64> = LazyLock::new(|| now_ns() / 1_000_000_000);
 /// The series that are known.
 pub(crate) struct Known {
     inner: Mutex<Inner>,
+    forgetting: Forgetting,
     logger: Logger,
 }
 
 struct Inner {
     settings: Settings,
     hasher: Hasher,
-    series: Recent<Seen>,
+    series: AllKnown<Seen>,
     swept: Instant,
 }
 
@@ -158,9 +164,16 @@ struct Settings {
     sweep_every: Duration,
 }
 
+#[derive(Clone, Debug)]
 struct Seen {
     at: Instant,
     series: Series,
+}
+
+impl tracking::Known for Seen {
+    fn heap_bytes(&self) -> usize {
+        self.series.heap_bytes()
+    }
 }
 
 impl Track for Known {
@@ -200,8 +213,14 @@ impl Track for Known {
                 }
             });
         }
+        let forgotten = inner.series.make_room();
+        self.forgetting.say(forgotten, &inner.series);
         drop(inner);
         batch.with(parts)
+    }
+
+    fn settle(&self, taken: bool) {
+        self.inner.lock().series.settle(taken);
     }
 }
 
@@ -245,7 +264,7 @@ impl Inner {
     fn sweep(&mut self, now: Instant) {
         if now.saturating_duration_since(self.swept) > self.settings.sweep_every {
             let before = std::mem::replace(&mut self.swept, now);
-            while self.series.pop_if(|seen| seen.at < before).is_some() {}
+            self.series.forget_while(|seen| seen.at < before);
         }
     }
 }
@@ -255,7 +274,7 @@ struct Adjusting<'a> {
     strategy: Strategy,
     begins_ns: u64,
     hasher: &'a mut Hasher,
-    series: &'a mut Recent<Seen>,
+    series: &'a mut AllKnown<Seen>,
     arena: &'a Arena,
     hash: u128,
     now: Instant,
@@ -275,57 +294,58 @@ impl Adjusting<'_> {
             return true;
         }
         let hash = self.hasher.series(self.hash, self.arena, point.attributes());
-        let Some(seen) = self.series.get(hash) else {
-            let begins_ns = if self.strategy == Strategy::Metric { self.begins_ns } else { time_ns };
-            let reference = (self.strategy == Strategy::Subtract).then(|| point.values());
-            let series = Series { start_ns: begins_ns, last: point.values(), reference };
-            self.series.insert(hash, Seen { at: self.now, series }, SERIES_MAX);
-            point.begin(begins_ns);
-            return self.strategy != Strategy::Subtract;
-        };
-        seen.at = self.now;
-        let series = &mut seen.series;
-        if point.has_no_value() && self.strategy != Strategy::Metric {
-            point.begin(series.start_ns);
+        let (strategy, now) = (self.strategy, self.now);
+        let known = self.series.change(hash, |seen| {
+            seen.at = now;
+            seen.series.adjust(strategy, point);
+        });
+        if known.is_some() {
             return true;
         }
-        let is_reset = point.is_reset(&series.last);
-        point.remember(&mut series.last);
+        let begins_ns = if strategy == Strategy::Metric { self.begins_ns } else { time_ns };
+        let reference = (strategy == Strategy::Subtract).then(|| point.values());
+        let series = Series { start_ns: begins_ns, last: point.values(), reference };
+        self.series.insert(hash, Seen { at: now, series });
+        point.begin(begins_ns);
+        strategy != Strategy::Subtract
+    }
+}
+
+impl Series {
+    /// Says since when a further point counts, and what came since then.
+    fn adjust<P: Counting>(&mut self, strategy: Strategy, point: &mut P) {
+        if point.has_no_value() && strategy != Strategy::Metric {
+            return point.begin(self.start_ns);
+        }
+        let is_reset = point.is_reset(&self.last);
+        point.remember(&mut self.last);
         if is_reset {
-            series.start_ns = time_ns.saturating_sub(1_000_000);
+            let (_, time_ns) = point.times();
+            self.start_ns = time_ns.saturating_sub(1_000_000);
             // What counts anew has nothing to be subtracted.
-            series.reference = None;
-        } else if let Some(reference) = &series.reference {
+            self.reference = None;
+        } else if let Some(reference) = &self.reference {
             point.subtract(reference);
         }
-        point.begin(series.start_ns);
-        true
+        point.begin(self.start_ns);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use corten_component::Definition;
     use corten_signal::ConsumeError;
-    use corten_testkit::{OtlpSink, Unit, host, otlp};
+    use corten_testkit::{OtlpSink, Unit, otlp};
 
     use super::*;
-    use crate::processor::recorded;
+    use crate::testing::{self, Compared, arrived, start, with_output};
 
     #[tokio::test(start_paused = true)]
     async fn points_are_those_of_the_reference() {
-        recorded::replay::<MetricStartTimeProcessor>(include_str!("../../tests/data/processor_metric_start_time.json"))
-            .await;
-    }
-
-    async fn start(sink: &OtlpSink, body: &str) -> Result<Unit, String> {
-        let definition = Definition::of::<MetricStartTimeProcessor>();
-        let world = host("otelcol.processor.metric_start_time.a");
-        Unit::start_with(world, &definition, &with_output(body), &[("sink", sink.value())]).await
-    }
-
-    fn with_output(body: &str) -> String {
-        format!("{body}\noutput {{\n metrics = [sink]\n}}")
+        testing::replay::<MetricStartTimeProcessor>(
+            include_str!("../../tests/data/processor_metric_start_time.json"),
+            Compared::Whole,
+        )
+        .await;
     }
 
     #[tokio::test]
@@ -338,41 +358,20 @@ mod tests {
             ("gc_interval = \"0s\"", "gc_interval must be greater than 0"),
             ("strategy = \"start_time_metric\"\nstart_time_metric_regex = \"(\"", "missing closing )"),
         ] {
-            let error = start(&OtlpSink::default(), body).await.unwrap_err();
+            let error = start::<MetricStartTimeProcessor>(&OtlpSink::default(), body).await.unwrap_err();
             assert!(error.contains(want), "{body}: {error}");
         }
     }
 
     /// Sends a point of a sum of this series.
     async fn send(unit: &Unit, series: u32, value: i64, start_ns: u64, time_ns: u64) -> Result<(), ConsumeError> {
-        let json = format!(
-            r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"name":"m","sum":{{"isMonotonic":true,
-            "aggregationTemporality":2,"dataPoints":[{{"asInt":"{value}","startTimeUnixNano":"{start_ns}",
-            "timeUnixNano":"{time_ns}","attributes":[{{"key":"k","value":{{"intValue":"{series}"}}}}]}}]}}}}]}}]}}]}}"#
-        );
-        unit.world.consumer("input").metrics.consume(otlp::<Metric>(&json)).await
-    }
-
-    /// Start, time and value of the points that arrived.
-    fn arrived(sink: &OtlpSink) -> Vec<(u64, u64, i64)> {
-        let points = sink.batches().into_iter().flat_map(|batch| {
-            let json: serde_json::Value = serde_json::from_str(&batch.json).unwrap();
-            let metric = &json["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0];
-            metric["sum"]["dataPoints"].as_array().unwrap().clone()
-        });
-        let number =
-            |point: &serde_json::Value, name: &str| point[name].as_str().map_or(0, |text| text.parse().unwrap());
-        let of = |point: serde_json::Value| {
-            let value = point["asInt"].as_str().unwrap().parse().unwrap();
-            (number(&point, "startTimeUnixNano"), number(&point, "timeUnixNano"), value)
-        };
-        points.map(of).collect()
+        testing::send(unit, testing::sum(CUMULATIVE, series, value, start_ns, time_ns)).await
     }
 
     #[tokio::test(start_paused = true)]
     async fn series_are_forgotten_and_stay_over_a_change_of_the_interval() {
         let sink = OtlpSink::default();
-        let mut unit = start(&sink, "").await.unwrap();
+        let mut unit = start::<MetricStartTimeProcessor>(&sink, "").await.unwrap();
         send(&unit, 1, 5, 0, 10).await.unwrap();
         unit.update(&with_output("gc_interval = \"1m\"")).await.unwrap();
         send(&unit, 1, 6, 0, 20).await.unwrap();
@@ -392,7 +391,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_a_metric_with_the_start_time_the_start_of_the_program_counts() {
         let sink = OtlpSink::default();
-        let unit = start(&sink, "strategy = \"start_time_metric\"").await.unwrap();
+        let unit = start::<MetricStartTimeProcessor>(&sink, "strategy = \"start_time_metric\"").await.unwrap();
         send(&unit, 1, 5, 0, 10).await.unwrap();
         assert_eq!(arrived(&sink), [(*STARTED_S * 1_000_000_000, 10, 5)]);
     }
@@ -400,7 +399,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_exponential_histogram_that_gets_further_ranges_did_not_begin_anew() {
         let sink = OtlpSink::default();
-        let unit = start(&sink, "strategy = \"subtract_initial_point\"").await.unwrap();
+        let unit = start::<MetricStartTimeProcessor>(&sink, "strategy = \"subtract_initial_point\"").await.unwrap();
         for (time, count, offset, counts) in
             [(1_000_000, 2, 1, r#""2""#), (2_000_000, 5, 0, r#""1","3","1""#), (3_000_000, 6, 1, r#""6""#)]
         {

@@ -14,6 +14,7 @@ use corten_config::Arguments;
 use corten_config::arguments::CheckErrors;
 use corten_config::decode::Secret;
 use corten_config::schema::Stability;
+use corten_golang::push_hex;
 use corten_otlp::{Arena, Batch, LogRecord, Map, Metric, OtlpLogs, OtlpMetrics, Record, Span, Text, Traces, Value};
 use corten_signal::ConsumeError;
 use corten_signal::regex::{GoRegex, Groups, Lossy};
@@ -198,17 +199,11 @@ impl Mask {
     fn write(&self, hidden: &[u8], out: &mut Vec<u8>) {
         match self {
             Mask::Stars => out.extend_from_slice(b"****"),
-            Mask::Md5 => write_hex(&md5::Md5::digest(hidden), out),
-            Mask::Sha1 => write_hex(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, hidden).as_ref(), out),
-            Mask::Sha3 => write_hex(&sha3::Sha3_256::digest(hidden), out),
-            Mask::Hmac(key) => write_hex(hmac::sign(key, hidden).as_ref(), out),
+            Mask::Md5 => push_hex(&md5::Md5::digest(hidden), out),
+            Mask::Sha1 => push_hex(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, hidden).as_ref(), out),
+            Mask::Sha3 => push_hex(&sha3::Sha3_256::digest(hidden), out),
+            Mask::Hmac(key) => push_hex(hmac::sign(key, hidden).as_ref(), out),
         }
-    }
-}
-
-fn write_hex(bytes: &[u8], out: &mut Vec<u8>) {
-    for byte in bytes {
-        out.extend([byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
     }
 }
 

@@ -9,6 +9,7 @@ mod host;
 mod kubernetes;
 mod names;
 mod outside;
+mod platform;
 mod yaml;
 
 use std::convert::Infallible;
@@ -164,24 +165,9 @@ const DETECTORS: &[&str] = &[
     "vultr",
 ];
 
-/// Those that ask a metadata service. Where there is none, the address may be one that never answers.
-const OF_METADATA: &[&str] = &[
-    "akamai",
-    "aks",
-    "alibaba_ecs",
-    "azure",
-    "digitalocean",
-    "ec2",
-    "gcp",
-    "hetzner",
-    "nova",
-    "openshift",
-    "oraclecloud",
-    "scaleway",
-    "tencent_cvm",
-    "upcloud",
-    "vultr",
-];
+/// Those that ask nobody who may be missing. All others have found nothing where the one that they ask does not answer: the
+/// address of a metadata service that there is not may be one that never answers.
+const ALWAYS_THERE: &[&str] = &["dynatrace", "ecs", "env", "system"];
 
 /// The version of the conventions that the names of attributes come from.
 const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.40.0";
@@ -211,7 +197,7 @@ impl ResourceDetectionArguments {
             "consul" => host::consul(&self.consul, outside).await,
             "digitalocean" => clouds::digitalocean(&self.digitalocean, outside).await,
             "docker" => host::docker(&self.docker, outside).await,
-            "dynatrace" => Ok(host::dynatrace(outside).await),
+            "dynatrace" => host::dynatrace(outside).await,
             "ec2" => aws::ec2(&self.ec2, outside).await,
             "ecs" => aws::ecs(&self.ecs, outside).await,
             "eks" => aws::eks(&self.eks, outside).await,
@@ -222,7 +208,7 @@ impl ResourceDetectionArguments {
             "hetzner" => clouds::hetzner(&self.hetzner, outside).await,
             "kubeadm" => kubernetes::kubeadm(&self.kubeadm, outside).await,
             "kubernetes_node" => kubernetes::kubernetes_node(&self.kubernetes_node, outside).await,
-            "lambda" => Ok(aws::lambda(&self.lambda, outside)),
+            "lambda" => aws::lambda(&self.lambda, outside),
             "nova" => clouds::nova(&self.nova, outside).await,
             "openshift" => kubernetes::openshift(&self.openshift, outside).await,
             "oraclecloud" => clouds::oraclecloud(&self.oraclecloud, outside).await,
@@ -374,23 +360,17 @@ impl Detection {
                 Err(error) => errors.push(error),
             }
         }
-        for (detector, found) in self.arguments.detectors.iter().zip(known.iter()) {
-            let found = found.as_ref().map_or(&[][..], |found| &found.found);
-            if !found.is_empty() && detector != "env" {
+        for found in known.iter().flatten() {
+            if found.is_conventional {
                 detected.schema_url = SCHEMA_URL;
             }
-            for (name, value) in found {
+            for (name, value) in &found.found {
                 if !detected.attributes.iter().any(|(known, _)| known == name) {
                     detected.attributes.push((name.clone(), value.clone()));
                 }
             }
         }
-        let shown = |(name, value): &(String, Found)| match value {
-            Found::Text(text) => format!("{name}={text}"),
-            Found::Int(number) => format!("{name}={number}"),
-            Found::List(list) => format!("{name}=[{}]", list.join(",")),
-        };
-        let shown: Vec<String> = detected.attributes.iter().map(shown).collect();
+        let shown: Vec<String> = detected.attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
         self.logger.info("detected resource information", &[("resource", shown.join(" ").into())]);
         (detected, errors)
     }
@@ -408,14 +388,24 @@ impl Detection {
         let mut error = None;
         loop {
             let failure = match timeout_at(deadline, self.arguments.detect(detector, &self.outside)).await {
-                Ok(Ok(found)) => return Ok(found),
+                Ok(Ok(found)) if found.lacking.is_empty() || !self.arguments.insists(detector) => {
+                    for (why, is_warning) in
+                        found.warnings.iter().map(|why| (why, true)).chain(found.lacking.iter().map(|why| (why, false)))
+                    {
+                        let fields = [("detector", detector.into()), ("err", why.into())];
+                        let text = "some attributes cannot be detected";
+                        if is_warning { self.logger.warn(text, &fields) } else { self.logger.debug(text, &fields) }
+                    }
+                    return Ok(found);
+                }
+                Ok(Ok(found)) => found.lacking.join("\n"),
                 Ok(Err(Miss::Elsewhere(why))) if !self.arguments.insists(detector) => {
                     return Ok(self.elsewhere(detector, why));
                 }
                 Ok(Err(Miss::Elsewhere(why) | Miss::Failed(why))) => why,
                 Err(_) => {
                     let late = format!("{detector}: context deadline exceeded");
-                    if error.is_none() && OF_METADATA.contains(&detector) && !self.arguments.insists(detector) {
+                    if error.is_none() && !ALWAYS_THERE.contains(&detector) && !self.arguments.insists(detector) {
                         return Ok(self.elsewhere(detector, late));
                     }
                     return Err(error.unwrap_or(late));
@@ -467,7 +457,7 @@ impl<S: OtlpSignal> Consume<S> for Stage<S> {
             };
             let begun = std::time::Instant::now();
             let incoming = batch.items();
-            if !detected.attributes.is_empty() {
+            if !detected.attributes.is_empty() || !detected.schema_url.is_empty() {
                 let outcome: Result<(), Infallible> = batch.edit(|data| Ok(detected.add(data, self.replaces)));
                 // It cannot fail.
                 let Ok(()) = outcome;
@@ -543,6 +533,22 @@ mod tests {
         root: &Path,
         recorded: Recorded,
     ) -> Result<Vec<String>, Miss> {
+        let found = attributes(detector, settings, env, root, recorded).await?;
+        assert_eq!(found.lacking, [""; 0], "{detector}");
+        Ok(shown(&found))
+    }
+
+    fn shown(found: &Attributes) -> Vec<String> {
+        found.found.iter().map(|(name, value)| format!("{name}={value}")).collect()
+    }
+
+    async fn attributes(
+        detector: &str,
+        settings: &str,
+        env: &[(&str, &str)],
+        root: &Path,
+        recorded: Recorded,
+    ) -> Result<Attributes, Miss> {
         let server = server(recorded).await;
         let at = |text: &str| text.replace("ORIGIN", &server.url(""));
         let host = server.address().ip().to_string();
@@ -554,13 +560,7 @@ mod tests {
         let lookup = move |name: &str| env.get(name).cloned();
         let outside = Outside::with(lookup, root.to_owned(), Some(server.url("")), "test").await.unwrap();
         let arguments = arguments(&at(settings)).await;
-        let found = arguments.detect(detector, &outside).await?;
-        let shown = |(name, value): &(String, Found)| match value {
-            Found::Text(text) => format!("{name}={text}"),
-            Found::Int(number) => format!("{name}={number}"),
-            Found::List(list) => format!("{name}=[{}]", list.join(",")),
-        };
-        Ok(found.found.iter().map(shown).collect())
+        arguments.detect(detector, &outside).await
     }
 
     /// Arguments of a text, which are kept by the component that has them.
@@ -630,6 +630,18 @@ mod tests {
         )
         .await;
         finds(
+            "vultr",
+            "",
+            &[],
+            &[(
+                "GET /v1.json",
+                "",
+                r#"{"hostname":"h","instanceid":"7","instance-v2-id":"","region":{"regioncode":"EWR"}}"#,
+            )],
+            &["cloud.provider=vultr", "cloud.region=ewr", "host.id=7", "host.name=h"],
+        )
+        .await;
+        finds(
             "scaleway",
             "",
             &[],
@@ -657,12 +669,16 @@ mod tests {
             "oraclecloud",
             "",
             &[],
-            &[(
-                "GET /opc/v2/instance/",
-                "authorization: Bearer Oracle",
-                r#"{"id":"ocid1","displayName":"h","shape":"VM.1","canonicalRegionName":"us-ashburn-1",
-                   "availabilityDomain":"AD-1","metadata":{"oke-cluster-display-name":"c"},"regionInfo":{"realmKey":"oc1"}}"#,
-            )],
+            &[
+                ("HEAD /opc/v2/instance/", "authorization: Bearer Oracle", ""),
+                (
+                    "GET /opc/v2/instance/",
+                    "authorization: Bearer Oracle",
+                    r#"{"id":"ocid1","displayName":"h","shape":"VM.1","canonicalRegionName":"us-ashburn-1",
+                       "availabilityDomain":"AD-1","metadata":{"oke-cluster-display-name":"c","realm":"oc1"},
+                       "regionInfo":{"realmKey":"other"}}"#,
+                ),
+            ],
             &[
                 "cloud.provider=oracle_cloud",
                 "cloud.platform=oracle_cloud_oke",
@@ -717,8 +733,8 @@ mod tests {
                 "cloud.provider=hetzner",
                 "host.id=7",
                 "host.name=h",
-                "cloud.availability_zone=fsn1-dc8",
                 "cloud.region=eu-central",
+                "cloud.availability_zone=fsn1-dc8",
             ],
         )
         .await;
@@ -836,13 +852,20 @@ mod tests {
         for (detector, settings) in [
             ("ec2", "ec2 {\nmax_attempts = 1\n}"),
             ("azure", ""),
-            ("gcp", ""),
             ("akamai", ""),
-            ("hetzner", ""),
+            ("digitalocean", ""),
             ("nova", ""),
+            ("scaleway", ""),
             ("tencent_cvm", ""),
             ("alibaba_ecs", ""),
-            ("oraclecloud", ""),
+            ("upcloud", ""),
+            ("vultr", ""),
+            ("consul", "consul {\naddress = \"ORIGIN\"\n}"),
+            ("docker", ""),
+            ("ecs", ""),
+            ("eks", ""),
+            ("elasticbeanstalk", ""),
+            ("lambda", ""),
         ] {
             let outcome = found(detector, settings, &[], dir.path(), &[]).await;
             assert!(matches!(outcome, Err(Miss::Elsewhere(_))), "{detector}: {outcome:?}");
@@ -850,9 +873,85 @@ mod tests {
         let half = &EC2[..2];
         let outcome = found("ec2", "ec2 {\nmax_attempts = 1\n}", &[], dir.path(), half).await;
         assert!(matches!(outcome, Err(Miss::Failed(why)) if why.starts_with("failed getting identity document")));
-        for detector in ["ecs", "eks", "aks", "lambda", "heroku", "elasticbeanstalk", "env", "dynatrace"] {
+        // However much the user insists.
+        for detector in ["aks", "env", "dynatrace", "gcp", "hetzner", "oraclecloud"] {
             assert_eq!(found(detector, "", &[], dir.path(), &[]).await, Ok(vec![]), "{detector}");
         }
+        let nameless: Recorded = &[("GET /openstack/latest/meta_data.json", "", r#"{"uuid":"u","name":"n"}"#)];
+        let outcome = found("nova", "", &[], dir.path(), nameless).await;
+        assert_eq!(outcome, Err(Miss::Failed("failed getting hostname: hostname not found in metadata".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_told_from_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        const TASK: &str = r#"{"Cluster":"c","TaskARN":"x","Family":"f","Revision":"26"}"#;
+        for (detector, env, recorded, want, lacking) in [
+            (
+                "hetzner",
+                &[][..],
+                &[
+                    ("GET /hetzner/v1/metadata/hostname", "", "h"),
+                    ("GET /hetzner/v1/metadata/instance-id", "", "x"),
+                    ("GET /hetzner/v1/metadata/region", "", "eu"),
+                ][..],
+                &["cloud.provider=hetzner", "host.name=h", "cloud.region=eu"][..],
+                &["strconv.ParseInt: parsing \"x\": invalid syntax", "metadata/availability-zone returned 404"][..],
+            ),
+            (
+                "gcp",
+                &[("CLOUD_RUN_WORKER_POOL", "w"), ("CLOUD_RUN_REVISION", "r")],
+                &[
+                    ("GET /computeMetadata/v1/", "metadata-flavor: Google", "x"),
+                    ("GET /computeMetadata/v1/instance/region", "", "projects/1/regions/us-central1"),
+                ],
+                &[
+                    "cloud.provider=gcp",
+                    "cloud.platform=gcp_cloud_run",
+                    "faas.name=w",
+                    "faas.version=r",
+                    "cloud.region=us-central1",
+                ],
+                &["project/project-id returned 404", "instance/id returned 404"],
+            ),
+            (
+                "ecs",
+                &[("ECS_CONTAINER_METADATA_URI", "ORIGIN/v3")],
+                &[("GET /v3/task", "", TASK)],
+                &[
+                    "cloud.provider=aws",
+                    "cloud.platform=aws_ecs",
+                    "aws.ecs.task.arn=x",
+                    "aws.ecs.task.family=f",
+                    "aws.ecs.task.revision=26",
+                    "aws.ecs.cluster.arn=arn:aws:ecs:::cluster/c",
+                ],
+                &["ecs container metadata unavailable: "],
+            ),
+            (
+                "heroku",
+                &[("HEROKU_APP_NAME", "n")],
+                &[],
+                &["service.name=n"],
+                &["heroku metadata unavailable: HEROKU_DYNO_ID and HEROKU_APP_ID env vars not set"],
+            ),
+        ] {
+            let got = attributes(detector, "", env, dir.path(), recorded).await.unwrap();
+            assert_eq!(shown(&got), want, "{detector}");
+            assert_eq!(got.lacking.len(), lacking.len(), "{detector}: {:?}", got.lacking);
+            for (why, part) in got.lacking.iter().zip(lacking) {
+                assert!(why.contains(part), "{detector}: {why}");
+            }
+            assert!(got.is_conventional);
+        }
+        // Without tags the rest is found.
+        let tags = "ec2 {\ntags = [\".*\"]\ntags_from_imds = true\n}";
+        let some: Vec<_> =
+            EC2.iter().filter(|(line, ..)| !line.ends_with("/other") && !line.ends_with("/team")).copied().collect();
+        let got = attributes("ec2", tags, &[], dir.path(), some.leak()).await.unwrap();
+        assert_eq!(shown(&got), [&EC2_FOUND[..], &["ec2.tag.Name=web"]].concat());
+        assert_eq!(got.warnings.len(), 2, "{:?}", got.warnings);
+        assert!(got.lacking.is_empty());
     }
 
     #[tokio::test]
@@ -935,7 +1034,7 @@ mod tests {
             "resourceGroupName":"MC_rg_cluster_westus","vmScaleSetName":"set","zone":"1","osProfile":{"computerName":"h"},
             "tagsList":[{"name":"team","value":"a"},{"name":"x","value":"y"}]}"#;
         const AZURE: Recorded =
-            &[("GET /metadata/instance/compute?api-version=2020-09-01&format=json", "metadata: True", COMPUTE)];
+            &[("GET /metadata/instance/compute?api-version=2020-09-01&format=json", "metadata: true", COMPUTE)];
         finds(
             "azure",
             "azure {\ntags = [\"te.*\"]\nresource_attributes {\ncloud.availability_zone {\nenabled = true\n}\n}\n}",
@@ -943,7 +1042,7 @@ mod tests {
             AZURE,
             &[
                 "cloud.provider=azure",
-                "cloud.platform=azure_vm",
+                "cloud.platform=azure.vm",
                 "host.name=h",
                 "cloud.region=westus",
                 "host.id=id",
@@ -962,7 +1061,7 @@ mod tests {
             "aks {\nresource_attributes {\nk8s.cluster.name {\nenabled = true\n}\n}\n}",
             &[("KUBERNETES_SERVICE_HOST", "x")],
             AZURE,
-            &["cloud.provider=azure", "cloud.platform=azure_aks", "k8s.cluster.name=cluster"],
+            &["cloud.provider=azure", "cloud.platform=azure.aks", "k8s.cluster.name=cluster"],
         )
         .await;
         const F: &str = "metadata-flavor: Google";
@@ -1012,6 +1111,27 @@ mod tests {
                 ][..],
             ),
             (
+                &[("FUNCTION_TARGET", "x"), ("K_CONFIGURATION", "x"), ("K_SERVICE", "s"), ("K_REVISION", "r")],
+                &[
+                    "cloud.platform=gcp_cloud_functions",
+                    "faas.name=s",
+                    "faas.version=r",
+                    "faas.instance=77",
+                    "cloud.region=us-central1",
+                ],
+            ),
+            (
+                &[("GAE_SERVICE", "s"), ("GAE_VERSION", "v"), ("GAE_INSTANCE", "i"), ("GAE_ENV", "standard")],
+                &[
+                    "cloud.platform=gcp_app_engine",
+                    "faas.name=s",
+                    "faas.version=v",
+                    "faas.instance=i",
+                    "cloud.availability_zone=us-central1-c",
+                    "cloud.region=us-central1",
+                ],
+            ),
+            (
                 &[("K_CONFIGURATION", "x"), ("K_SERVICE", "s"), ("K_REVISION", "r")],
                 &[
                     "cloud.platform=gcp_cloud_run",
@@ -1046,6 +1166,35 @@ mod tests {
         ] {
             finds("gcp", "", env, GOOGLE, &with(want)).await;
         }
+        let zonal: Vec<_> = GOOGLE.iter().filter(|(line, ..)| !line.ends_with("cluster-location")).copied().collect();
+        let other = &[("KUBERNETES_SERVICE_HOST", "x"), ("CLOUD_RUN_WORKER_POOL", "w"), ("K_REVISION", "r")];
+        let pool = [
+            "cloud.platform=gcp_cloud_run",
+            "faas.name=w",
+            "faas.version=r",
+            "faas.instance=77",
+            "cloud.region=us-central1",
+        ];
+        finds("gcp", "", other, zonal.clone().leak(), &with(&pool)).await;
+        let location = ("GET /computeMetadata/v1/instance/attributes/cluster-location", F, "us-central1-c");
+        let kubernetes = [
+            "cloud.platform=gcp_kubernetes_engine",
+            "cloud.availability_zone=us-central1-c",
+            "cloud.region=us-central1",
+            "k8s.cluster.name=c",
+            "host.id=77",
+            "host.name=h",
+        ];
+        finds("gcp", "", &other[..1], [zonal, vec![location]].concat().leak(), &with(&kubernetes)).await;
+        let metal = [("BMS_PROJECT_ID", "b"), ("BMS_REGION", "r"), ("BMS_INSTANCE_ID", "i")];
+        let want = [
+            "cloud.provider=gcp",
+            "cloud.account.id=b",
+            "cloud.platform=gcp_bare_metal_solution",
+            "host.name=i",
+            "cloud.region=r",
+        ];
+        finds("gcp", "", &metal, &[], &want).await;
     }
 
     const CLUSTER: Recorded = &[
@@ -1062,14 +1211,15 @@ mod tests {
         ),
         ("GET /api/v1/namespaces/kube-system", "", r#"{"metadata":{"uid":"k1"}}"#),
         (
-            "GET /apis/config.openshift.io/v1/infrastructures/cluster",
+            "GET /apis/config.openshift.io/v1/infrastructures/cluster/status",
             "authorization: Bearer given",
             r#"{"status":{"infrastructureName":"c","platformStatus":{"type":"AWS","aws":{"region":"US-EAST-1"}}}}"#,
         ),
         (
             "POST /",
             "",
-            "<R><ownerId>123</ownerId><tagSet><item><key>kubernetes.io/cluster/prod</key><value>owned</value></item></tagSet></R>",
+            "<R><item><ownerId>123</ownerId><instancesSet><item><tagSet><item><key>x</key><value>y</value></item><item><key>\
+             kubernetes.io/cluster/prod</key><value>owned</value></item></tagSet></item></instancesSet></item></R>",
         ),
     ];
 
@@ -1107,6 +1257,44 @@ mod tests {
         ] {
             assert_eq!(found(detector, settings, &pod, &root, CLUSTER).await.unwrap(), want, "{detector}");
         }
+        // It is told by who signs, too, and by the pod's credentials.
+        for (env, recorded) in [
+            (
+                None,
+                &[(
+                    "GET /.well-known/openid-configuration",
+                    "",
+                    r#"{"issuer":"https://oidc.eks.x.amazonaws.com/id/1"}"#,
+                )][..],
+            ),
+            (Some(("AWS_WEB_IDENTITY_TOKEN_FILE", "/var/run/secrets/eks.amazonaws.com/serviceaccount/token")), &[]),
+            (
+                Some((
+                    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+                    "/var/run/secrets/pods.eks.amazonaws.com/eks-pod-identity",
+                )),
+                &[],
+            ),
+        ] {
+            let env: Vec<_> = pod.into_iter().chain(env).collect();
+            let want = ["cloud.provider=aws", "cloud.platform=aws_eks"];
+            assert_eq!(found("eks", "", &env, &root, recorded).await.unwrap(), want);
+        }
+        let other: Recorded = &[("GET /version", "", r#"{"gitVersion":"v1.30-gke.1"}"#)];
+        let outcome = found("eks", "", &pod, &root, other).await;
+        assert_eq!(outcome, Err(Miss::elsewhere("eks metadata unavailable: not running on EKS")));
+        for (detector, settings) in [
+            ("kubernetes_node", "kubernetes_node {\nauth_type = \"serviceAccount\"\nnode_from_env_var = \"\"\n}"),
+            ("kubeadm", ""),
+            ("openshift", "openshift {\naddress = \"ORIGIN\"\ntoken = \"given\"\n}"),
+            ("eks", ""),
+        ] {
+            let outcome = found(detector, settings, &pod, &root, &[]).await;
+            assert!(matches!(outcome, Err(Miss::Elsewhere(_))), "{detector}: {outcome:?}");
+        }
+        let outcome = found("kubernetes_node", "", &pod[..2], &root, CLUSTER).await;
+        let want = "node name can't be found. Check the readme on how to set the required env variable";
+        assert_eq!(outcome, Err(Miss::Failed(want.to_owned())));
         let outcome = found("kubeadm", "", &[], &root, CLUSTER).await;
         assert!(matches!(outcome, Err(Miss::Failed(why)) if why.contains("KUBERNETES_SERVICE_HOST and")));
     }
@@ -1141,15 +1329,15 @@ mod tests {
             "consul {\naddress = \"ORIGIN\"\ntoken = \"t\"\ndatacenter = \"dc 1\"\nnamespace = \"ns\"\nmeta = [\"env\"]\n}",
             &[],
             &[("GET /v1/agent/self?dc=dc%201&ns=ns", "x-consul-token: t", AGENT)],
-            &["env=prod", "host.name=h", "cloud.region=dc1", "host.id=n"],
+            &["host.name=h", "cloud.region=dc1", "host.id=n", "env=prod"],
         )
         .await;
         finds(
             "docker",
             "",
             &[("DOCKER_HOST", "tcp://HOST:PORT")],
-            &[("GET /info", "", r#"{"Name":"h","OSType":"Linux"}"#)],
-            &["host.name=h", "os.type=linux"],
+            &[("GET /info", "", r#"{"Name":"h","OSType":"linux"}"#)],
+            &["os.type=linux", "host.name=h"],
         )
         .await;
         finds(
@@ -1193,7 +1381,7 @@ mod tests {
             String::from_utf8_lossy(&asked[..len]).into_owned()
         });
         let got = found("docker", "", &[], &world.path(""), &[]).await.unwrap();
-        assert_eq!(got, ["host.name=h", "os.type=linux"]);
+        assert_eq!(got, ["os.type=linux", "host.name=h"]);
         assert!(daemon.await.unwrap().starts_with("GET /info HTTP/1.1\r\n"));
     }
 
@@ -1215,8 +1403,17 @@ mod tests {
             ),
             ("sys/class/net/eth0/flags", "0x1003\n"),
             ("sys/class/net/eth0/address", "00:16:3e:aa:bb:cc\n"),
+            ("sys/class/net/eth0/ifindex", "2\n"),
             ("sys/class/net/lo/flags", "0x9\n"),
+            ("sys/class/net/lo/ifindex", "1\n"),
+            ("sys/class/net/down0/flags", "0x1002\n"),
+            ("sys/class/net/down0/ifindex", "3\n"),
             ("proc/net/fib_trie", "|-- 10.0.0.7\n/32 host LOCAL\n"),
+            (
+                "proc/net/if_inet6",
+                "fe80000000000000000000fffe000001 02 40 20 80 eth0\nfe80000000000000000000fffe000002 03 40 20 80 down0\n",
+            ),
+            ("etc/debian_version", "12.5\n"),
         ] {
             world.write(path, content);
         }
@@ -1254,13 +1451,13 @@ mod tests {
             "os.type=linux".to_owned(),
             "host.id=abc".to_owned(),
             format!("host.arch={amd}"),
-            "host.ip=[10.0.0.7]".to_owned(),
+            "host.ip=[10.0.0.7,fe80::ff:fe00:1]".to_owned(),
             "host.mac=[00-16-3E-AA-BB-CC]".to_owned(),
-            "host.interface=[eth0]".to_owned(),
+            "host.interface=[lo,eth0,down0]".to_owned(),
             format!("os.description=Debian GNU/Linux 12 (bookworm) (Linux web-1 6.1.0 #1 SMP {arch})"),
-            "os.name=Debian GNU/Linux".to_owned(),
-            "os.version=12".to_owned(),
             "os.build.id=6.1.0".to_owned(),
+            "os.name=debian".to_owned(),
+            "os.version=12.5".to_owned(),
             "host.cpu.vendor.id=GenuineIntel".to_owned(),
             "host.cpu.family=6".to_owned(),
             "host.cpu.model.id=85".to_owned(),
@@ -1346,25 +1543,42 @@ mod tests {
         let origin = format!("http://{}", silent.local_addr().unwrap());
         for (insists, want) in [(false, Vec::new()), (true, vec!["ec2: context deadline exceeded".to_owned()])] {
             let settings = format!("detectors = [\"ec2\"]\ntimeout = \"100ms\"\nfail_on_missing_metadata = {insists}");
-            let root = std::path::PathBuf::from("/nowhere");
-            let world = host("otelcol.processor.resourcedetection.a");
-            let cx = world.context::<ResourceDetectionProcessor>();
-            let detection = Arc::new(Detection {
-                arguments: arguments(&settings).await,
-                outside: Outside::with(|_| None, root, Some(origin.clone()), "test").await.unwrap(),
-                sender: watch::channel(None).0,
-                logger: cx.logger().clone(),
-                health: Arc::clone(cx.health()),
-            });
+            let detection = detection(&settings, |_| None, Some(origin.clone())).await;
             assert_eq!(detection.detect(&mut [None]).await, (Detected::default(), want));
         }
     }
 
     #[tokio::test]
-    async fn what_a_detector_found_stays_when_another_is_asked_again() {
-        let settings = "detectors = [\"env\", \"kubeadm\"]\ntimeout = \"100ms\"";
+    async fn what_is_lacking_is_a_failure_for_who_insists() {
+        let why = "heroku metadata unavailable: HEROKU_DYNO_ID and HEROKU_APP_ID env vars not set";
+        for (insists, schema_url, want) in [(false, SCHEMA_URL, Vec::new()), (true, "", vec![why.to_owned()])] {
+            let settings =
+                format!("detectors = [\"heroku\"]\ntimeout = \"100ms\"\nfail_on_missing_metadata = {insists}");
+            let detection = detection(&settings, |_| None, None).await;
+            let detected = Detected { schema_url, ..Detected::default() };
+            assert_eq!(detection.detect(&mut [None]).await, (detected, want));
+        }
+    }
+
+    async fn detection(
+        settings: &str,
+        env: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+        origin: Option<String>,
+    ) -> Arc<Detection> {
         let world = host("otelcol.processor.resourcedetection.a");
         let cx = world.context::<ResourceDetectionProcessor>();
+        Arc::new(Detection {
+            arguments: arguments(settings).await,
+            outside: Outside::with(env, "/nowhere".into(), origin, "test").await.unwrap(),
+            sender: watch::channel(None).0,
+            logger: cx.logger().clone(),
+            health: Arc::clone(cx.health()),
+        })
+    }
+
+    #[tokio::test]
+    async fn what_a_detector_found_stays_when_another_is_asked_again() {
+        let settings = "detectors = [\"env\", \"kubeadm\"]\ntimeout = \"100ms\"";
         let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let times = Arc::clone(&asked);
         let env = move |name: &str| {
@@ -1372,13 +1586,7 @@ mod tests {
                 name == "OTEL_RESOURCE_ATTRIBUTES" && times.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
             is_first.then(|| "a=b".to_owned())
         };
-        let detection = Arc::new(Detection {
-            arguments: arguments(settings).await,
-            outside: Outside::with(env, "/nowhere".into(), None, "test").await.unwrap(),
-            sender: watch::channel(None).0,
-            logger: cx.logger().clone(),
-            health: Arc::clone(cx.health()),
-        });
+        let detection = detection(settings, env, None).await;
         let mut known = [None, None];
         for _ in 0..2 {
             let (detected, errors) = detection.detect(&mut known).await;
@@ -1403,6 +1611,6 @@ mod tests {
                 start(host("otelcol.processor.resourcedetection.a"), &sink, body).await.map(|_| ()).unwrap_err();
             assert!(error.contains(why), "{body}: {error}");
         }
-        assert!(DETECTORS.is_sorted() && OF_METADATA.iter().all(|name| DETECTORS.contains(name)));
+        assert!(DETECTORS.is_sorted() && ALWAYS_THERE.iter().all(|name| DETECTORS.contains(name)));
     }
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use corten_component::log::Level;
 use corten_component::metrics::{Counter, Gauge, Histogram, Vector};
 use corten_component::{Component, Context, Error, Logger};
 use corten_config::Arguments;
 use corten_config::arguments::{CheckErrors, CheckStep};
 use corten_config::decode::SignedDuration;
-use corten_net::Backoff;
 use corten_otlp::{Batch, Edit, Span, TracePart, Traces};
 use corten_ottl::EvalError;
 use corten_signal::flow::BoxFuture;
@@ -24,6 +24,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use self::policy::{Policy, PolicyArguments, Seen, Vote};
 use crate::flow::{DebugMetrics, Inlets, Input, Output, Stages};
 use crate::identity::{Hasher, Recent};
+use crate::resend::{Patience, Resend};
 
 /// Keeps spans until their traces are whole, and then sends those traces on that a policy wants.
 ///
@@ -46,7 +47,8 @@ pub struct TailSamplingArguments {
     /// `decision_wait` counts.
     #[arg(default = "0s")]
     decision_wait_after_root_received: SignedDuration,
-    /// How many traces are in memory.
+    /// How many traces are in memory. Their spans take 64 KiB a trace in the mean at most; beyond that it is as if there were too
+    /// many traces. One trace may be as large as it may be by itself in any case.
     #[arg(default = 50000)]
     num_traces: u64,
     /// Whether further traces wait until there is room in memory. Otherwise the oldest one makes room; if it was not decided
@@ -210,10 +212,13 @@ struct Settings {
     first_match: bool,
     drops_pending: bool,
     trace_bytes_max: usize,
+    /// How much memory the spans of all traces take at most, in bytes.
+    bytes_max: usize,
     sampled_max: usize,
     not_sampled_max: usize,
     policies: Vec<Asked>,
     forward: Option<Fanout<Traces>>,
+    resend: Resend,
     metrics: Metrics,
     logger: Logger,
 }
@@ -231,6 +236,8 @@ struct Asked {
 
 /// The largest trace, whatever is configured, in bytes.
 const TRACE_BYTES_MAX: u64 = 1 << 29;
+/// How large traces are in the mean at most, in bytes.
+const MEAN_TRACE_BYTES_MAX: usize = 64 << 10;
 /// For how many traces memory is taken before they come.
 const EXPECTED_MAX: u64 = 1 << 20;
 
@@ -247,6 +254,10 @@ impl Settings {
         let wait = seconds(arguments.decision_wait).max(1);
         let root_wait = arguments.decision_wait_after_root_received;
         let traces_max = usize::try_from(arguments.num_traces).unwrap_or(usize::MAX);
+        let trace_bytes_max = match arguments.maximum_trace_size_bytes {
+            0 => TRACE_BYTES_MAX as usize,
+            max => max.min(TRACE_BYTES_MAX) as usize,
+        };
         let expected = arguments.expected_new_traces_per_sec.saturating_mul(wait.saturating_add(1));
         Settings {
             wait,
@@ -256,14 +267,13 @@ impl Settings {
             blocks: arguments.block_on_overflow,
             first_match: arguments.sample_on_first_match,
             drops_pending: arguments.drop_pending_traces_on_shutdown,
-            trace_bytes_max: match arguments.maximum_trace_size_bytes {
-                0 => TRACE_BYTES_MAX as usize,
-                max => max.min(TRACE_BYTES_MAX) as usize,
-            },
+            trace_bytes_max,
+            bytes_max: traces_max.saturating_mul(MEAN_TRACE_BYTES_MAX).max(trace_bytes_max),
             sampled_max: size(arguments.decision_cache.sampled_cache_size),
             not_sampled_max: size(arguments.decision_cache.non_sampled_cache_size),
             policies,
             forward: arguments.output.traces(cx),
+            resend: Resend::new(cx.logger().clone(), Level::Warn, "Error sending spans to destination"),
             metrics,
             logger: cx.logger().clone(),
         }
@@ -452,6 +462,8 @@ struct Sampler {
     /// The number of the next trace.
     number: u64,
     traces: HashMap<[u8; 16], Trace>,
+    /// How much memory their spans take, in bytes.
+    bytes: usize,
     /// The traces to be decided about, by tick and number.
     due: BTreeMap<(u64, u64), [u8; 16]>,
     /// The traces in memory by number: those that are not decided about, and those that are.
@@ -465,9 +477,7 @@ struct Sampler {
     patient: bool,
 }
 
-/// The waits between attempts where traces are not taken for now, and how long it is tried.
-const RETRY_WAIT_MIN: Duration = Duration::from_millis(50);
-const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long traces are sent again that are not taken for now.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
 impl Sampler {
@@ -481,6 +491,7 @@ impl Sampler {
             parts,
             changes,
             ticks,
+            bytes: 0,
             tick: 0,
             number: 0,
             due: BTreeMap::new(),
@@ -532,6 +543,13 @@ impl Sampler {
         while !self.traces.contains_key(&id) && self.traces.len() >= self.settings.traces_max {
             self.make_room().await;
         }
+        let waits = |trace: &Trace| matches!(trace.state, State::Undecided(_));
+        while self.bytes.saturating_add(part.message.len()) > self.settings.bytes_max
+            && !self.undecided.is_empty()
+            && self.traces.get(&id).is_none_or(waits)
+        {
+            self.make_room_for_spans().await;
+        }
         let trace = self.traces.entry(id).or_insert_with(|| {
             let (number, tick) = (self.number, self.tick.saturating_add(self.settings.wait));
             self.number += 1;
@@ -552,6 +570,7 @@ impl Sampler {
                     trace.state = State::Undecided(earlier);
                 }
                 trace.message.extend_from_slice(&part.message);
+                self.bytes += part.message.len();
                 trace.acks.join(acks);
                 if trace.message.len() > self.settings.trace_bytes_max {
                     self.settings.metrics.too_large.inc();
@@ -577,6 +596,11 @@ impl Sampler {
         if let Some((_, id)) = self.decided.pop_first() {
             return self.forget(id);
         }
+        self.make_room_for_spans().await;
+    }
+
+    /// Drops the oldest trace that is not decided about, or waits until there may be room.
+    async fn make_room_for_spans(&mut self) {
         if self.settings.blocks {
             tokio::select! {
                 biased;
@@ -594,6 +618,7 @@ impl Sampler {
     /// Takes a trace out of memory. Spans that it still has are dropped.
     fn forget(&mut self, id: [u8; 16]) {
         let Some(trace) = self.traces.remove(&id) else { return };
+        self.bytes = self.bytes.saturating_sub(trace.message.len());
         match trace.state {
             State::Undecided(tick) => {
                 self.due.remove(&(tick, trace.number));
@@ -625,6 +650,7 @@ impl Sampler {
         let now = Instant::now();
         let Some(trace) = self.traces.get_mut(&id) else { return };
         let (message, spans) = (std::mem::take(&mut trace.message), trace.spans);
+        self.bytes = self.bytes.saturating_sub(message.len());
         let bytes = message.len() as u64;
         // What was received piece by piece is a request as a whole.
         let mut batch = Batch::received(message.into(), Arc::default()).unwrap_or_default();
@@ -654,7 +680,8 @@ impl Sampler {
             self.undecided.remove(&trace.number);
         }
         let acks = std::mem::replace(&mut trace.acks, Acks::NONE);
-        trace.message = Vec::new();
+        let message = std::mem::take(&mut trace.message);
+        self.bytes = self.bytes.saturating_sub(message.len());
         trace.state = State::Decided(vote, at);
         self.decided.insert(trace.number, id);
         let (cache, max) = match vote {
@@ -690,31 +717,14 @@ impl Sampler {
     /// Sends spans on. What is not taken in time is lost.
     async fn send(&mut self, batch: Batch<Span>) {
         let Some(forward) = &self.settings.forward else { return batch.acks.safe() };
-        let began = Instant::now();
-        let mut waits = Backoff::new(RETRY_WAIT_MIN, RETRY_WAIT_MAX);
-        loop {
-            let Err(error) = forward.offer(&batch).await else {
-                self.patient = true;
-                return batch.acks.safe();
-            };
-            if let ConsumeError::Retry { after, .. } = &error
-                && self.patient
-                && began.elapsed() < RETRY_MAX
-            {
-                tokio::time::sleep(waits.next_wait_after(*after)).await;
-                continue;
-            }
-            let fields = [("error", error.to_string().into()), ("spans", batch.items().into())];
-            self.settings.logger.warn("Error sending spans to destination", &fields);
-            match error {
-                ConsumeError::Refused { .. } => batch.acks.safe(),
-                // Whoever keeps what it sent until it is safe sends it again.
-                ConsumeError::Retry { .. } | ConsumeError::Exited { .. } => {
-                    self.patient = false;
-                    batch.acks.fail();
-                }
-            }
-            return;
+        // Where the last trace was not taken, there is one attempt for each, so that they do not pile up.
+        let longer = if self.patient { RETRY_MAX } else { Duration::ZERO };
+        let patience = Patience { until: Some(Instant::now() + longer), stop: None };
+        let outcome = self.settings.resend.send(forward, batch, patience).await;
+        self.patient = outcome.is_ok();
+        if let Err(batch) = outcome {
+            // Whoever keeps what it sent until it is safe sends it again.
+            batch.acks.fail();
         }
     }
 }
@@ -896,6 +906,46 @@ mod tests {
         send(&unit, "a! b! c! d!").await;
         seconds(6.0).await;
         assert_eq!(arrived(&sink), ["a!", "b!", "c!", "d!"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn spans_of_all_traces_are_bounded_in_bytes() {
+        for (blocks, wanted) in [(false, "b b c d"), (true, "a b b c d")] {
+            let sink = OtlpSink::default();
+            let body = format!(
+                "decision_wait = \"5s\"\nnum_traces = 3\nmaximum_trace_size_bytes = 180000\nblock_on_overflow = {blocks}
+                policy {{\n name = \"all\"\n type = \"always_sample\"\n}}"
+            );
+            let unit = start(&sink, &body).await.unwrap();
+            let to = unit.world.consumer("input").traces;
+            for trace in ["a", "b", "b", "c"] {
+                let text = "x".repeat(if trace == "c" { 1_000 } else { 80_000 });
+                let spans = otlp::<Span>(&format!(
+                    r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{"traceId":"{:032x}","name":"{trace}",
+                    "attributes":[{{"key":"k","value":{{"stringValue":"{text}"}}}}]}}]}}]}}]}}"#,
+                    trace.as_bytes()[0]
+                ));
+                to.consume(spans).await.unwrap();
+            }
+            seconds(20.0).await;
+            to.consume(otlp::<Span>(
+                r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"00000000000000000000000000000001","name":"d"}]}]}]}"#,
+            ))
+            .await
+            .unwrap();
+            seconds(20.0).await;
+            let mut names: Vec<String> = Vec::new();
+            for batch in sink.batches() {
+                let json: serde_json::Value = serde_json::from_str(&batch.json).unwrap();
+                for of in json["resourceSpans"].as_array().unwrap() {
+                    for span in of["scopeSpans"][0]["spans"].as_array().unwrap() {
+                        names.push(span["name"].as_str().unwrap().to_owned());
+                    }
+                }
+            }
+            names.sort();
+            assert_eq!(names.join(" "), wanted, "blocks: {blocks}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

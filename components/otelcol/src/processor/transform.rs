@@ -218,6 +218,7 @@ mod tests {
     const LOGS: &str = r#"{"resourceLogs":[{"resource":{"attributes":[{"key":"env","value":{"stringValue":"prod"}}]},"scopeLogs":[{"scope":{"name":"a"},"logRecords":[{"body":{"stringValue":"x"}},{"body":{"stringValue":"y"}}]}]}]}"#;
     const SPANS: &str = r#"{"resourceSpans":[{"resource":{},"scopeSpans":[{"scope":{"name":"a"},"spans":[{"name":"x","events":[{"name":"e"}],"status":{}}]}]}]}"#;
     const METRICS: &str = r#"{"resourceMetrics":[{"resource":{"attributes":[{"key":"env","value":{"stringValue":"prod"}}]},"scopeMetrics":[{"scope":{"name":"a"},"metrics":[{"name":"m","gauge":{"dataPoints":[{"asInt":"1"},{"asInt":"2"}]}}]}]}]}"#;
+    const EXEMPLARS: &str = r#"{"resourceMetrics":[{"resource":{},"scopeMetrics":[{"scope":{},"metrics":[{"name":"m","gauge":{"dataPoints":[{"exemplars":[{"timeUnixNano":"5","asInt":"1"},{"timeUnixNano":"5","asInt":"2"}],"asInt":"1"},{"asInt":"2"}]}}]}]}]}"#;
 
     /// What becomes of telemetry, in JSON.
     async fn made(body: &str, signal: &str) -> Result<String, String> {
@@ -227,7 +228,8 @@ mod tests {
         let sent = match signal {
             "logs" => to.logs.consume(otlp(LOGS)).await,
             "traces" => to.traces.consume(otlp(SPANS)).await,
-            _ => to.metrics.consume(otlp(METRICS)).await,
+            "metrics" => to.metrics.consume(otlp(METRICS)).await,
+            _ => to.metrics.consume(otlp(EXEMPLARS)).await,
         };
         sent.map_err(|error| error.to_string())?;
         Ok(sink.batches()[0].json.clone())
@@ -283,6 +285,13 @@ mod tests {
                 r#"{"attributes":[{"key":"env","value":{"stringValue":"prod"}}],"asInt":"2"}"#.into(),
             ),
             (
+                "exemplars",
+                "statements { metric = [`set(exemplar.filtered_attributes[\"n\"], metric.name) where exemplar.int_value == 2`] }",
+                r#"{"timeUnixNano":"5","asInt":"2"}"#,
+                r#"{"filteredAttributes":[{"key":"n","value":{"stringValue":"m"}}],"timeUnixNano":"5","asInt":"2"}"#
+                    .into(),
+            ),
+            (
                 "metrics",
                 "metric_statements { context = \"metric\"\n statements = [`copy_metric(name=\"n\") where name == \"m\"`, `set(unit, \"s\") where name == \"n\"`] }",
                 "]}}]}]}]}",
@@ -292,7 +301,8 @@ mod tests {
             let source = match signal {
                 "logs" => LOGS,
                 "traces" => SPANS,
-                _ => METRICS,
+                "metrics" => METRICS,
+                _ => EXEMPLARS,
             };
             let plain = |json: &str| serde_json::from_str::<serde_json::Value>(json).unwrap();
             let found = made(body, signal).await.unwrap();
@@ -352,6 +362,7 @@ mod tests {
                 "unknown context \"metric\" for statements: [set(name, 1)]",
             ),
             ("log_statements { context = §\"logs\"\n statements = [] }", "unknown context logs"),
+            ("metric_statements { context = §\"exemplar\"\n statements = [] }", "unknown context exemplar"),
             ("statements { log = [`set(log.body, 1)`, `set(log.body, §bodi)`] }", "column 15 of"),
             ("statements { trace = [`set(span.name, \"a\"`] }", "column"),
             (

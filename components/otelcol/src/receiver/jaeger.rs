@@ -9,7 +9,7 @@ use corten_component::listen::{self, Report};
 use corten_component::{Component, Context, Error};
 use corten_config::Arguments;
 use corten_config::arguments::CheckErrors;
-use corten_net::{ServerBody, empty_body, http_error, media_type};
+use corten_net::{ServerBody, http_error, media_type};
 use corten_otlp::{Batch, RpcStatus, Traces};
 use corten_signal::Fanout;
 use corten_signal::flow::BoxFuture;
@@ -19,8 +19,8 @@ use http::{Method, Response, StatusCode, header};
 use self::udp::{UdpArguments, UdpServer};
 use crate::flow::{DebugMetrics, Output};
 use crate::server::{
-    CROWDED, CROWDED_AFTER, Entrance, GrpcCall, GrpcServer, GrpcServerArguments, GrpcService, HttpRequest, HttpServer,
-    HttpServerArguments, HttpService, PreparedGrpc, PreparedHttp, ReceiverMetrics, Unread,
+    Entrance, GrpcCall, GrpcServer, GrpcServerArguments, GrpcService, HttpRequest, HttpServer, HttpServerArguments,
+    HttpService, Leaving, PreparedGrpc, PreparedHttp, ReceiverMetrics, Unread, bare, crowded,
 };
 
 /// Receives spans as Jaeger's clients send them, and sends them on as traces.
@@ -77,6 +77,7 @@ pub struct JaegerReceiver {
     binary: Option<UdpServer>,
     compact: Option<UdpServer>,
     reports: [Report; 4],
+    leaving: Leaving,
 }
 
 impl Component for JaegerReceiver {
@@ -100,8 +101,9 @@ impl Component for JaegerReceiver {
             binary: None,
             compact: None,
             reports: listen::reports(cx),
+            leaving: Leaving::default(),
         });
-        let JaegerReceiver { grpc, http, binary, compact, reports } = now;
+        let JaegerReceiver { grpc, http, binary, compact, reports, leaving } = now;
         let JaegerArguments { protocols, output, .. } = arguments;
         let traces = output.traces(cx);
         // Without somewhere to send anything there is nothing to listen for.
@@ -117,34 +119,23 @@ impl Component for JaegerReceiver {
             Entrance::new(traces.clone().unwrap_or_else(|| Fanout::new(Vec::new())), metrics)
         };
         let service = || Arc::new(Collector(entrance("grpc"))) as Arc<dyn GrpcService>;
-        let grpc = GrpcServer::commit(grpc, grpc_block.map(PreparedGrpc::new), service, &reports[0], cx);
+        let grpc = GrpcServer::commit(grpc, grpc_block.map(PreparedGrpc::new), service, (&reports[0], &leaving), cx);
         let service = || Arc::new(ThriftHttp(entrance("collector_http"))) as Arc<dyn HttpService>;
-        let http = HttpServer::commit(http, http_block.map(PreparedHttp::new), service, &reports[1], cx);
+        let http = HttpServer::commit(http, http_block.map(PreparedHttp::new), service, (&reports[1], &leaving), cx);
         let service = || entrance("udp_thrift_binary");
-        let binary = UdpServer::commit(binary, binary_block, Protocol::Binary, service, &reports[2], cx);
+        let binary = UdpServer::commit(binary, binary_block, Protocol::Binary, service, (&reports[2], &leaving), cx);
         let service = || entrance("udp_thrift_compact");
-        let compact = UdpServer::commit(compact, compact_block, Protocol::Compact, service, &reports[3], cx);
-        JaegerReceiver { grpc, http, binary, compact, reports }
+        let compact =
+            UdpServer::commit(compact, compact_block, Protocol::Compact, service, (&reports[3], &leaving), cx);
+        JaegerReceiver { grpc, http, binary, compact, reports, leaving }
     }
 
     async fn drain(self, _: &Context<Self>) {
-        let JaegerReceiver { grpc, http, binary, compact, .. } = self;
-        let grpc = async {
-            if let Some(grpc) = grpc {
-                grpc.drain().await;
-            }
-        };
-        let http = async {
-            if let Some(http) = http {
-                http.drain().await;
-            }
-        };
-        let udp = async |server: Option<UdpServer>| {
-            if let Some(server) = server {
-                server.drain().await;
-            }
-        };
-        tokio::join!(grpc, http, udp(binary), udp(compact));
+        self.leaving.add(self.grpc);
+        self.leaving.add(self.http);
+        self.leaving.add(self.binary);
+        self.leaving.add(self.compact);
+        self.leaving.gone().await;
     }
 }
 
@@ -182,9 +173,7 @@ impl HttpService for ThriftHttp {
     fn answer<'a>(&'a self, request: &'a mut HttpRequest) -> BoxFuture<'a, Response<ServerBody>> {
         Box::pin(async move {
             if request.parts.method != Method::POST {
-                let mut response = Response::new(empty_body());
-                *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-                return response;
+                return bare(StatusCode::METHOD_NOT_ALLOWED);
             }
             let unread = |text: &str| escaped(&format!("Unable to process request body: {text}"));
             let read = |body: bytes::Bytes| match read_batch(&body, Protocol::Binary) {
@@ -194,11 +183,7 @@ impl HttpService for ThriftHttp {
             let read = match request.read(16, read).await {
                 Ok(read) => read,
                 Err(Unread::Bad(text)) => return http_error(StatusCode::INTERNAL_SERVER_ERROR, &unread(&text)),
-                Err(Unread::Crowded) => {
-                    let mut response = http_error(StatusCode::SERVICE_UNAVAILABLE, CROWDED);
-                    response.headers_mut().insert(header::RETRY_AFTER, CROWDED_AFTER.as_secs().into());
-                    return response;
-                }
+                Err(Unread::Crowded) => return crowded(),
             };
             let kind = request.parts.headers.get(header::CONTENT_TYPE);
             match media_type(&kind.map(|kind| String::from_utf8_lossy(kind.as_bytes())).unwrap_or_default()) {
@@ -218,11 +203,7 @@ impl HttpService for ThriftHttp {
                 Err(text) => return http_error(StatusCode::BAD_REQUEST, &unread(&text)),
             };
             match self.0.take(Batch::of(data, Arc::clone(&request.context))).await {
-                Ok(()) => {
-                    let mut response = Response::new(empty_body());
-                    *response.status_mut() = StatusCode::ACCEPTED;
-                    response
-                }
+                Ok(()) => bare(StatusCode::ACCEPTED),
                 Err(status) => {
                     let text = format!("Cannot submit Jaeger batch: {}", status.message);
                     http_error(StatusCode::INTERNAL_SERVER_ERROR, &text)

@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use crate::flow::{DebugMetrics, Output};
 use crate::server::{
     CROWDED, CROWDED_AFTER, Entrance, GrpcCall, GrpcServer, GrpcServerArguments, GrpcService, HttpRequest, HttpServer,
-    HttpServerArguments, HttpService, PreparedGrpc, PreparedHttp, ReceiverMetrics, Unread, unavailable,
+    HttpServerArguments, HttpService, Leaving, PreparedGrpc, PreparedHttp, ReceiverMetrics, Unread, unavailable,
 };
 
 /// Receives telemetry in OTLP, over gRPC and over HTTP, and sends it on.
@@ -99,6 +99,7 @@ pub struct OtlpReceiver {
     grpc: Option<GrpcServer>,
     http: Option<HttpServer>,
     reports: [Report; 2],
+    leaving: Leaving,
 }
 
 impl Component for OtlpReceiver {
@@ -116,16 +117,19 @@ impl Component for OtlpReceiver {
     }
 
     fn commit(current: Option<Self>, arguments: OtlpArguments, cx: &Context<Self>) -> Self {
-        let (grpc, http, reports) = match current {
-            Some(OtlpReceiver { grpc, http, reports }) => (grpc, http, reports),
-            None => (None, None, listen::reports(cx)),
-        };
+        let now = current.unwrap_or_else(|| OtlpReceiver {
+            grpc: None,
+            http: None,
+            reports: listen::reports(cx),
+            leaving: Leaving::default(),
+        });
+        let OtlpReceiver { grpc, http, reports, leaving } = now;
         let OtlpArguments { grpc: grpc_block, http: http_block, output, .. } = arguments;
         let ways = Ways { traces: output.traces(cx), metrics: output.metrics(cx), logs: output.logs(cx) };
         let leads_somewhere = ways.traces.is_some() || ways.metrics.is_some() || ways.logs.is_some();
         let prepared = grpc_block.filter(|_| leads_somewhere).map(PreparedGrpc::new);
         let service = || Arc::new(ways.grpc(cx)) as Arc<dyn GrpcService>;
-        let grpc = GrpcServer::commit(grpc, prepared, service, &reports[0], cx);
+        let grpc = GrpcServer::commit(grpc, prepared, service, (&reports[0], &leaving), cx);
         let (prepared, paths) = match http_block.filter(|_| leads_somewhere) {
             Some(block) => {
                 let paths = block.paths().map(|(_, path)| rooted(path));
@@ -134,23 +138,15 @@ impl Component for OtlpReceiver {
             None => Default::default(),
         };
         let service = || Arc::new(ways.http(paths, cx)) as Arc<dyn HttpService>;
-        let http = HttpServer::commit(http, prepared, service, &reports[1], cx);
-        OtlpReceiver { grpc, http, reports }
+        let http = HttpServer::commit(http, prepared, service, (&reports[1], &leaving), cx);
+        OtlpReceiver { grpc, http, reports, leaving }
     }
 
     async fn drain(self, _: &Context<Self>) {
         // Requests under way are answered, within a limit; whoever connects is refused.
-        let grpc = async {
-            if let Some(grpc) = self.grpc {
-                grpc.drain().await;
-            }
-        };
-        let http = async {
-            if let Some(http) = self.http {
-                http.drain().await;
-            }
-        };
-        tokio::join!(grpc, http);
+        self.leaving.add(self.grpc);
+        self.leaving.add(self.http);
+        self.leaving.gone().await;
     }
 }
 

@@ -9,7 +9,7 @@ use corten_component::listen::{self, Report};
 use corten_component::{Component, Context, Error};
 use corten_config::Arguments;
 use corten_net::grpc::Code;
-use corten_net::{ServerBody, empty_body, full_body, http_error, media_type};
+use corten_net::{ServerBody, full_body, http_error, media_type};
 use corten_otlp::{Batch, Data, Span, Traces};
 use corten_signal::Fanout;
 use corten_signal::flow::BoxFuture;
@@ -18,8 +18,8 @@ use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::flow::{DebugMetrics, Output};
 use crate::server::{
-    CROWDED, CROWDED_AFTER, Entrance, HttpRequest, HttpServer, HttpServerArguments, HttpService, PreparedHttp,
-    ReceiverMetrics, Unread,
+    Entrance, HttpRequest, HttpServer, HttpServerArguments, HttpService, Leaving, PreparedHttp, ReceiverMetrics,
+    Unread, bare, crowded,
 };
 
 /// Receives spans as Zipkin's clients send them over HTTP, and sends them on as traces.
@@ -50,6 +50,7 @@ pub struct ZipkinArguments {
 pub struct ZipkinReceiver {
     http: Option<HttpServer>,
     report: Report,
+    leaving: Leaving,
 }
 
 impl Component for ZipkinReceiver {
@@ -67,9 +68,9 @@ impl Component for ZipkinReceiver {
     }
 
     fn commit(current: Option<Self>, arguments: ZipkinArguments, cx: &Context<Self>) -> Self {
-        let (http, report) = match current {
-            Some(ZipkinReceiver { http, report }) => (http, report),
-            None => (None, listen::report(cx)),
+        let (http, report, leaving) = match current {
+            Some(ZipkinReceiver { http, report, leaving }) => (http, report, leaving),
+            None => (None, listen::report(cx), Leaving::default()),
         };
         let ZipkinArguments { parse_string_tags, server, output, .. } = arguments;
         let traces = output.traces(cx);
@@ -81,14 +82,13 @@ impl Component for ZipkinReceiver {
             });
             Arc::new(Spans { entrances, parse_string_tags }) as Arc<dyn HttpService>
         };
-        let http = HttpServer::commit(http, prepared, service, &report, cx);
-        ZipkinReceiver { http, report }
+        let http = HttpServer::commit(http, prepared, service, (&report, &leaving), cx);
+        ZipkinReceiver { http, report, leaving }
     }
 
     async fn drain(self, _: &Context<Self>) {
-        if let Some(http) = self.http {
-            http.drain().await;
-        }
+        self.leaving.add(self.http);
+        self.leaving.gone().await;
     }
 }
 
@@ -164,19 +164,11 @@ impl HttpService for Spans {
             let data = match request.read(format.effort(), move |body| format.read(&body, parse_string_tags)).await {
                 Ok(Ok(data)) => data,
                 Ok(Err(text)) | Err(Unread::Bad(text)) => return http_error(StatusCode::BAD_REQUEST, &text),
-                Err(Unread::Crowded) => {
-                    let mut response = http_error(StatusCode::SERVICE_UNAVAILABLE, CROWDED);
-                    response.headers_mut().insert(header::RETRY_AFTER, CROWDED_AFTER.as_secs().into());
-                    return response;
-                }
+                Err(Unread::Crowded) => return crowded(),
             };
             let batch = Batch::of(data, Arc::clone(&request.context));
             match self.entrances[format as usize].take(batch).await {
-                Ok(()) => {
-                    let mut response = Response::new(empty_body());
-                    *response.status_mut() = StatusCode::ACCEPTED;
-                    response
-                }
+                Ok(()) => bare(StatusCode::ACCEPTED),
                 Err(status) if Code(status.code) == Code::INTERNAL => {
                     refusal(StatusCode::BAD_REQUEST, "\"Bad Request\"")
                 }

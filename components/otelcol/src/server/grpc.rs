@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use super::arguments::GrpcServerArguments;
 use super::deliver::unavailable;
 use super::http::{CROWDED, CROWDED_AFTER, Unread, request_context};
+use super::leaving::Leaving;
 use super::readers::{Readers, by_itself, held_bytes_max};
 use super::telemetry::CallMetrics;
 
@@ -75,6 +76,12 @@ pub(crate) struct GrpcServer {
     task: Task,
 }
 
+impl From<GrpcServer> for Task {
+    fn from(server: GrpcServer) -> Task {
+        server.task
+    }
+}
+
 /// What is to be put in place.
 pub(crate) struct PreparedGrpc {
     arguments: GrpcServerArguments,
@@ -108,10 +115,13 @@ impl GrpcServer {
         current: Option<Self>,
         prepared: Option<PreparedGrpc>,
         service: impl FnOnce() -> Arc<dyn GrpcService>,
-        report: &Report,
+        (report, leaving): (&Report, &Leaving),
         cx: &Context<C>,
     ) -> Option<Self> {
-        let PreparedGrpc { arguments, listen } = prepared?;
+        let Some(PreparedGrpc { arguments, listen }) = prepared else {
+            leaving.add(current);
+            return None;
+        };
         let held_bytes_max = held_bytes_max(arguments.message_bytes_max());
         let door = Arc::new(Door { service: service(), arguments });
         if let Some(current) = current {
@@ -143,11 +153,6 @@ impl GrpcServer {
             }
         });
         Some(GrpcServer { shared, task })
-    }
-
-    /// Answers calls under way, within a limit; whoever connects is refused.
-    pub(crate) async fn drain(self) {
-        self.task.stop().await;
     }
 }
 

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use super::arguments::HttpServerArguments;
 use super::cors::{self, Cors};
+use super::leaving::Leaving;
 use super::readers::{Readers, by_itself, held_bytes_max};
 use super::telemetry::{Answered, HttpMetrics};
 use crate::auth::Handler;
@@ -67,6 +68,20 @@ pub(crate) const CROWDED_AFTER: Duration = Duration::from_secs(1);
 /// What they are told.
 pub(crate) const CROWDED: &str = "too many requests are under way";
 
+/// The answer to a request for which there is no memory now.
+pub(crate) fn crowded() -> Response<ServerBody> {
+    let mut response = http_error(StatusCode::SERVICE_UNAVAILABLE, CROWDED);
+    response.headers_mut().insert(header::RETRY_AFTER, CROWDED_AFTER.as_secs().into());
+    response
+}
+
+/// An answer that says nothing but its status.
+pub(crate) fn bare(status: StatusCode) -> Response<ServerBody> {
+    let mut response = Response::new(empty_body());
+    *response.status_mut() = status;
+    response
+}
+
 /// What the reference says of bodies that are too long.
 const TOO_LARGE: &str = "http: request body too large";
 
@@ -114,6 +129,12 @@ pub(crate) struct HttpServer {
     task: Task,
 }
 
+impl From<HttpServer> for Task {
+    fn from(server: HttpServer) -> Task {
+        server.task
+    }
+}
+
 /// What is to be put in place.
 pub(crate) struct PreparedHttp {
     arguments: HttpServerArguments,
@@ -151,10 +172,13 @@ impl HttpServer {
         current: Option<Self>,
         prepared: Option<PreparedHttp>,
         service: impl FnOnce() -> Arc<dyn HttpService>,
-        report: &Report,
+        (report, leaving): (&Report, &Leaving),
         cx: &Context<C>,
     ) -> Option<Self> {
-        let PreparedHttp { arguments, listen } = prepared?;
+        let Some(PreparedHttp { arguments, listen }) = prepared else {
+            leaving.add(current);
+            return None;
+        };
         if let Some(cors) = &arguments.cors
             && cors.allowed_origins.is_empty()
             && !cors::is_default(&cors.allowed_headers)
@@ -202,11 +226,6 @@ impl HttpServer {
         });
         Some(HttpServer { shared, task })
     }
-
-    /// Answers requests under way, within a limit; whoever connects is refused.
-    pub(crate) async fn drain(self) {
-        self.task.stop().await;
-    }
 }
 
 impl Shared {
@@ -226,11 +245,7 @@ impl Shared {
             readers: self.readers.clone(),
         };
         let mut response = match &door.cors {
-            Some(_) if Cors::is_preflight(&request.parts) => {
-                let mut response = Response::new(empty_body());
-                *response.status_mut() = StatusCode::NO_CONTENT;
-                response
-            }
+            Some(_) if Cors::is_preflight(&request.parts) => bare(StatusCode::NO_CONTENT),
             _ => door.answer(&mut request).await,
         };
         if let Some(cors) = &door.cors {

@@ -9,6 +9,7 @@ use sha1::Digest as _;
 
 use super::Type::{Text, Uint32};
 use super::{Answer, Function, Type, function, int, text};
+use crate::hex;
 use crate::template::{Exec, Value};
 
 const TWO: &[Type] = &[Text, Text];
@@ -39,16 +40,6 @@ pub(super) const FUNCTIONS: &[Function] = &[
     function("sha256sum", &[Text], |_, args| Ok(Value::from(hex(&sha2::Sha256::digest(text(args, 0)))))),
     function("sha512sum", &[Text], |_, args| Ok(Value::from(hex(&sha2::Sha512::digest(text(args, 0)))))),
 ];
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut out = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        out.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    out
-}
 
 /// The hash of a password, or a text that says why there is none.
 fn bcrypt(exec: &mut Exec<'_>, password: &[u8]) -> Result<String, String> {

@@ -15,7 +15,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         let mut hash = sha3::Sha3_256::new();
         hash.update(text(args, 0));
         hash.update(text(args, 1));
-        Ok(Value::from(super::crypto::hex(&hash.finalize())))
+        Ok(Value::from(crate::hex(&hash.finalize())))
     }),
     function("Replace", &[Text, Text, Text, Int], |_, args| {
         replaced(text(args, 0), text(args, 1), text(args, 2), int(args, 3))
@@ -24,7 +24,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         let mut hash = sha2::Sha256::new();
         hash.update(text(args, 0));
         hash.update(text(args, 1));
-        Ok(Value::from(super::crypto::hex(&hash.finalize())))
+        Ok(Value::from(crate::hex(&hash.finalize())))
     }),
     function("ToLower", &[Text], |_, args| Ok(Value::from(map(text(args, 0), to_lower)))),
     function("ToUpper", &[Text], |_, args| Ok(Value::from(map(text(args, 0), to_upper)))),

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::Type::{Any, Text};
 use super::{Answer, Function, function};
+use crate::json::{Form, push_number, push_string};
 use crate::numbers::parse_float;
 use crate::template::{Exec, ListKind, NESTING_MAX, Value, too_deep};
 use crate::text::{chars, push};
@@ -302,45 +303,12 @@ fn write_float(value: f64, out: &mut Vec<u8>) -> Result<(), String> {
         };
         return Err(format!("json: unsupported value: {name}"));
     }
-    let size = value.abs();
-    if size != 0.0 && !(1e-6..1e21).contains(&size) {
-        let text = format!("{value:e}");
-        let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-        out.extend_from_slice(mantissa.as_bytes());
-        out.push(b'e');
-        // A large exponent has its sign, a small one is not filled with zeros.
-        if !exponent.starts_with('-') {
-            out.push(b'+');
-        }
-        out.extend_from_slice(exponent.as_bytes());
-    } else {
-        out.extend_from_slice(format!("{value}").as_bytes());
-    }
+    push_number(value, Form::HTML, out);
     Ok(())
 }
 
 fn write_text(text: &[u8], style: Style, out: &mut Vec<u8>) {
-    out.push(b'"');
-    for (_, character, len) in chars(text) {
-        match character {
-            '"' => out.extend_from_slice(b"\\\""),
-            '\\' => out.extend_from_slice(b"\\\\"),
-            '\x08' => out.extend_from_slice(b"\\b"),
-            '\x0c' => out.extend_from_slice(b"\\f"),
-            '\n' => out.extend_from_slice(b"\\n"),
-            '\r' => out.extend_from_slice(b"\\r"),
-            '\t' => out.extend_from_slice(b"\\t"),
-            '\0'..' ' | '\u{2028}' | '\u{2029}' => escape(character, out),
-            '<' | '>' | '&' if style.html => escape(character, out),
-            char::REPLACEMENT_CHARACTER if len == 1 => out.extend_from_slice(b"\\ufffd"),
-            _ => push(out, character),
-        }
-    }
-    out.push(b'"');
-}
-
-fn escape(character: char, out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("\\u{:04x}", u32::from(character)).as_bytes());
+    push_string(text, if style.html { Form::HTML } else { Form::PLAIN }, out);
 }
 
 /// A function that reads, and one that writes.

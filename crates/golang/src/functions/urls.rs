@@ -203,7 +203,9 @@ pub fn parse_url(bytes: &[u8]) -> Result<UrlParts, String> {
             && let Some(behind) = before_query.strip_prefix(b"//")
         {
             path = &behind[memchr::memchr(b'/', behind).unwrap_or(behind.len())..];
-            text.extend_from_slice(b"//");
+            if url.user.is_some() || !url.host.is_empty() || !url.path.is_empty() {
+                text.extend_from_slice(b"//");
+            }
             if url.user.is_some() {
                 text.extend_from_slice(&user_text);
                 text.push(b'@');

@@ -99,11 +99,8 @@ impl Chain {
         outside: &Outside,
     ) -> Result<Self, Error> {
         let profiles = Profiles::read(outside).await?;
-        let named = if config.profile.is_empty() {
-            outside.env("AWS_PROFILE").or_else(|| outside.env("AWS_DEFAULT_PROFILE"))
-        } else {
-            Some(config.profile.clone())
-        };
+        let named =
+            if config.profile.is_empty() { profile_of_environment(outside) } else { Some(config.profile.clone()) };
         if let Some(name) = &named
             && !profiles.has(name)
         {
@@ -152,11 +149,7 @@ impl Chain {
         if region.is_empty() || !region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
             return Err(auth("region is not valid"));
         }
-        let given = outside
-            .env("AWS_ENDPOINT_URL_STS")
-            .or_else(|| outside.env("AWS_ENDPOINT_URL"))
-            .or_else(|| profiles.get(&profile, "endpoint_url").map(str::to_owned))
-            .filter(|_| !outside.env_is_true("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"));
+        let given = configured_endpoint("sts", &profiles, &profile, outside);
         let sts_url = given.unwrap_or_else(|| sts_url(&region, config.use_fips_sts_endpoint));
         Ok(Self { provider, sts_url, region })
     }
@@ -248,20 +241,45 @@ fn session_name(outside: &Outside) -> String {
     format!("corten-{}", unix_seconds(outside.now()))
 }
 
+/// The profile that the environment names.
+fn profile_of_environment(outside: &Outside) -> Option<String> {
+    outside.env("AWS_PROFILE").or_else(|| outside.env("AWS_DEFAULT_PROFILE"))
+}
+
+/// The endpoint of a service, where the environment or the shared configuration files say one.
+pub(super) async fn endpoint_of(service: &str, outside: &Outside) -> Result<Option<String>, Error> {
+    let profiles = Profiles::read(outside).await?;
+    let profile = profile_of_environment(outside).unwrap_or_else(|| "default".to_owned());
+    Ok(configured_endpoint(service, &profiles, &profile, outside))
+}
+
+fn configured_endpoint(service: &str, profiles: &Profiles, profile: &str, outside: &Outside) -> Option<String> {
+    outside
+        .env(&format!("AWS_ENDPOINT_URL_{}", service.to_ascii_uppercase()))
+        .or_else(|| outside.env("AWS_ENDPOINT_URL"))
+        .or_else(|| profiles.get(profile, "endpoint_url").map(str::to_owned))
+        .filter(|_| !outside.env_is_true("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"))
+}
+
 /// The regional endpoint of the token service.
 fn sts_url(region: &str, fips: bool) -> String {
-    let domain = match region.split('-').collect::<Vec<_>>()[..] {
-        ["cn", ..] => "amazonaws.com.cn",
-        ["us", "iso", ..] => "c2s.ic.gov",
-        ["us", "isob", ..] => "sc2s.sgov.gov",
-        ["us", "isof", ..] => "csp.hci.ic.gov",
-        ["eu", "isoe", ..] => "cloud.adc-e.uk",
-        ["eusc", ..] => "amazonaws.eu",
-        _ => "amazonaws.com",
-    };
     // The endpoints of the government's regions conform under their ordinary names.
-    let host = if fips && !region.starts_with("us-gov-") { "sts-fips" } else { "sts" };
-    format!("https://{host}.{region}.{domain}/")
+    service_url("sts", region, fips && !region.starts_with("us-gov-"), false)
+}
+
+/// The regional endpoint of a service: one that conforms to FIPS, one that has addresses of both families.
+pub(super) fn service_url(service: &str, region: &str, fips: bool, dual: bool) -> String {
+    let (domain, of_both) = match region.split('-').collect::<Vec<_>>()[..] {
+        ["cn", ..] => ("amazonaws.com.cn", "api.amazonwebservices.com.cn"),
+        ["us", "iso", ..] => ("c2s.ic.gov", "api.aws.ic.gov"),
+        ["us", "isob", ..] => ("sc2s.sgov.gov", "api.aws.scloud"),
+        ["us", "isof", ..] => ("csp.hci.ic.gov", "api.aws.hci.ic.gov"),
+        ["eu", "isoe", ..] => ("cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
+        ["eusc", ..] => ("amazonaws.eu", "api.amazonwebservices.eu"),
+        _ => ("amazonaws.com", "api.aws"),
+    };
+    let (kind, domain) = (if fips { "-fips" } else { "" }, if dual { of_both } else { domain });
+    format!("https://{service}{kind}.{region}.{domain}/")
 }
 
 fn of_environment(outside: &Outside) -> Option<Credentials> {

@@ -6,6 +6,7 @@
 mod aws;
 mod azuread;
 mod google_iam;
+mod service;
 mod sigv4;
 #[cfg(test)]
 mod testing;
@@ -27,6 +28,8 @@ use tokio::sync::Mutex;
 
 pub use azuread::{AzureAdConfig, AzureAdManagedIdentity, AzureAdOAuth, AzureAdSdk, AzureAdWorkloadIdentity};
 pub use google_iam::GoogleIamConfig;
+pub use service::AwsService;
+pub(crate) use sigv4::escape;
 pub use sigv4::{SigV4Config, SigV4Inference};
 
 use crate::config::{ClientConfig, ProxyConfig};
@@ -189,7 +192,7 @@ fn join(code: Option<String>, detail: Option<String>) -> Option<String> {
 }
 
 /// A server's text on one line, of limited length, with the secrets that it may repeat taken out.
-fn shown(text: &str, secrets: &[&str]) -> String {
+pub(crate) fn shown(text: &str, secrets: &[&str]) -> String {
     let mut text = text.to_owned();
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
         text = text.replace(secret, "xxxxx");

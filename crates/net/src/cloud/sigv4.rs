@@ -110,6 +110,13 @@ impl SigV4Config {
         Ok(Arc::new(self.inferring_signer_in(inference, Outside::new(options).await?).await?))
     }
 
+    /// Makes a signer for a service whose endpoint depends on the region. Without a region it is the one of inference.
+    pub(super) async fn service_signer(&self, outside: Outside) -> Result<Signer, Error> {
+        let chain = Chain::with(self, Some(&SigV4Inference::default()), &outside).await?;
+        let (service, region) = (self.service_name.clone(), chain.region.clone());
+        Ok(Signer { outside, chain, service, region, infers: false, kept: Kept::new() })
+    }
+
     async fn signer_in(&self, outside: Outside) -> Result<Signer, Error> {
         self.check().map_err(|errors| Error::config(errors.to_string()))?;
         let chain = Chain::new(self, &outside).await?;
@@ -156,7 +163,7 @@ pub struct SigV4Inference {
 }
 
 /// Signs requests with credentials of a chain.
-struct Signer {
+pub(super) struct Signer {
     outside: Outside,
     chain: Chain,
     service: String,
@@ -164,6 +171,12 @@ struct Signer {
     /// Whether the host of a request says what is empty.
     infers: bool,
     kept: Kept<Credentials>,
+}
+
+impl Signer {
+    pub(super) fn region(&self) -> &str {
+        &self.region
+    }
 }
 
 impl Sign for Signer {
@@ -342,7 +355,7 @@ fn unescape_query(text: &str) -> Vec<u8> {
 }
 
 /// Encodes all but the unreserved characters of RFC 3986 and, if wanted, slashes.
-fn escape(bytes: &[u8], keep_slash: bool) -> String {
+pub(crate) fn escape(bytes: &[u8], keep_slash: bool) -> String {
     let mut out = String::with_capacity(bytes.len());
     for &byte in bytes {
         match byte {

@@ -53,7 +53,7 @@ async fn a_message_goes_there_and_back_packed_or_not() {
         [None, Some((Coding::Gzip, "gzip")), Some((Coding::Zstd, "zstd")), Some((Coding::SnappyFramed, "snappy"))]
     {
         let call = Call { encoding: coding.map(|(_, name)| name), ..call(&server, "/Echo") };
-        let sent = coding.map_or_else(|| message.clone(), |(coding, _)| pack(coding, &message));
+        let sent = coding.map_or_else(|| message.clone(), |(coding, _)| pack(coding, &message).unwrap());
         assert_eq!(call.send(&client, sent).await.unwrap(), message.concat());
     }
     assert_eq!(call(&server, "/Echo").send(&client, Vec::new()).await.unwrap(), "");

@@ -3,6 +3,7 @@
 mod auth;
 mod client;
 mod grpc;
+mod kubernetes;
 mod proxy;
 mod redirect;
 mod server;

@@ -7,11 +7,15 @@ use corten_otlp::{Arena, Map as Pairs, Pair, Value};
 use corten_signal::regex::{Groups, Lossy};
 
 use super::Kind::{Any, ConstBool, ConstText, ConstTexts, Map, Text};
-use super::{Arg, Function, Got, Prepared, Refused, const_text, const_texts, optional, own, param, plain, regex_at};
+use super::{
+    Arg, Function, Got, Last, Prepared, Refused, const_text, const_texts, optional, own, param, plain, regex_at,
+};
 use crate::error::EvalError;
-use crate::grok::{Grok, Kind};
+use crate::grok::{Definitions, Grok, Kind};
 use crate::item::Item;
+use crate::json;
 use crate::program::{Call, Ex};
+use crate::user_agent;
 use crate::value::{Const, Val};
 use crate::xml::{self, Element, Node};
 
@@ -59,15 +63,14 @@ pub(super) const FUNCTIONS: &[Function] = &[
             optional("pattern_definitions", ConstTexts),
         ],
         prepare: |args| {
-            let pattern = const_text(args, 1).map(String::from_utf8_lossy);
-            let Some(pattern) = pattern else {
-                return Err((1, "the pattern must be written in the statement".to_owned()));
-            };
             let definitions = const_texts(args, 3).unwrap_or_default();
             let definitions: Vec<_> = definitions.into_iter().map(String::from_utf8_lossy).collect();
-            let definitions: Vec<&str> = definitions.iter().map(|definition| &**definition).collect();
+            let definitions = Definitions::new(&definitions).map_err(|what| (3, what))?;
             let named_only = matches!(&args[2], Some(Arg::One(Ex::Const(Const::Bool(true)))));
-            let grok = Grok::new(&pattern, &definitions, named_only);
+            let Some(pattern) = const_text(args, 1) else {
+                return Ok(Prepared::LastGrok(Last::default(), definitions, named_only));
+            };
+            let grok = Grok::new(&String::from_utf8_lossy(pattern), &definitions, named_only);
             grok.map(|grok| Prepared::Grok(Box::new(grok))).map_err(|what| (1, what))
         },
         run: extract_grok,
@@ -77,19 +80,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
         params: &[param("target", Text)],
         prepare: plain,
         run: |call, item| {
-            let value = call.text(0, item)?;
-            let text = value.text(item.arena).unwrap_or_default();
-            let parsed: serde_json::Value = serde_json::from_slice(text)
-                .map_err(|error| {
-                    // What is not UTF-8 is replaced, as Go does.
-                    EvalError::new(error.to_string())
-                })
-                .or_else(|error| match std::str::from_utf8(text) {
-                    Ok(_) => Err(error),
-                    Err(_) => serde_json::from_str(&String::from_utf8_lossy(text))
-                        .map_err(|error| EvalError::new(error.to_string())),
-                })?;
-            match json_value(item.arena, &parsed) {
+            let text = call.owned(0, item)?;
+            match json::read(&text, item.arena)? {
                 Value::Map(map) => Ok(Val::Map(map)),
                 Value::List(list) => Ok(Val::List(list)),
                 other => {
@@ -191,6 +183,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         },
     },
     Function { name: "URL", params: &[param("uri", Text)], prepare: plain, run: url },
+    Function { name: "UserAgent", params: &[param("user_agent", Text)], prepare: plain, run: user_agent },
     Function {
         name: "ParseSeverity",
         params: &[param("target", Any), param("mapping", Map)],
@@ -227,7 +220,15 @@ pub(super) const FUNCTIONS: &[Function] = &[
 ];
 
 fn extract_grok<'p>(call: &'p Call, item: &mut Item<'_>) -> Got<'p> {
-    let Prepared::Grok(grok) = &call.prepared else { return Err("there is no pattern".into()) };
+    let last;
+    let grok = match &call.prepared {
+        Prepared::Grok(grok) => &**grok,
+        Prepared::LastGrok(known, definitions, named_only) => {
+            last = known.of(&call.owned(1, item)?, |pattern| Grok::new(pattern, definitions, *named_only))?;
+            &*last
+        }
+        _ => return Err("there is no pattern".into()),
+    };
     let text = call.owned(0, item)?;
     let (mut lossy, mut groups) = (Lossy::new(), Groups::new());
     let mut map = Pairs::default();
@@ -336,6 +337,27 @@ fn simplified(arena: &mut Arena, parent: &Element) -> Pairs {
         })
         .collect();
     arena.map(&pairs)
+}
+
+fn user_agent<'p>(call: &'p Call, item: &mut Item<'_>) -> Got<'p> {
+    let original = call.owned(0, item)?;
+    let mut lossy = Lossy::new();
+    let (text, _) = lossy.text(&original);
+    let (program, system) = (user_agent::program(text), user_agent::system(text));
+    let mut map = Pairs::default();
+    let fields = [
+        ("user_agent.name", program.name.as_bytes()),
+        ("user_agent.original", &original),
+        ("user_agent.version", program.version.as_bytes()),
+        ("os.name", system.name.as_bytes()),
+        ("os.version", system.version.as_bytes()),
+    ];
+    // Only the version of the operating system is left out where it is not known.
+    for (key, value) in fields.into_iter().filter(|(key, value)| *key != "os.version" || !value.is_empty()) {
+        let value = own(item.arena, value);
+        item.arena.put(&mut map, key.as_bytes(), value);
+    }
+    Ok(Val::Map(map))
 }
 
 fn url<'p>(call: &'p Call, item: &mut Item<'_>) -> Got<'p> {
@@ -472,26 +494,5 @@ pub(super) fn trimmed(text: &[u8]) -> &[u8] {
     match std::str::from_utf8(text) {
         Ok(text) => text.trim().as_bytes(),
         Err(_) => text.trim_ascii(),
-    }
-}
-
-/// JSON as a value. All numbers are doubles.
-fn json_value(arena: &mut Arena, json: &serde_json::Value) -> Value {
-    match json {
-        serde_json::Value::Null => Value::Empty,
-        serde_json::Value::Bool(value) => Value::Bool(*value),
-        serde_json::Value::Number(value) => Value::Double(value.as_f64().unwrap_or(f64::NAN)),
-        serde_json::Value::String(text) => arena.own_str(text),
-        serde_json::Value::Array(values) => {
-            let values: Vec<Value> = values.iter().map(|value| json_value(arena, value)).collect();
-            Value::List(arena.list(&values))
-        }
-        serde_json::Value::Object(fields) => {
-            let pairs: Vec<Pair> = fields
-                .iter()
-                .map(|(key, value)| Pair { key: arena.own(key.as_bytes()), value: json_value(arena, value) })
-                .collect();
-            Value::Map(arena.map(&pairs))
-        }
     }
 }

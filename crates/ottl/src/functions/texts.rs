@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use base64::alphabet;
+use base64::engine::general_purpose::{NO_PAD, PAD, STANDARD};
 use corten_config::gofmt::{Arg as Printed, format_args};
 use corten_golang::{map, to_lower, to_upper};
 use corten_otlp::{Arena, Map as Pairs, Pair, Value};
@@ -12,6 +14,7 @@ use corten_signal::regex::Lossy;
 
 use super::Kind::{Any, Anys, ConstBool, ConstText, Int, Text, TextLike, TextLikes, Texts};
 use super::{Arg, Function, Got, Param, Prepared, const_str, const_text, optional, own, param, plain, regex_at};
+use crate::code_pages::{self, CodePage};
 use crate::error::EvalError;
 use crate::hash;
 use crate::item::Item;
@@ -251,10 +254,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
             for ex in call.many(1) {
                 let value = ex.val(item)?;
                 args.push(match value.byte_str(item.arena) {
-                    // Bytes are a list of numbers to `%v`, and a text to `%s` and its kin.
-                    Some(bytes) if format.contains("%v") => {
-                        Printed::Slice("[]uint8", bytes.iter().map(|byte| Printed::Int(i64::from(*byte))).collect())
-                    }
+                    // Bytes are a list of numbers to most verbs, and a text to `%s` and its kin.
+                    Some(bytes) if !prints_texts(&format) => octets("[]uint8", bytes),
                     _ => printed(&value, item.arena),
                 });
             }
@@ -268,7 +269,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         prepare: plain,
         run: |call, item| {
             let value = call.text(0, item)?;
-            decode_base64(&STANDARD, value.text(item.arena).unwrap_or_default())
+            decode_base64(&BASE64[0].1, value.text(item.arena).unwrap_or_default())
         },
     },
     Function {
@@ -306,6 +307,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
             match encoding(&name).map_err(EvalError::new)? {
                 Encoding::Base64(engine) => decode_base64(engine, bytes),
                 Encoding::Raw => Ok(Val::from(bytes.to_vec())),
+                Encoding::Page(page) => Ok(Val::from(page.decode(bytes))),
                 Encoding::Charset(charset) => Ok(Val::from(charset.decode_without_bom_handling(bytes).0.into_owned())),
             }
         },
@@ -403,6 +405,21 @@ fn substring<'p>(call: &'p Call, item: &mut Item<'_>) -> Got<'p> {
     })
 }
 
+/// Whether a format has verbs for texts, and none that shows bytes as numbers.
+fn prints_texts(format: &str) -> bool {
+    let verb = |text: &str| text.chars().find(|c| !"+-# .*[]".contains(*c) && !c.is_ascii_digit());
+    let verbs = || format.split('%').skip(1).filter_map(verb);
+    verbs().any(|verb| "sqxX".contains(verb)) && !verbs().any(|verb| verb == 'v')
+}
+
+fn octets(type_name: &'static str, bytes: &[u8]) -> Printed {
+    Printed::Slice(type_name, bytes.iter().map(|byte| Printed::TypedInt("uint8", i64::from(*byte))).collect())
+}
+
+fn printed_id(type_name: &'static str, id: &[u8]) -> Printed {
+    Printed::Stringer(type_name, hex(id).into(), Box::new(octets(type_name, id)))
+}
+
 /// A value as Go's `fmt` prints it.
 fn printed(value: &Val<'_>, arena: &Arena) -> Printed {
     match value {
@@ -415,9 +432,13 @@ fn printed(value: &Val<'_>, arena: &Arena) -> Printed {
             super::times::duration_text(*value).into(),
             Box::new(Printed::TypedInt("time.Duration", *value)),
         ),
-        Val::Time(time) => Printed::Text(super::times::time_text(time).into()),
-        Val::TraceId(id) | Val::ProfileId(id) => Printed::Text(hex(id).into()),
-        Val::SpanId(id) => Printed::Text(hex(id).into()),
+        Val::Time(time) => {
+            let text: Arc<str> = super::times::time_text(time).into();
+            Printed::Stringer("time.Time", text.clone(), Box::new(Printed::Text(text)))
+        }
+        Val::TraceId(id) => printed_id("pcommon.TraceID", id),
+        Val::ProfileId(id) => printed_id("pprofile.ProfileID", id),
+        Val::SpanId(id) => printed_id("pcommon.SpanID", id),
         Val::List(list) => {
             let values = arena.values(*list).iter().map(|value| printed(&Val::from(*value), arena)).collect();
             Printed::Slice("[]interface {}", values)
@@ -439,14 +460,16 @@ fn printed(value: &Val<'_>, arena: &Arena) -> Printed {
 
 type Base64 = base64::engine::GeneralPurpose;
 
+/// The variants. Bits behind the last byte need not be zero.
+static BASE64: [(&[u8], Base64); 4] = [
+    (b"base64", Base64::new(&alphabet::STANDARD, PAD.with_decode_allow_trailing_bits(true))),
+    (b"base64-raw", Base64::new(&alphabet::STANDARD, NO_PAD.with_decode_allow_trailing_bits(true))),
+    (b"base64-url", Base64::new(&alphabet::URL_SAFE, PAD.with_decode_allow_trailing_bits(true))),
+    (b"base64-raw-url", Base64::new(&alphabet::URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true))),
+];
+
 fn base64_variant(name: &[u8]) -> Option<&'static Base64> {
-    match name {
-        b"base64" => Some(&STANDARD),
-        b"base64-raw" => Some(&STANDARD_NO_PAD),
-        b"base64-url" => Some(&URL_SAFE),
-        b"base64-raw-url" => Some(&URL_SAFE_NO_PAD),
-        _ => None,
-    }
+    BASE64.iter().find(|(known, _)| *known == name).map(|(_, engine)| engine)
 }
 
 fn decode_base64<'p>(engine: &Base64, text: &[u8]) -> Got<'p> {
@@ -460,6 +483,7 @@ enum Encoding {
     /// Bytes are what they are.
     Raw,
     Charset(&'static encoding_rs::Encoding),
+    Page(&'static CodePage),
 }
 
 fn encoding(name: &[u8]) -> Result<Encoding, String> {
@@ -472,6 +496,9 @@ fn encoding(name: &[u8]) -> Result<Encoding, String> {
         b"utf-8-raw" | b"utf8-raw" | b"nop" => return Ok(Encoding::Raw),
         b"utf-16" | b"utf16" => return Ok(Encoding::Charset(encoding_rs::UTF_16LE)),
         _ => {}
+    }
+    if let Some(page) = code_pages::find(&lower) {
+        return Ok(Encoding::Page(page));
     }
     let found = encoding_rs::Encoding::for_label_no_replacement(name);
     found.map(Encoding::Charset).ok_or_else(|| format!("unsupported encoding '{}'", String::from_utf8_lossy(name)))

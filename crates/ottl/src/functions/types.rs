@@ -111,7 +111,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
                 Val::Nil => true,
                 Val::Bool(value) => !value,
                 Val::Int(value) | Val::Duration(value) => *value == 0,
-                Val::Double(value) => value.to_bits() == 0,
+                Val::Double(value) => *value == 0.0,
                 Val::Map(map) => map.is_empty(),
                 Val::List(list) => list.is_empty(),
                 Val::Parts(_, count) => *count == 0,

@@ -159,6 +159,11 @@ fn lines_of_products_come_apart_as_the_collector_does_it() {
     expressions("grok.json");
 }
 
+#[test]
+fn user_agents_are_recognised_as_the_collector_does_it() {
+    expressions("user_agents.json");
+}
+
 fn expressions(name: &str) {
     let (inputs, cases) = (data("inputs.json"), data(name));
     let cases = cases.as_array().unwrap();

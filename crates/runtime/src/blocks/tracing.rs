@@ -23,8 +23,9 @@ const SERVICE_NAME: &str = "alloy";
 /// How many spans wait to be sent, at most.
 const WAITING_MAX: usize = 2048;
 
-/// Makes spans of the program's own work, to see what it does: loads and evaluations of the configuration, and the requests
-/// that components send.
+/// Makes spans of the program's own work, to see what it does: loads and evaluations of the configuration, what the HTTP server
+/// is asked for, and the requests that components send. Exporters of `otelcol` are the exception: the spans of sending spans
+/// would never end.
 ///
 /// Nothing waits for those spans: what is not taken in time is dropped and counted. Without the block, or without `write_to`,
 /// no spans are made.

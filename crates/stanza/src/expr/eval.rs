@@ -198,7 +198,9 @@ impl<'a> Run<'a> {
                     let count = usize::try_from(to.saturating_sub(from).saturating_add(1)).unwrap_or(0);
                     self.spend(count, node.at)?;
                 }
-                ops::binary(*binary, &left, &right).map_err(fail)?
+                let value = ops::binary(*binary, &left, &right).map_err(fail)?;
+                self.spend(joined(*binary, &value), node.at)?;
+                value
             }
             Part::Matches(of, regex) => {
                 let value = self.value(of)?;
@@ -336,7 +338,7 @@ impl<'a> Run<'a> {
         };
         let (mut count, mut total) = (0i64, Val::from(0i64));
         let mut kept: Vec<Value> = Vec::new();
-        let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
+        let mut groups = Map::default();
         let mut keyed: Vec<(Value, Value)> = Vec::new();
         let backwards = matches!(over, Over::FindLast | Over::FindLastIndex);
         for turn in 0..items.len() {
@@ -363,17 +365,24 @@ impl<'a> Run<'a> {
                 Over::One | Over::Count => count += i64::from(holds(&value)?),
                 Over::Filter if holds(&value)? => kept.push(item.into_value()),
                 Over::Map => kept.push(value.into_value()),
-                Over::Sum => total = ops::binary(Binary::Add, &total, &value).map_err(fail)?,
+                Over::Sum => {
+                    total = ops::binary(Binary::Add, &total, &value).map_err(fail)?;
+                    self.spend(joined(Binary::Add, &total), at)?;
+                }
                 Over::Find | Over::FindLast if holds(&value)? => return Ok(item),
                 Over::FindIndex | Over::FindLastIndex if holds(&value)? => return Ok((index as i64).into()),
                 Over::GroupBy => {
-                    let key = value.into_value();
-                    match groups.iter_mut().find(|(known, _)| *known == key) {
-                        Some((_, group)) => group.push(item.into_value()),
-                        None => groups.push((key, vec![item.into_value()])),
+                    // Keys of maps are texts: values that read the same are one group.
+                    let key = Text::from(print::go_text(&value.into_value()));
+                    match groups.get_mut(&key) {
+                        Some(Value::List(group)) => group.push(item.into_value()),
+                        _ => groups.put(key, Value::List(vec![item.into_value()])),
                     }
                 }
                 Over::SortBy => keyed.push((value.into_value(), item.into_value())),
+                Over::Reduce if matches!(&value, Val::Own(value) if nests_deeper(value, NESTING_MAX)) => {
+                    return Err(Fail::At(at, "memory budget exceeded".to_owned()));
+                }
                 Over::Reduce => acc = Some(value),
                 _ => {}
             }
@@ -387,10 +396,7 @@ impl<'a> Run<'a> {
             Over::Sum => total,
             Over::Find | Over::FindLast => Val::NULL,
             Over::FindIndex | Over::FindLastIndex => Val::NULL,
-            Over::GroupBy => {
-                let pairs = groups.into_iter().map(|(key, group)| (print::go_text(&key).into(), Value::List(group)));
-                Val::Own(Value::Map(pairs.collect()))
-            }
+            Over::GroupBy => Val::Own(Value::Map(groups)),
             Over::SortBy => {
                 ops::sort(&mut keyed, |(key, _)| key, descending);
                 Val::Own(Value::List(keyed.into_iter().map(|(_, item)| item).collect()))
@@ -400,6 +406,27 @@ impl<'a> Run<'a> {
                 None => return Err(Fail::At(at, "reduce of empty array with no initial value".to_owned())),
             },
         })
+    }
+}
+
+/// How deep values may nest that are made of values that were made before.
+const NESTING_MAX: usize = 500;
+
+/// Whether a value nests deeper than so many levels.
+fn nests_deeper(value: &Value, levels: usize) -> bool {
+    let Some(within) = levels.checked_sub(1) else { return true };
+    match value {
+        Value::List(list) => list.iter().any(|value| nests_deeper(value, within)),
+        Value::Map(map) => map.iter().any(|(_, value)| nests_deeper(value, within)),
+        _ => false,
+    }
+}
+
+/// What a text counts as that was made by joining two: one that doubles in each turn of a loop has an end.
+fn joined(binary: Binary, value: &Val<'_>) -> usize {
+    match value {
+        Val::Own(Value::Str(text)) if binary == Binary::Add => text.len() / 128,
+        _ => 0,
     }
 }
 

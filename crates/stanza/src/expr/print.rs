@@ -1,6 +1,7 @@
 //! Values as Go prints them.
 
 use corten_golang::time::Layout;
+use corten_wire::float::push_go_float;
 
 use crate::value::Value;
 
@@ -16,7 +17,7 @@ fn print(value: &Value, out: &mut String) {
         Value::Null => out.push_str("<nil>"),
         Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
         Value::Int(value) => out.push_str(&value.to_string()),
-        Value::Float(value) => out.push_str(&float(*value)),
+        Value::Float(value) => push_go_float(out, *value),
         Value::Str(text) => out.push_str(&text.lossy()),
         Value::Bytes(bytes) => {
             let bytes: Vec<String> = bytes.iter().map(u8::to_string).collect();
@@ -50,23 +51,6 @@ fn print(value: &Value, out: &mut String) {
             out.push(']');
         }
     }
-}
-
-/// A number as `%v` prints it.
-fn float(value: f64) -> String {
-    if value.is_nan() {
-        return "NaN".to_owned();
-    }
-    if value.is_infinite() {
-        return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
-    }
-    let text = format!("{value:e}");
-    let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
-    let power: i32 = power.parse().unwrap_or_default();
-    if (-4..21).contains(&power) {
-        return value.to_string();
-    }
-    format!("{digits}e{}{:02}", if power < 0 { '-' } else { '+' }, power.abs())
 }
 
 /// A duration as Go prints it.

@@ -281,12 +281,44 @@ impl Matcher {
     }
 }
 
+/// How many bytes of texts are known at the most.
+const CACHE_BYTES_MAX: usize = 16 << 20;
+
 /// What texts said that came before.
 struct Cache {
     size: usize,
     known: HashMap<Text, Map>,
     /// The oldest first.
     order: VecDeque<Text>,
+    /// How long the texts are together.
+    bytes: usize,
+}
+
+impl Cache {
+    fn new(size: usize) -> Self {
+        Cache { size, known: HashMap::new(), order: VecDeque::new(), bytes: 0 }
+    }
+
+    fn put(&mut self, text: &[u8], map: &Map) {
+        if text.len() > CACHE_BYTES_MAX {
+            return;
+        }
+        while (self.order.len() >= self.size || self.bytes + text.len() > CACHE_BYTES_MAX)
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.bytes -= oldest.len();
+            self.known.remove(&oldest);
+        }
+        // A copy: a part of a buffer would keep all of it.
+        let key = Text::from(text);
+        let kept = map.iter().map(|(name, value)| match value {
+            Value::Str(text) => (name.clone(), Value::Str(Text::from(&**text))),
+            other => (name.clone(), other.clone()),
+        });
+        self.bytes += text.len();
+        self.known.insert(key.clone(), kept.collect());
+        self.order.push_back(key);
+    }
 }
 
 impl Regex {
@@ -305,9 +337,7 @@ impl Regex {
             None => 0,
         };
         let size = u16::try_from(size).map_err(|_| format!("'cache.size' cannot parse, {size} overflows uint"))?;
-        let cache =
-            (size > 0).then(|| Cache { size: usize::from(size), known: HashMap::new(), order: VecDeque::new() });
-        Ok(Regex { matcher, cache })
+        Ok(Regex { matcher, cache: (size > 0).then(|| Cache::new(usize::from(size))) })
     }
 }
 
@@ -321,19 +351,7 @@ impl Parse for Regex {
         }
         let Some(map) = self.matcher.groups(text) else { return Err("regex pattern does not match".to_owned()) };
         if let Some(cache) = &mut self.cache {
-            if cache.order.len() >= cache.size
-                && let Some(oldest) = cache.order.pop_front()
-            {
-                cache.known.remove(&oldest);
-            }
-            // A copy: a part of a buffer would keep all of it.
-            let key = Text::from(&**text);
-            let kept = map.iter().map(|(name, value)| match value {
-                Value::Str(text) => (name.clone(), Value::Str(Text::from(&**text))),
-                other => (name.clone(), other.clone()),
-            });
-            cache.known.insert(key.clone(), kept.collect());
-            cache.order.push_back(key);
+            cache.put(text, &map);
         }
         Ok(Value::Map(map))
     }
@@ -379,5 +397,26 @@ fn put_query(pairs: Vec<corten_golang::QueryPair>, map: &mut Map) {
     }
     if !query.is_empty() {
         map.put(Text::of("query"), Value::Map(query));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_texts_has_a_bound_in_number_and_in_bytes() {
+        let mut cache = Cache::new(3);
+        for text in [&b"a"[..], b"b", b"c", b"d"] {
+            cache.put(text, &Map::default());
+        }
+        assert_eq!((cache.order.len(), cache.known.len(), cache.bytes), (3, 3, 3));
+        assert!(!cache.known.contains_key(&b"a"[..]));
+        cache.put(&vec![b'x'; CACHE_BYTES_MAX - 1], &Map::default());
+        assert_eq!((cache.known.len(), cache.bytes), (2, CACHE_BYTES_MAX));
+        cache.put(&vec![b'x'; CACHE_BYTES_MAX + 1], &Map::default());
+        assert_eq!(cache.known.len(), 2);
+        cache.put(b"e", &Map::default());
+        assert_eq!((cache.known.len(), cache.bytes), (2, CACHE_BYTES_MAX));
     }
 }

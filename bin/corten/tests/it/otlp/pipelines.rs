@@ -33,15 +33,7 @@ fn as_json(backend: &Backend) -> String {
 /// Sends a request in JSON.
 fn send(corten: &Corten, signal: &str, request: &Value) {
     let address = listening(corten, "Starting HTTP server");
-    let body = request.to_string();
-    let answer = exchange(
-        &address,
-        &format!(
-            "POST /v1/{signal} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        ),
-    );
+    let answer = exchange(&address, &super::request(signal, &request.to_string()));
     let answer = answer.expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
@@ -187,5 +179,25 @@ fn spans_become_rates_errors_and_durations() {
             last => Err(format!("{last:?} of {:#?}", prometheus.names())),
         });
     }
+    corten.end();
+}
+
+#[test]
+fn what_applications_send_is_shown() {
+    let folder = Folder::new(&example("otlp-look.alloy", &[]));
+    let printed = folder.path().join("printed");
+    let arguments = folder.run_arguments(&["--stability.level=experimental"]);
+    let command = corten(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let corten = Corten::start_printing(command, folder, &printed);
+    // What the README sends.
+    let readme = include_str!("../../../../../README.md");
+    let request = readme.split("-d '").nth(1).and_then(|rest| rest.split('\'').next()).expect("a request");
+    send(&corten, "logs", &serde_json::from_str(request).expect("JSON"));
+    send(&corten, "traces", &span("GET /cart", &json!({})));
+    until("it is printed", || {
+        let text = std::fs::read_to_string(&printed).expect("a text");
+        let is_whole = text.contains("Body: Str(it works)\n") && text.contains("     -> http.route: Str(/cart)\n");
+        if is_whole { Ok(()) } else { Err(text) }
+    });
     corten.end();
 }

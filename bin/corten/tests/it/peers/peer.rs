@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,6 +11,7 @@ use tempfile::TempDir;
 
 use super::net::{Request, send};
 use super::until;
+use crate::support::fetched;
 
 /// A running peer. It is killed when it is dropped.
 pub(super) struct Peer {
@@ -118,16 +118,7 @@ impl Peer {
         ready: &str,
         write_path: &'static str,
     ) -> Option<Self> {
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the build directory").join("peers");
-        let program = match xtask::peers::named(name).expect("a peer").find(&dir) {
-            Ok(program) => program,
-            Err(error) => {
-                assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{error}");
-                // Past the test runner, which keeps what tests print that pass.
-                let _ = writeln!(std::io::stderr(), "{error}");
-                return None;
-            }
-        };
+        let (program, _) = fetched(name)?;
         let folder = tempfile::tempdir().expect("a folder");
         let log = File::create(folder.path().join("log")).expect("a file");
         let mut command = Command::new(program);

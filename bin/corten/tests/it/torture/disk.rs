@@ -41,7 +41,7 @@ prometheus.remote_write \"out\" {{
 }
 
 /// A command that becomes the program after a shell did something. `$0` is its first word.
-fn after(shell: &str, folder: &Folder, before: &[&str], more: &[&str]) -> Command {
+pub(super) fn after(shell: &str, folder: &Folder, before: &[&str], more: &[&str]) -> Command {
     let arguments = folder.run_arguments(more);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let program = corten(&arguments);

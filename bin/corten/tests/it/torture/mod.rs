@@ -36,9 +36,15 @@ mod reloads;
 pub(crate) mod sink;
 mod wire;
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use self::net::Client;
 use crate::support::Corten;
 
 /// How long a condition may take to come true. Long, because a machine that runs tests may have much else to do.
@@ -118,6 +124,69 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Something that threads share.
 fn shared<T>(value: T) -> Arc<Mutex<T>> {
     Arc::new(Mutex::new(value))
+}
+
+/// Pushes numbers, one request after the other, over connections to where the program listens at the time.
+struct Pusher {
+    accepted: Arc<Mutex<BTreeSet<u64>>>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Pusher {
+    /// Starts with a number and pushes so many at a time. What is answered with the status is accepted.
+    fn start(
+        first: u64,
+        count: u64,
+        accepts: u16,
+        to: &Arc<Mutex<Option<SocketAddr>>>,
+        push: impl Fn(&mut Client, Range<u64>) -> std::io::Result<u16> + Send + 'static,
+    ) -> Self {
+        let (accepted, stop) = (shared(BTreeSet::new()), Arc::new(AtomicBool::new(false)));
+        let thread = std::thread::spawn({
+            let (accepted, stop, to) = (Arc::clone(&accepted), Arc::clone(&stop), Arc::clone(to));
+            move || {
+                let mut next = first;
+                while !stop.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(5));
+                    let Some(mut client) = lock(&to).and_then(|address| Client::connect(address).ok()) else {
+                        continue;
+                    };
+                    while !stop.load(Ordering::Relaxed) {
+                        let numbers = next..next + count;
+                        next += count;
+                        match push(&mut client, numbers.clone()) {
+                            Ok(status) if status == accepts => lock(&accepted).extend(numbers),
+                            // Nobody knows whether it was taken.
+                            Ok(_) | Err(_) => break,
+                        }
+                    }
+                }
+            }
+        });
+        Pusher { accepted, stop, thread }
+    }
+
+    fn ask_to_stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// What was accepted, when it has stopped.
+    fn accepted(self) -> BTreeSet<u64> {
+        self.thread.join().expect("it pushes to its end");
+        std::mem::take(&mut *lock(&self.accepted))
+    }
+}
+
+/// Posts a body of JSON.
+fn post_json(client: &mut Client, path: &str, body: &str) -> std::io::Result<u16> {
+    let len = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: corten\r\nContent-Type: application/json\r\nContent-Length: {len}\r\n\r\n"
+    );
+    client.send(head.as_bytes())?;
+    client.send(body.as_bytes())?;
+    Ok(client.answer()?.status)
 }
 
 /// The sum of the metrics of a name, over those whose labels hold all these texts. Nothing if there is none.

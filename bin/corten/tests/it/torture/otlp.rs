@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::io::{BufReader, Write as _};
 use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -11,9 +13,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::disk::after;
 use super::net::{Client, Server, read_request};
-use super::{Rng, expect_ready, lock, resident_max, rounds, shared, until, until_within};
+use super::{Pusher, Rng, expect_ready, lock, post_json, resident_max, rounds, shared, until, until_within};
 use crate::otlp::listening;
+use crate::otlp::script::Script;
 use crate::support::{Corten, Folder};
 
 /// Who sends, each by a thread.
@@ -79,41 +83,10 @@ fn numbers(body: &[u8]) -> Vec<u64> {
     numbers
 }
 
-/// Sends numbered records, one request after the other.
-struct Sender {
-    accepted: Arc<Mutex<BTreeSet<u64>>>,
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
-}
-
-impl Sender {
-    fn start(sender: usize, to: &Arc<Mutex<Option<SocketAddr>>>) -> Self {
-        let (accepted, stop) = (shared(BTreeSet::new()), Arc::new(AtomicBool::new(false)));
-        let thread = std::thread::spawn({
-            let (accepted, stop, to) = (Arc::clone(&accepted), Arc::clone(&stop), Arc::clone(to));
-            move || {
-                let mut next = (sender as u64) << 32;
-                while !stop.load(Ordering::Relaxed) {
-                    std::thread::sleep(Duration::from_millis(5));
-                    let Some(mut client) = lock(&to).and_then(|address| Client::connect(address).ok()) else {
-                        continue;
-                    };
-                    while !stop.load(Ordering::Relaxed) {
-                        let numbers = next..next + RECORDS;
-                        next += RECORDS;
-                        let records: Vec<String> =
-                            numbers.clone().map(|number| format!(r#"{{"body":{{"intValue":"{number}"}}}}"#)).collect();
-                        match send(&mut client, &request(&records.join(","))) {
-                            Ok(200) => lock(&accepted).extend(numbers),
-                            // Nobody knows whether it was taken.
-                            Ok(_) | Err(_) => break,
-                        }
-                    }
-                }
-            }
-        });
-        Sender { accepted, stop, thread }
-    }
+/// Sends numbered records.
+fn push(client: &mut Client, numbers: Range<u64>) -> std::io::Result<u16> {
+    let records: Vec<String> = numbers.map(|number| format!(r#"{{"body":{{"intValue":"{number}"}}}}"#)).collect();
+    send(client, &request(&records.join(",")))
 }
 
 fn request(records: &str) -> String {
@@ -121,13 +94,7 @@ fn request(records: &str) -> String {
 }
 
 fn send(client: &mut Client, body: &str) -> std::io::Result<u16> {
-    let head = format!(
-        "POST /v1/logs HTTP/1.1\r\nHost: corten\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    client.send(head.as_bytes())?;
-    client.send(body.as_bytes())?;
-    Ok(client.answer()?.status)
+    post_json(client, "/v1/logs", body)
 }
 
 /// What is taken is on disk before it is answered.
@@ -173,7 +140,8 @@ fn receiver(corten: &Corten) -> SocketAddr {
 fn what_was_accepted_arrives_however_often_the_program_is_killed() {
     let mut rng = Rng::new("otlp");
     let (sink, to) = (Sink::start(), shared(None));
-    let senders: Vec<Sender> = (0..SENDERS).map(|sender| Sender::start(sender, &to)).collect();
+    let sender = |sender| Pusher::start((sender as u64) << 32, RECORDS, 200, &to, push);
+    let senders: Vec<Pusher> = (0..SENDERS).map(sender).collect();
     let mut folder = Folder::new("");
     let arguments = ["--stability.level=public-preview"];
     for _ in 0..rounds(20) {
@@ -188,15 +156,14 @@ fn what_was_accepted_arrives_however_often_the_program_is_killed() {
         *lock(&to) = None;
     }
     for sender in &senders {
-        sender.stop.store(true, Ordering::Relaxed);
+        sender.ask_to_stop();
     }
     sink.mood.store(0, Ordering::Release);
     folder.write(&durable(&sink));
     let corten = Corten::start_in(folder, &arguments);
     let mut accepted = BTreeSet::new();
     for sender in senders {
-        sender.thread.join().expect("it sends to its end");
-        accepted.append(&mut lock(&sender.accepted));
+        accepted.append(&mut sender.accepted());
     }
     until("all that was accepted arrives", || {
         let missing = accepted.difference(&lock(&sink.taken)).count();
@@ -210,13 +177,13 @@ fn what_was_accepted_arrives_however_often_the_program_is_killed() {
 /// The memory of the overloaded program, and what its limiter is told.
 const MEMORY_BYTES_MAX: u64 = 256 << 20;
 
-/// Senders of large requests, which all wait for nobody, to an endpoint that takes nothing.
-#[test]
-fn a_flood_is_refused_within_the_memory_and_is_over_when_it_is_over() {
-    let sink = Sink::start();
-    sink.mood.store(2, Ordering::Release);
-    let corten = Corten::start(&format!(
+/// Takes logs over HTTP and gRPC behind a limiter, for an endpoint.
+fn limited(sink: &Sink) -> String {
+    format!(
         "otelcol.receiver.otlp \"in\" {{
+	grpc {{
+		endpoint = \"127.0.0.1:0\"
+	}}
 	http {{
 		endpoint = \"127.0.0.1:0\"
 	}}
@@ -245,7 +212,69 @@ otelcol.exporter.otlphttp \"out\" {{
 }}
 ",
         sink.server.address
-    ));
+    )
+}
+
+/// A control group of Linux with a limit on memory, beyond which the system kills. Where none can be made, only the memory that
+/// the program had is looked at.
+struct Group(PathBuf);
+
+impl Group {
+    fn new(name: &str, bytes_max: u64) -> Option<Self> {
+        // The first version has a tree for each resource, the second one for all.
+        let places = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
+        let group = places.iter().find_map(|(tree, limit)| {
+            let path = Path::new(tree).join(format!("corten-{name}-{}", std::process::id()));
+            std::fs::create_dir(&path).ok()?;
+            let group = Group(path);
+            std::fs::OpenOptions::new().write(true).open(group.0.join(limit)).ok()?;
+            std::fs::write(group.0.join(limit), bytes_max.to_string()).ok().map(|()| group)
+        });
+        if group.is_none() {
+            // Past the test runner, which keeps what tests print that pass.
+            let _ = writeln!(std::io::stderr(), "not run: no control group can be made here; memory is measured");
+        }
+        group
+    }
+
+    /// What a shell does to become a part of it.
+    fn joined(&self) -> String {
+        format!("echo $$ > '{}'", self.0.join("cgroup.procs").display())
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // It stays if the program still ends.
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+/// Starts the program behind a limiter, in a group if there is one.
+fn start_limited(sink: &Sink, group: Option<&Group>) -> Corten {
+    sink.mood.store(2, Ordering::Release);
+    let folder = Folder::new(&limited(sink));
+    match group {
+        Some(group) => Corten::start_by(after(&group.joined(), &folder, &[], &[]), folder),
+        None => Corten::start_in(folder, &[]),
+    }
+}
+
+/// What it took arrives, it had no more memory than it may, and it lives.
+fn expect_recovered(sink: &Sink, corten: Corten) {
+    until("what it took arrives", || if lock(&sink.taken).contains(&1) { Ok(()) } else { Err(String::new()) });
+    if let Some(bytes) = resident_max(&corten) {
+        assert!(bytes < MEMORY_BYTES_MAX, "it had {} MiB", bytes >> 20);
+    }
+    expect_ready(&corten);
+    corten.end();
+}
+
+/// Senders of large requests, which all wait for nobody, to an endpoint that takes nothing.
+#[test]
+fn a_flood_is_refused_within_the_memory_and_is_over_when_it_is_over() {
+    let (sink, group) = (Sink::start(), Group::new("http", MEMORY_BYTES_MAX));
+    let corten = start_limited(&sink, group.as_ref());
     let address = receiver(&corten);
     let (refused, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let floods: Vec<JoinHandle<()>> = (0..8_u64)
@@ -291,10 +320,26 @@ otelcol.exporter.otlphttp \"out\" {{
             other => Err(format!("{other:?}")),
         }
     });
-    until("what it took arrives", || if lock(&sink.taken).contains(&1) { Ok(()) } else { Err(String::new()) });
-    if let Some(bytes) = resident_max(&corten) {
-        assert!(bytes < MEMORY_BYTES_MAX, "it had {} MiB", bytes >> 20);
-    }
-    expect_ready(&corten);
-    corten.end();
+    expect_recovered(&sink, corten);
+}
+
+/// The same over gRPC, by OpenTelemetry's own messages and the client that goes with them.
+#[test]
+fn a_flood_over_grpc_is_told_to_come_later_and_is_over_when_it_is_over() {
+    let (sink, group) = (Sink::start(), Group::new("grpc", MEMORY_BYTES_MAX));
+    let corten = start_limited(&sink, group.as_ref());
+    let address = listening(&corten, "Starting GRPC server");
+    let Some(flood) = Script::start("flood.py", "opentelemetry-python", &[&address]) else { return };
+    let outcomes = flood.await_said("the flood is over", |said| said["outcomes"].is_object());
+    let outcomes = outcomes["outcomes"].as_object().expect("outcomes");
+    let refused = &outcomes["UNAVAILABLE: data refused due to high memory usage"];
+    assert!(
+        refused.as_u64() >= Some(200)
+            && outcomes.keys().all(|name| name == "OK" || name.starts_with("UNAVAILABLE: data refused")),
+        "{outcomes:?}"
+    );
+    sink.mood.store(0, Ordering::Release);
+    let after = flood.await_said("it takes requests again", |said| !said["last"].is_null());
+    assert!(after["last"] == "OK" && after["seconds"].as_f64() < Some(30.0), "{after}");
+    expect_recovered(&sink, corten);
 }

@@ -4,13 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufReader, Write as _};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::net::{Client, Server, read_request};
-use super::{Rng, expect_ready, lock, rounds, shared, until};
+use super::{Pusher, Rng, expect_ready, lock, post_json, rounds, shared, until};
 use crate::loki::decode;
 use crate::support::{Corten, Folder};
 
@@ -68,52 +67,12 @@ impl Sink {
     }
 }
 
-/// Pushes numbered lines of one stream, one request after the other.
-struct Pusher {
-    accepted: Arc<Mutex<BTreeSet<u64>>>,
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
-}
-
-impl Pusher {
-    fn start(stream: usize, to: &Arc<Mutex<Option<SocketAddr>>>) -> Self {
-        let (accepted, stop) = (shared(BTreeSet::new()), Arc::new(AtomicBool::new(false)));
-        let thread = std::thread::spawn({
-            let (accepted, stop, to) = (Arc::clone(&accepted), Arc::clone(&stop), Arc::clone(to));
-            move || {
-                let mut next = 1;
-                while !stop.load(Ordering::Relaxed) {
-                    std::thread::sleep(Duration::from_millis(5));
-                    let Some(mut client) = lock(&to).and_then(|address| Client::connect(address).ok()) else {
-                        continue;
-                    };
-                    while !stop.load(Ordering::Relaxed) {
-                        let numbers = next..next + LINES;
-                        next += LINES;
-                        match push(&mut client, stream, numbers.clone()) {
-                            Ok(204) => lock(&accepted).extend(numbers),
-                            // Nobody knows whether it was taken.
-                            Ok(_) | Err(_) => break,
-                        }
-                    }
-                }
-            }
-        });
-        Pusher { accepted, stop, thread }
-    }
-}
-
+/// Pushes numbered lines of one stream.
 fn push(client: &mut Client, stream: usize, numbers: std::ops::Range<u64>) -> std::io::Result<u16> {
     let values: Vec<String> = numbers.map(|number| format!("[\"{number}\", \"{number}\"]")).collect();
     let labels = format!("{{\"s\": \"{stream}\", \"__tenant_id__\": \"t{}\"}}", stream % 3);
     let body = format!("{{\"streams\": [{{\"stream\": {labels}, \"values\": [{}]}}]}}", values.join(", "));
-    let head = format!(
-        "POST /loki/api/v1/push HTTP/1.1\r\nHost: corten\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    client.send(head.as_bytes())?;
-    client.send(body.as_bytes())?;
-    Ok(client.answer()?.status)
+    post_json(client, "/loki/api/v1/push", &body)
 }
 
 fn config(sink: &Sink, shards: u64) -> String {
@@ -155,7 +114,8 @@ fn receiver(corten: &Corten) -> SocketAddr {
 fn what_was_accepted_arrives_in_the_order_of_its_stream_however_often_the_program_is_killed() {
     let mut rng = Rng::new("pushed_logs");
     let (sink, to) = (Sink::start(), shared(None));
-    let pushers: Vec<Pusher> = (0..STREAMS).map(|stream| Pusher::start(stream, &to)).collect();
+    let pusher = |stream| Pusher::start(1, LINES, 204, &to, move |client, numbers| push(client, stream, numbers));
+    let pushers: Vec<Pusher> = (0..STREAMS).map(pusher).collect();
     let mut folder = Folder::new("");
     let arguments = ["--stability.level=experimental".to_owned()];
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -173,18 +133,12 @@ fn what_was_accepted_arrives_in_the_order_of_its_stream_however_often_the_progra
         *lock(&to) = None;
     }
     for pusher in &pushers {
-        pusher.stop.store(true, Ordering::Relaxed);
+        pusher.ask_to_stop();
     }
     sink.mood.store(0, Ordering::Release);
     folder.write(&config(&sink, shards));
     let corten = Corten::start_in(folder, &arguments);
-    let accepted: Vec<BTreeSet<u64>> = pushers
-        .into_iter()
-        .map(|pusher| {
-            pusher.thread.join().expect("it pushes to its end");
-            std::mem::take(&mut *lock(&pusher.accepted))
-        })
-        .collect();
+    let accepted: Vec<BTreeSet<u64>> = pushers.into_iter().map(Pusher::accepted).collect();
     until("all that was accepted arrives", || {
         let book = lock(&sink.book).clone();
         let missing: Vec<usize> = accepted

@@ -6,6 +6,7 @@ use corten_component::metrics::Counter;
 use corten_component::{Component, Context};
 use corten_otlp::metrics::{CUMULATIVE, Metric, Number, NumberPoint, Points};
 use corten_otlp::{Arena, Batch, Data, Map, OfResource, OfScope, Scope, Span, Text, Value};
+use indexmap::map::Entry;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -18,6 +19,12 @@ use crate::periodic::{Collect, now_ns};
 const SERIES_AGE_MAX: Duration = Duration::from_secs(15 * 60);
 /// How many series there are at most; requests that would make further ones are dropped and counted.
 const SERIES_MAX: usize = 1 << 18;
+/// How much memory series take at most, in bytes, about; requests that would make further ones are dropped and counted.
+const SERIES_BYTES_MAX: usize = 256 << 20;
+/// How much memory requests take at most of which one side is known, in bytes, about; further ones are dropped and counted.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+/// What a series or a request takes in maps, in bytes.
+const OVERHEAD_BYTES: usize = 96;
 
 /// What the arguments say.
 #[derive(Debug)]
@@ -69,7 +76,10 @@ struct Inner {
     hasher: Hasher,
     /// Requests of which one side is known, the oldest first.
     waiting: Recent<Edge>,
+    waiting_bytes: usize,
     series: ByHash<Series>,
+    /// How much memory series take besides their attributes, in bytes.
+    series_bytes: usize,
     /// What the attributes of series are in.
     arena: Arena,
 }
@@ -93,6 +103,13 @@ struct Side {
     seconds: f64,
     /// The dimensions, in their order.
     dimensions: Vec<Option<Box<[u8]>>>,
+}
+
+impl Side {
+    fn heap_bytes(&self) -> usize {
+        let texts: usize = self.dimensions.iter().flatten().map(|text| text.len()).sum();
+        self.service.len() + size_of_val(&*self.dimensions) + texts
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -124,6 +141,13 @@ struct Series {
     client: Durations,
 }
 
+impl Series {
+    /// How much memory it takes besides its attributes, in bytes.
+    fn held_bytes(&self) -> usize {
+        size_of::<Self>() + OVERHEAD_BYTES + self.server.heap_bytes() + self.client.heap_bytes()
+    }
+}
+
 /// A span with the attributes of its resource.
 #[derive(Clone, Copy)]
 struct Seen<'a> {
@@ -139,6 +163,8 @@ impl Graph {
             settings,
             hasher: Hasher::default(),
             waiting: Recent::default(),
+            waiting_bytes: 0,
+            series_bytes: 0,
             series: ByHash::default(),
             arena: Arena::default(),
         };
@@ -163,6 +189,7 @@ impl Graph {
         let mut inner = self.inner.lock();
         let now = Instant::now();
         while let Some(edge) = inner.waiting.pop_if(|edge| edge.expires < now) {
+            inner.waiting_bytes = inner.waiting_bytes.saturating_sub(edge.held_bytes());
             self.metrics.expired.inc();
             inner.expired(edge, &self.metrics);
         }
@@ -178,6 +205,7 @@ impl Graph {
             let old = std::mem::take(&mut inner.arena);
             let Inner { series, arena, .. } = &mut *inner;
             series.values_mut().for_each(|series| series.attributes = arena.carry_map(&old, series.attributes));
+            inner.series_bytes = inner.series.values().map(Series::held_bytes).sum();
         }
     }
 }
@@ -217,10 +245,12 @@ impl Inner {
         let key = self.hasher.finish();
         let kind = if matches!(span.kind, PRODUCER | CONSUMER) { Kind::Messaging } else { Kind::Unknown };
         if let Some(edge) = self.waiting.peek(key) {
+            let bytes = edge.held_bytes();
             edge.set(seen, is_client, kind, &self.settings);
-            if edge.is_complete()
-                && let Some(edge) = self.waiting.remove(key)
-            {
+            if !edge.is_complete() {
+                self.waiting_bytes = (self.waiting_bytes + edge.held_bytes()).saturating_sub(bytes);
+            } else if let Some(edge) = self.waiting.remove(key) {
+                self.waiting_bytes = self.waiting_bytes.saturating_sub(bytes);
                 self.count(edge, b"", metrics);
             }
             return;
@@ -238,8 +268,11 @@ impl Inner {
         if edge.is_complete() {
             metrics.edges.inc();
             self.count(edge, b"", metrics);
-        } else if self.waiting.len() < self.settings.edges_max {
+        } else if self.waiting.len() < self.settings.edges_max
+            && self.waiting_bytes + edge.held_bytes() <= WAITING_BYTES_MAX
+        {
             metrics.edges.inc();
+            self.waiting_bytes += edge.held_bytes();
             self.waiting.insert(key, edge, usize::MAX);
         } else {
             metrics.dropped.inc();
@@ -263,7 +296,7 @@ impl Inner {
 
     /// Counts a request.
     fn count(&mut self, edge: Edge, virtual_side: &[u8], metrics: &OwnMetrics) {
-        let Inner { settings, hasher, series, arena, .. } = self;
+        let Inner { settings, hasher, series, series_bytes, arena, .. } = self;
         hasher.text(&edge.client.service);
         hasher.text(&edge.server.service);
         hasher.text(edge.kind.name());
@@ -276,25 +309,35 @@ impl Inner {
         // Dimensions of a side without a span are not there at all.
         hasher.number(edge.client.dimensions.len() as u64);
         let key = hasher.finish();
-        if !series.contains_key(&key) && series.len() >= SERIES_MAX {
+        let is_full = series.len() >= SERIES_MAX || *series_bytes + arena.held_bytes() >= SERIES_BYTES_MAX;
+        if is_full && !series.contains_key(&key) {
             metrics.dropped.inc();
             return;
         }
         let now = Instant::now();
-        let one = series.entry(key).or_insert_with(|| Series {
-            attributes: settings.attributes(arena, &edge, virtual_side),
-            start_ns: now_ns(),
-            seen: now,
-            total: 0,
-            failed: 0,
-            server: Durations::new(&settings.ranges),
-            client: Durations::new(&settings.ranges),
-        });
+        let mut before = 0;
+        let one = match series.entry(key) {
+            Entry::Occupied(known) => {
+                let known = known.into_mut();
+                before = known.held_bytes();
+                known
+            }
+            Entry::Vacant(new) => new.insert(Series {
+                attributes: settings.attributes(arena, &edge, virtual_side),
+                start_ns: now_ns(),
+                seen: now,
+                total: 0,
+                failed: 0,
+                server: Durations::new(&settings.ranges),
+                client: Durations::new(&settings.ranges),
+            }),
+        };
         one.seen = now;
-        one.total += 1;
-        one.failed += u64::from(edge.failed);
+        one.total = one.total.saturating_add(1);
+        one.failed = one.failed.saturating_add(u64::from(edge.failed));
         one.server.observe(&settings.ranges, edge.server.seconds, 1);
         one.client.observe(&settings.ranges, edge.client.seconds, 1);
+        *series_bytes = (*series_bytes + one.held_bytes()).saturating_sub(before);
     }
 }
 
@@ -333,6 +376,12 @@ impl Edge {
             self.server.service = database;
             self.server.seconds = seconds;
         }
+    }
+
+    /// How much memory it takes while it waits, in bytes, about.
+    fn held_bytes(&self) -> usize {
+        let peer = self.peer.as_ref().map_or(0, |peer| peer.len());
+        size_of::<Self>() + OVERHEAD_BYTES + self.client.heap_bytes() + self.server.heap_bytes() + peer
     }
 
     fn is_complete(&self) -> bool {

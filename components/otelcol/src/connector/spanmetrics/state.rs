@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use corten_component::Logger;
 use corten_otlp::metrics::{CUMULATIVE, DELTA, Exemplar, Metric, Number, NumberPoint, Points};
 use corten_otlp::{Arena, Batch, Data, Map, OfResource, OfScope, Resource, Scope, Span, Text, Value};
 use parking_lot::Mutex;
@@ -13,6 +14,7 @@ use crate::connector::durations::{Counted, Durations, Ranges, points};
 use crate::connector::traces_to_metrics::Observe;
 use crate::identity::{ByHash, Hasher, Recent};
 use crate::periodic::{Collect, now_ns};
+use crate::resend::Seldom;
 
 const SCOPE: &[u8] = b"spanmetricsconnector";
 const SERVICE_NAME: &[u8] = b"service.name";
@@ -21,6 +23,15 @@ const OVERFLOW_KEY: &[u8] = b"otel.metric.overflow";
 const OVERFLOW: u128 = 0;
 /// How many series there are of a component, at most, whatever its own limit says.
 const SERIES_MAX: usize = 1 << 20;
+/// How much memory resources and series take at most before there are no further series, in bytes, about.
+const BYTES_MAX: usize = 256 << 20;
+/// How much they may grow beyond that. Then resources are forgotten: those first that wait for their last flush, and then those
+/// whose last span is longest ago.
+const GROWTH_BYTES_MAX: usize = BYTES_MAX / 4;
+/// What a series takes in maps, or a resource, in bytes.
+const OVERHEAD_BYTES: usize = 96;
+/// How often the log says that there is too much.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 /// How many resources wait for the next flush after they had to make room for others.
 const EVICTED_MAX: usize = 10_000;
 
@@ -73,7 +84,11 @@ pub(super) struct Names {
 }
 
 /// What is counted.
-pub(crate) struct State(Mutex<Inner>);
+pub(crate) struct State {
+    inner: Mutex<Inner>,
+    logger: Logger,
+    said: Seldom,
+}
 
 struct Inner {
     settings: Settings,
@@ -89,8 +104,17 @@ struct All {
     resources: Recent<OfOne>,
     /// Resources that are no longer remembered, but have yet to be flushed.
     evicted: ByHash<OfOne>,
-    /// How many series there are of all of them.
+    all: Amount,
+}
+
+/// How much there is of all resources.
+#[derive(Debug, Default)]
+struct Amount {
     series: usize,
+    /// How much memory they take, in bytes, about.
+    bytes: usize,
+    /// How many series came for which there was no room, and how many resources were forgotten for want of it.
+    beyond: usize,
 }
 
 /// What is counted of one resource.
@@ -101,6 +125,8 @@ struct OfOne {
     calls: Table<u64>,
     durations: Table<Durations>,
     events: Table<u64>,
+    /// How much memory it takes, in bytes, about.
+    bytes: usize,
 }
 
 type Table<T> = ByHash<Series<T>>;
@@ -123,23 +149,20 @@ struct Moment {
 }
 
 impl State {
-    pub(super) fn new(settings: Settings) -> Self {
-        State(Mutex::new(Inner {
-            settings,
-            counted: All::default(),
-            adjusted: Adjusted::default(),
-            flushed: Recent::default(),
-        }))
+    pub(super) fn new(settings: Settings, logger: Logger) -> Self {
+        let inner =
+            Inner { settings, counted: All::default(), adjusted: Adjusted::default(), flushed: Recent::default() };
+        State { inner: Mutex::new(inner), logger, said: Seldom::default() }
     }
 
     /// Whether other arguments make the same series.
     pub(super) fn fits(&self, settings: &Settings) -> bool {
-        self.0.lock().settings.shape == settings.shape
+        self.inner.lock().settings.shape == settings.shape
     }
 
     /// Goes on counting under other arguments that make the same series.
     pub(super) fn go_on(&self, settings: Settings) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         let instance = inner.settings.instance.take();
         inner.settings = Settings { instance, ..settings };
     }
@@ -149,8 +172,13 @@ impl Observe for State {
     fn observe(&self, batch: &Batch<Span>) {
         let parts: Vec<_> = batch.data().collect();
         let moment = Moment { seen: Instant::now(), now_ns: now_ns() };
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         parts.iter().for_each(|data| inner.observe(data, moment));
+        let all = &mut inner.counted.all;
+        if std::mem::take(&mut all.beyond) > 0 && self.said.is_time(SAY_EVERY) {
+            let fields = [("series", all.series.into()), ("bytes", all.bytes.into())];
+            self.logger.warn("too many series: further ones count as one, or take the place of others", &fields);
+        }
     }
 }
 
@@ -174,21 +202,39 @@ impl Inner {
                 Some(_) => Text::EMPTY,
                 None => continue,
             };
-            let All { hasher, resources, evicted, series } = counted;
-            let one = OfOne::at(settings, hasher, resources, evicted, arena, resource, moment.seen);
+            let All { hasher, resources, evicted, all } = counted;
+            let one = OfOne::at(settings, hasher, (resources, evicted, all), arena, resource, moment.seen);
             one.seen = moment.seen;
+            let before = all.bytes;
             for scope in &of.scopes {
                 for span in &scope.records {
                     let count = adjusted.count(arena.bytes(span.trace_state));
                     let seen = Seen { arena, service, resource, scope: &scope.scope, span };
-                    one.count(settings, hasher, series, &seen, count, moment);
+                    one.count(settings, hasher, all, &seen, count, moment);
                 }
             }
-            if evicted.len() > EVICTED_MAX
-                && let Some((_, one)) = evicted.shift_remove_index(0)
-            {
-                counted.series = counted.series.saturating_sub(one.len());
-            }
+            one.bytes += all.bytes - before;
+            counted.make_room();
+        }
+    }
+}
+
+impl All {
+    /// Forgets resources until there is not too much.
+    fn make_room(&mut self) {
+        loop {
+            let too_large = self.all.bytes > BYTES_MAX + GROWTH_BYTES_MAX;
+            let one = if self.evicted.len() > EVICTED_MAX || too_large && !self.evicted.is_empty() {
+                self.evicted.shift_remove_index(0)
+            } else if too_large {
+                self.resources.pop_beyond(0)
+            } else {
+                None
+            };
+            let Some((_, one)) = one else { return };
+            self.all.beyond += 1;
+            self.all.series = self.all.series.saturating_sub(one.len());
+            self.all.bytes = self.all.bytes.saturating_sub(one.bytes);
         }
     }
 }
@@ -264,9 +310,11 @@ impl Settings {
         map
     }
 
-    /// How many series there may be where there are so many of a metric of a resource, and so many in all.
-    fn has_room(&self, of_metric: usize, all: usize) -> bool {
-        of_metric < self.series_max && all < SERIES_MAX
+    /// Whether there may be a further series where there are so many of a metric of a resource, and so much in all.
+    fn has_room(&self, of_metric: usize, all: &mut Amount) -> bool {
+        let has_room = all.series < SERIES_MAX && all.bytes < BYTES_MAX;
+        all.beyond += usize::from(!has_room);
+        has_room && of_metric < self.series_max
     }
 }
 
@@ -301,8 +349,7 @@ impl OfOne {
     fn at<'a>(
         settings: &Settings,
         hasher: &mut Hasher,
-        resources: &'a mut Recent<OfOne>,
-        evicted: &mut ByHash<OfOne>,
+        (resources, evicted, all): (&'a mut Recent<OfOne>, &mut ByHash<OfOne>, &mut Amount),
         arena: &Arena,
         attributes: Map,
         seen: Instant,
@@ -314,7 +361,10 @@ impl OfOne {
             let one = evicted.shift_remove(&hash).unwrap_or_else(|| {
                 let mut own = Arena::default();
                 let attributes = own.carry_map(arena, attributes);
+                let bytes = own.held_bytes() + size_of::<OfOne>() + OVERHEAD_BYTES;
+                all.bytes += bytes;
                 OfOne {
+                    bytes,
                     arena: own,
                     attributes,
                     seen,
@@ -343,7 +393,7 @@ impl OfOne {
         &mut self,
         settings: &Settings,
         hasher: &mut Hasher,
-        series: &mut usize,
+        all: &mut Amount,
         seen: &Seen<'_>,
         count: u64,
         moment: Moment,
@@ -356,7 +406,7 @@ impl OfOne {
         let mark = hasher.mark();
         write_dimensions(&settings.calls_dimensions, hasher, seen, none);
         let calls_key = hasher.finish_to(mark);
-        let mut counting = Counting { settings, seen, duration, moment, all: series, arena: &mut self.arena };
+        let mut counting = Counting { settings, seen, duration, moment, all, arena: &mut self.arena };
         let calls = counting.series(&mut self.calls, calls_key, none, &settings.calls_dimensions, || 0);
         *calls = calls.saturating_add(count);
         if let Some(buckets) = &settings.histogram {
@@ -366,12 +416,16 @@ impl OfOne {
                 write_dimensions(&settings.duration_dimensions, hasher, seen, none);
                 hasher.finish_to(mark)
             };
-            let new = || Durations::new(&buckets.ranges);
-            counting.series(&mut self.durations, key, none, &settings.duration_dimensions, new).observe(
-                &buckets.ranges,
-                duration,
-                count,
-            );
+            let heap_bytes = &mut 0;
+            let new = || {
+                let durations = Durations::new(&buckets.ranges);
+                *heap_bytes = durations.heap_bytes();
+                durations
+            };
+            let durations = counting.series(&mut self.durations, key, none, &settings.duration_dimensions, new);
+            let before = durations.heap_bytes();
+            durations.observe(&buckets.ranges, duration, count);
+            counting.all.bytes = (counting.all.bytes + durations.heap_bytes() + *heap_bytes).saturating_sub(before);
         }
         hasher.clear();
         if settings.events {
@@ -406,9 +460,28 @@ impl OfOne {
     }
 
     fn clear_exemplars(&mut self) {
-        self.calls.values_mut().for_each(|series| series.exemplars.clear());
-        self.durations.values_mut().for_each(|series| series.exemplars.clear());
-        self.events.values_mut().for_each(|series| series.exemplars.clear());
+        self.calls.values_mut().for_each(|series| series.exemplars = Vec::new());
+        self.durations.values_mut().for_each(|series| series.exemplars = Vec::new());
+        self.events.values_mut().for_each(|series| series.exemplars = Vec::new());
+    }
+
+    /// Looks how much memory it takes.
+    fn measure(&mut self) {
+        fn of<T>(table: &Table<T>, heap_bytes: impl Fn(&T) -> usize) -> usize {
+            let of_one = |series: &Series<T>| {
+                size_of::<Series<T>>()
+                    + OVERHEAD_BYTES
+                    + series.exemplars.len() * size_of::<Exemplar>()
+                    + heap_bytes(&series.value)
+            };
+            table.values().map(of_one).sum()
+        }
+        self.bytes = self.arena.held_bytes()
+            + size_of::<OfOne>()
+            + OVERHEAD_BYTES
+            + of(&self.calls, |_| 0)
+            + of(&self.durations, Durations::heap_bytes)
+            + of(&self.events, |_| 0);
     }
 }
 
@@ -418,7 +491,7 @@ struct Counting<'a> {
     seen: &'a Seen<'a>,
     duration: f64,
     moment: Moment,
-    all: &'a mut usize,
+    all: &'a mut Amount,
     arena: &'a mut Arena,
 }
 
@@ -442,6 +515,7 @@ impl Counting<'_> {
         let span = self.seen.span;
         let exemplars_max = self.settings.exemplars_max;
         if series.exemplars.len() < exemplars_max && *hash != OVERFLOW && span.trace_id != [0; 16] {
+            self.all.bytes += size_of::<Exemplar>();
             series.exemplars.push(Exemplar {
                 value: Number::Double(self.duration),
                 trace_id: span.trace_id,
@@ -463,7 +537,8 @@ impl Counting<'_> {
         new: impl FnOnce() -> T,
     ) -> usize {
         let mut hash = hash;
-        let attributes = if self.settings.has_room(table.len(), *self.all) {
+        let held = self.arena.held_bytes();
+        let attributes = if self.settings.has_room(table.len(), self.all) {
             self.settings.attributes(self.arena, self.seen, event, own)
         } else {
             hash = OVERFLOW;
@@ -474,7 +549,8 @@ impl Counting<'_> {
             self.arena.put(&mut map, OVERFLOW_KEY, Value::Bool(true));
             map
         };
-        *self.all += 1;
+        self.all.series += 1;
+        self.all.bytes += size_of::<Series<T>>() + OVERHEAD_BYTES + self.arena.held_bytes() - held;
         let Moment { seen, now_ns } = self.moment;
         let series = Series { attributes, start_ns: now_ns, seen, is_new: true, value: new(), exemplars: Vec::new() };
         table.insert_full(hash, series).0
@@ -488,12 +564,12 @@ impl Collect for State {
     type Kept = Kept;
 
     fn collect(&self) -> Option<(Batch<Metric>, Kept)> {
-        self.0.lock().collect(now_ns(), Instant::now())
+        self.inner.lock().collect(now_ns(), Instant::now())
     }
 
     /// Counts that would have started anew go on.
     fn put_back(&self, _: Batch<Metric>, kept: Kept) {
-        self.0.lock().put_back(kept);
+        self.inner.lock().put_back(kept);
     }
 }
 
@@ -510,7 +586,7 @@ impl Inner {
         if self.settings.delta {
             kept.extend(hashes.iter().filter_map(|hash| Some((*hash, self.counted.resources.remove(*hash)?))));
             kept.extend(std::mem::take(&mut self.counted.evicted));
-            self.counted.series = 0;
+            self.counted.all = Amount::default();
             for (hash, one) in &mut kept {
                 let flushed = &mut self.flushed;
                 let max = self.settings.timestamps_max;
@@ -529,7 +605,8 @@ impl Inner {
             for one in self.counted.evicted.values_mut() {
                 self.settings.write(&mut data, one, now_ns);
             }
-            self.counted.evicted.clear();
+            // The last counts of what is no longer remembered go once more if nobody takes them.
+            kept.extend(std::mem::take(&mut self.counted.evicted));
             self.expire(&hashes, now);
         }
         (!data.resources.is_empty()).then(|| (Batch::of(data, Default::default()), Kept(kept)))
@@ -538,14 +615,16 @@ impl Inner {
     /// Forgets what was not seen for a while.
     fn expire(&mut self, hashes: &[u128], now: Instant) {
         let Inner { settings, counted, .. } = self;
-        counted.series = 0;
+        counted.all = Amount::default();
         for hash in hashes {
             let Some(one) = counted.resources.peek(*hash) else { continue };
             one.clear_exemplars();
             if !settings.series_age_max.is_zero() {
                 one.expire(settings.series_age_max, now);
             }
-            counted.series += one.len();
+            one.measure();
+            counted.all.series += one.len();
+            counted.all.bytes += one.bytes;
             let age = now.saturating_duration_since(one.seen);
             if !settings.resource_age_max.is_zero()
                 && age >= settings.resource_age_max
@@ -563,15 +642,25 @@ impl Inner {
                 self.flushed.remove(overall(hash, series));
             });
             let counted = &mut self.counted;
+            if !self.settings.delta {
+                // What came again meanwhile counts anew.
+                if !counted.resources.contains(hash) && !counted.evicted.contains_key(&hash) {
+                    counted.all.series += one.len();
+                    counted.all.bytes += one.bytes;
+                    counted.evicted.insert(hash, one);
+                }
+                continue;
+            }
             let known = if counted.resources.contains(hash) {
                 counted.resources.peek(hash)
             } else {
                 counted.evicted.get_mut(&hash)
             };
             match known {
-                Some(known) => known.merge(one, &mut counted.series),
+                Some(known) => known.merge(one, &mut counted.all),
                 None => {
-                    counted.series += one.len();
+                    counted.all.series += one.len();
+                    counted.all.bytes += one.bytes;
                     if let Some((hash, one)) = counted.resources.insert(hash, one, self.settings.resources_max) {
                         counted.evicted.insert(hash, one);
                     }
@@ -583,14 +672,17 @@ impl Inner {
 
 impl OfOne {
     /// Adds earlier counts.
-    fn merge(&mut self, earlier: OfOne, all: &mut usize) {
+    fn merge(&mut self, earlier: OfOne, all: &mut Amount) {
         let OfOne { arena, calls, durations, events, .. } = earlier;
         let add = |count: &mut u64, more: &u64| *count = count.saturating_add(*more);
         let before = self.len();
         merge_table(&mut self.calls, calls, &mut self.arena, &arena, add);
         merge_table(&mut self.durations, durations, &mut self.arena, &arena, Durations::merge);
         merge_table(&mut self.events, events, &mut self.arena, &arena, add);
-        *all += self.len() - before;
+        all.series += self.len() - before;
+        let bytes = self.bytes;
+        self.measure();
+        all.bytes = (all.bytes + self.bytes).saturating_sub(bytes);
     }
 
     /// Says since when series count, where that is known.

@@ -8,6 +8,7 @@ use corten_otlp::metrics::{
     Buckets, Exemplar, ExponentialPoint, HistogramPoint, Number, NumberPoint, Points, SummaryPoint,
 };
 use corten_otlp::{Arena, Data, LogRecord, Map, Metric, OfResource, OfScope, Record, Resource, Span, Text, Value};
+use corten_wire::float::go_float;
 
 /// How long a text gets: what is beyond is left out.
 pub(super) const TEXT_BYTES_MAX: usize = 16 << 20;
@@ -438,7 +439,7 @@ impl Shown for Metric {
                         match point.value {
                             Number::None => String::new(),
                             Number::Int(value) => value.to_string(),
-                            Number::Double(value) => shortest(value),
+                            Number::Double(value) => go_float(value),
                         },
                     );
                 }
@@ -448,7 +449,7 @@ impl Shown for Metric {
                     let mut value = counted(point.count, point.sum, point.min, point.max);
                     for (at, count) in point.bucket_counts.iter().enumerate() {
                         match point.explicit_bounds.get(at) {
-                            Some(bound) => _ = write!(value, " le{}={count}", shortest(*bound)),
+                            Some(bound) => _ = write!(value, " le{}={count}", go_float(*bound)),
                             None => _ = write!(value, " {count}"),
                         }
                     }
@@ -460,13 +461,13 @@ impl Shown for Metric {
                     let mut value = counted(point.count, point.sum, point.min, point.max);
                     let bound = bounds(point.scale);
                     for (at, count) in point.negative.counts.iter().enumerate().rev() {
-                        _ = write!(value, " le{}={count}", shortest(-bound(&point.negative, at)));
+                        _ = write!(value, " le{}={count}", go_float(-bound(&point.negative, at)));
                     }
                     if point.zero_count != 0 {
                         _ = write!(value, " zero={}", point.zero_count);
                     }
                     for (at, count) in point.positive.counts.iter().enumerate() {
-                        _ = write!(value, " le{}={count}", shortest(bound(&point.positive, at + 1)));
+                        _ = write!(value, " le{}={count}", go_float(bound(&point.positive, at + 1)));
                     }
                     line(point.attributes, value);
                 }
@@ -475,7 +476,7 @@ impl Shown for Metric {
                 for point in points {
                     let mut value = format!("count={} sum={}", point.count, fixed(point.sum));
                     for (quantile, of) in &point.quantiles {
-                        _ = write!(value, " q{}={}", shortest(*quantile), shortest(*of));
+                        _ = write!(value, " q{}={}", go_float(*quantile), go_float(*of));
                     }
                     line(point.attributes, value);
                 }
@@ -527,7 +528,7 @@ fn counted(count: u64, sum: Option<f64>, min: Option<f64>, max: Option<f64>) -> 
     let mut out = format!("count={count}");
     for (name, value) in [("sum", sum), ("min", min), ("max", max)] {
         if let Some(value) = value {
-            _ = write!(out, " {name}={}", shortest(value));
+            _ = write!(out, " {name}={}", go_float(value));
         }
     }
     out
@@ -572,10 +573,7 @@ fn hex(id: &[u8]) -> String {
     if id.iter().all(|byte| *byte == 0) {
         return String::new();
     }
-    id.iter().fold(String::with_capacity(id.len() * 2), |mut out, byte| {
-        _ = write!(out, "{byte:02x}");
-        out
-    })
+    corten_golang::hex(id)
 }
 
 /// A time, in UTC.
@@ -592,21 +590,6 @@ fn fixed(value: f64) -> String {
         v if v.is_infinite() => if v > 0.0 { "+Inf" } else { "-Inf" }.to_owned(),
         v => format!("{v:.6}"),
     }
-}
-
-/// The shortest text that reads as the same number, as Go prints numbers.
-fn shortest(value: f64) -> String {
-    if !value.is_finite() {
-        return fixed(value);
-    }
-    let scientific = format!("{value:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or_default();
-    if value != 0.0 && !(-4..21).contains(&exponent) {
-        let sign = if exponent < 0 { '-' } else { '+' };
-        return format!("{digits}e{sign}{:02}", exponent.unsigned_abs());
-    }
-    value.to_string()
 }
 
 /// The fields of a message of protocol buffers that have a length, as far as it can be read.
@@ -788,12 +771,14 @@ mod tests {
             (-0.0, "-0"),
             (1e-4, "0.0001"),
             (1.5e-5, "1.5e-05"),
-            (1e20, "100000000000000000000"),
+            (999_999.5, "999999.5"),
+            (1e6, "1e+06"),
+            (1e20, "1e+20"),
             (-2.5e100, "-2.5e+100"),
             (f64::NAN, "NaN"),
             (f64::NEG_INFINITY, "-Inf"),
         ] {
-            assert_eq!(shortest(value), text);
+            assert_eq!(go_float(value), text);
         }
         assert_eq!(fixed(f64::INFINITY), "+Inf");
     }

@@ -1,17 +1,23 @@
 //! Files that messages are appended to, whole: what a full disk cut off is taken back before anything follows it.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use corten_component::Logger;
 use corten_files::io_error_text;
 use corten_golang::time::{Layout, Time, Zone};
 use corten_signal::Acks;
 
+use super::whole::{End, Framing};
+
 /// How much is gathered before it is written.
 const GATHERED_BYTES_MAX: usize = 64 << 10;
+
+/// How far the clocks of file systems lag behind.
+pub(super) const CLOCK_TICK: Duration = Duration::from_millis(20);
 
 /// How files are begun, and when they are put aside.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,8 +30,10 @@ pub(super) struct Manner {
     /// The permissions of folders that are made; where there are none, no folders are.
     pub(super) folders: Option<u32>,
     pub(super) rotation: Option<Rotation>,
-    /// Whether every message is a line.
-    pub(super) has_lines: bool,
+    /// How messages stand in files.
+    pub(super) framing: Framing,
+    /// The folder below which senders choose the names, if they do.
+    pub(super) chosen_below: Option<PathBuf>,
 }
 
 /// When a file is put aside, and how many of those that were are kept.
@@ -54,10 +62,11 @@ pub(super) struct Writer {
     /// Whole messages.
     gathered: Vec<u8>,
     acks: Acks,
+    logger: Logger,
 }
 
 impl Writer {
-    pub(super) fn new(path: PathBuf, manner: Manner) -> Self {
+    pub(super) fn new(path: PathBuf, manner: Manner, logger: Logger) -> Self {
         Writer {
             path,
             manner,
@@ -67,6 +76,7 @@ impl Writer {
             is_torn: false,
             gathered: Vec::new(),
             acks: Acks::NONE,
+            logger,
         }
     }
 
@@ -142,9 +152,9 @@ impl Writer {
             return Ok(());
         }
         if let (Some(mode), Some(folder)) = (self.manner.folders, self.path.parent()) {
-            make_folders(folder, mode).map_err(|error| failed("mkdir", folder, &error))?;
+            make_folders(folder, mode).map_err(|error| self.not_open("mkdir", folder, &error))?;
         }
-        let file = create(&self.path).map_err(|error| failed("open", &self.path, &error))?;
+        let file = create(&self.path).map_err(|error| self.not_open("open", &self.path, &error))?;
         let metadata = file.metadata().map_err(|error| failed("stat", &self.path, &error))?;
         let is_ours = |since| metadata.modified().is_ok_and(|at| at >= since);
         let goes_on = self.is_begun
@@ -156,15 +166,55 @@ impl Writer {
             file.set_len(0).map_err(|error| failed("truncate", &self.path, &error))?;
             self.len_bytes = 0;
         }
-        if self.manner.has_lines && metadata.is_file() && self.len_bytes > 0 && !ends_line(&file, self.len_bytes) {
-            // The process was killed, or the machine stopped, in the middle of a line: what follows is not to be a part of it.
-            (&file).write_all(b"\n").map_err(|error| failed("write", &self.path, &error))?;
-            self.len_bytes += 1;
+        // What was written by this component is whole.
+        let is_known = self.is_begun || self.manner.since.is_some_and(|since| is_ours(since + 2 * CLOCK_TICK));
+        if metadata.is_file() && !is_known {
+            self.mend(&file)?;
         }
         self.file = Some(file);
         self.is_begun = true;
         self.clean_up();
         Ok(())
+    }
+
+    /// Sees to it that what follows is not taken for a part of what the end of the process, or of the machine, cut off in the
+    /// middle of a message.
+    fn mend(&mut self, file: &File) -> Result<(), Failure> {
+        // It may be that it can only be written.
+        let Ok(end) = self.manner.framing.end(file, self.len_bytes) else { return Ok(()) };
+        let path = self.path.display().to_string();
+        match end {
+            End::Whole => {}
+            End::Torn(_) if self.manner.framing == Framing::Lines => {
+                let mut file = file;
+                file.write_all(b"\n").map_err(|error| failed("write", &self.path, &error))?;
+                self.len_bytes += 1;
+            }
+            End::Torn(whole_bytes) => {
+                let actual = file.metadata().map_err(|error| failed("stat", &self.path, &error))?.len();
+                // Whoever else writes to it at this moment is not to lose anything.
+                if actual == self.len_bytes {
+                    let cut_bytes = actual - whole_bytes;
+                    file.set_len(whole_bytes).map_err(|error| failed("truncate", &self.path, &error))?;
+                    let fields = [("path", path.into()), ("bytes", cut_bytes.into())];
+                    self.logger.warn("cut off a message that was written only in part", &fields);
+                    self.len_bytes = whole_bytes;
+                }
+            }
+            End::Foreign(whole_bytes) => {
+                let fields = [("path", path.into()), ("offset", whole_bytes.into())];
+                self.logger
+                    .warn("the file holds something else than messages, and what follows may not be readable", &fields);
+            }
+        }
+        Ok(())
+    }
+
+    /// Why a file or its folder could not be opened.
+    fn not_open(&self, step: &str, path: &Path, error: &io::Error) -> Failure {
+        let chosen_below = self.manner.chosen_below.as_deref();
+        let is_of_name = chosen_below.is_some_and(|folder| is_of_name(&self.path, folder, error));
+        Failure { is_of_name, ..failed(step, path, error) }
     }
 
     /// Puts the file aside under a name with the time, and begins another one.
@@ -213,26 +263,30 @@ impl Drop for Writer {
     }
 }
 
-/// Whether a file has a whole line at its end, as far as can be told.
-fn ends_line(mut file: &File, len_bytes: u64) -> bool {
-    let mut last = [0];
-    let read = file.seek(SeekFrom::Start(len_bytes - 1)).and_then(|_| file.read_exact(&mut last));
-    read.is_err() || last == *b"\n"
-}
-
 /// Why something was not written.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Failure {
     pub(super) why: String,
-    /// Whether it is the name of the file, so that no further attempt helps.
+    /// Whether it is the name that a sender chose, so that nothing helps that is done for the others.
     pub(super) is_of_name: bool,
 }
 
 fn failed(step: &str, path: &Path, error: &io::Error) -> Failure {
-    use io::ErrorKind::{AlreadyExists, InvalidFilename, InvalidInput, IsADirectory, NotADirectory};
-    let is_of_name =
-        matches!(error.kind(), AlreadyExists | InvalidFilename | InvalidInput | IsADirectory | NotADirectory);
-    Failure { why: format!("{step} {}: {}", path.display(), io_error_text(error)), is_of_name }
+    Failure { why: format!("{step} {}: {}", path.display(), io_error_text(error)), is_of_name: false }
+}
+
+/// Whether a file cannot be opened because of its name: it can never be one, or something stands there, or in the place of a
+/// folder on the way, that is none, may not be written or leads nowhere. What is wrong with the folder that the configuration
+/// names concerns all.
+fn is_of_name(path: &Path, chosen_below: &Path, error: &io::Error) -> bool {
+    use io::ErrorKind::{AlreadyExists, InvalidFilename, InvalidInput, IsADirectory, NotADirectory, PermissionDenied};
+    let mut there = path.ancestors().take_while(|at| *at != chosen_below).filter(|at| at.symlink_metadata().is_ok());
+    match error.kind() {
+        InvalidFilename | InvalidInput => true,
+        AlreadyExists | IsADirectory | NotADirectory | PermissionDenied => there.next().is_some(),
+        // A link that leads to itself, or to nothing.
+        _ => there.next().is_some_and(|at| at.is_symlink() && at.metadata().is_err()),
+    }
 }
 
 #[cfg(unix)]
@@ -305,6 +359,9 @@ fn put_aside(path: &Path) -> Vec<(i64, PathBuf)> {
 
 #[cfg(test)]
 mod tests {
+    use corten_coding::Coding;
+    use corten_component::log::LogSink;
+
     use super::*;
 
     #[test]
@@ -319,8 +376,12 @@ mod tests {
         }
     }
 
+    fn writer(path: PathBuf, manner: Manner) -> Writer {
+        Writer::new(path, manner, Logger::new(LogSink::memory().0))
+    }
+
     fn manner(rotation: Option<Rotation>) -> Manner {
-        Manner { append: false, since: None, folders: None, rotation, has_lines: false }
+        Manner { append: false, since: None, folders: None, rotation, framing: Framing::Messages, chosen_below: None }
     }
 
     fn rotation() -> Rotation {
@@ -337,7 +398,7 @@ mod tests {
     fn a_file_that_would_get_too_long_is_put_aside_between_messages() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.json");
-        let mut writer = Writer::new(path.clone(), manner(Some(rotation())));
+        let mut writer = writer(path.clone(), manner(Some(rotation())));
         for message in ["12345\n", "abc\n", "long message\n"] {
             write(&mut writer, message);
         }
@@ -354,7 +415,7 @@ mod tests {
         let names = ["a-2016-11-04T18-30-00.045.json", "a-2017-11-04T18-30-00.045-size.json", "a-x.json", "b.json"];
         let left = |rotation| {
             names.iter().for_each(|name| std::fs::write(dir.path().join(name), "").unwrap());
-            Writer::new(path.clone(), manner(Some(rotation))).open().unwrap();
+            writer(path.clone(), manner(Some(rotation))).open().unwrap();
             names.map(|name| dir.path().join(name).exists())
         };
         assert_eq!(left(rotation()), [true, true, true, true]);
@@ -374,16 +435,94 @@ mod tests {
             (Manner { since: Some(UNIX_EPOCH), ..manner(None) }, "oldnew"),
         ] {
             std::fs::write(&path, "old").unwrap();
-            write(&mut Writer::new(path.clone(), manner), "new");
+            write(&mut writer(path.clone(), manner), "new");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), want);
         }
+    }
+
+    /// Whole messages of a file.
+    fn messages(path: &Path) -> Vec<Vec<u8>> {
+        let bytes = std::fs::read(path).unwrap();
+        let mut rest = &bytes[..];
+        let mut messages = Vec::new();
+        while !rest.is_empty() {
+            let len = u32::from_be_bytes(rest[..4].try_into().unwrap()) as usize;
+            messages.push(rest[4..4 + len].to_vec());
+            rest = &rest[4 + len..];
+        }
+        messages
+    }
+
+    #[test]
+    fn what_was_cut_off_by_the_end_of_the_process_at_any_byte_spoils_nothing_that_follows() {
+        let proto = |text: &str| [&[0x0a, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+        let zstd = |text: &str| Coding::Zstd.pack(None, [text.as_bytes()]).unwrap();
+        let framed = |message: &[u8]| [&u32::try_from(message.len()).unwrap().to_be_bytes()[..], message].concat();
+        let long = Rotation { bytes_max: 1 << 20, ..rotation() };
+        for (framing, pack, rotation) in [
+            (Framing::Messages, &proto as &dyn Fn(&str) -> Vec<u8>, None),
+            (Framing::Messages, &proto, Some(long.clone())),
+            (Framing::Packed, &zstd, Some(long)),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("a");
+            let manner = Manner { append: rotation.is_none(), framing, ..manner(rotation) };
+            let [one, two, three] = ["one", "two, which is longer", "three"].map(pack);
+            let before = framed(&one);
+            let all = [&before[..], &framed(&two)].concat();
+            for cut in before.len()..=all.len() {
+                std::fs::write(&path, &all[..cut]).unwrap();
+                let (sink, logged) = LogSink::memory();
+                let mut writer = Writer::new(path.clone(), manner.clone(), Logger::new(sink));
+                writer.make_room(100).unwrap();
+                writer.append(&framed(&three), Acks::NONE);
+                writer.flush().unwrap();
+                let want = if cut == all.len() { vec![&one, &two, &three] } else { vec![&one, &three] };
+                assert_eq!(messages(&path).iter().collect::<Vec<_>>(), want, "{framing:?} {cut}");
+                let logged = String::from_utf8(logged.lock().clone()).unwrap();
+                let says =
+                    format!("msg=\"cut off a message that was written only in part\" path={} bytes=", path.display());
+                assert_eq!(logged.contains(&says), !matches!(cut - before.len(), 0) && cut < all.len(), "{logged}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_name_is_at_fault_only_below_the_folder_that_is_named() {
+        use io::ErrorKind::{AlreadyExists, InvalidFilename, NotFound, PermissionDenied, StorageFull};
+        let dir = tempfile::tempdir().unwrap();
+        let below = dir.path();
+        std::fs::create_dir(below.join("sub")).unwrap();
+        std::fs::write(below.join("there"), "").unwrap();
+        for (name, kind, want) in [
+            // Nobody may make a file in the folder that is named.
+            ("new", PermissionDenied, false),
+            ("new/new", PermissionDenied, false),
+            ("there", PermissionDenied, true),
+            ("sub/new", PermissionDenied, true),
+            ("there/new", AlreadyExists, true),
+            ("new", InvalidFilename, true),
+            ("there", StorageFull, false),
+            ("sub/new", NotFound, false),
+        ] {
+            assert_eq!(is_of_name(&below.join(name), below, &kind.into()), want, "{name} {kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_message_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        std::fs::write(&path, "{\"resourceLogs\":[]}\n").unwrap();
+        write(&mut writer(path.clone(), Manner { append: true, ..manner(None) }), "new");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"resourceLogs\":[]}\nnew");
     }
 
     #[test]
     fn files_put_aside_within_a_millisecond_do_not_take_the_place_of_each_other() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.json");
-        let mut writer = Writer::new(path.clone(), manner(Some(rotation())));
+        let mut writer = writer(path.clone(), manner(Some(rotation())));
         (0..50).for_each(|at| write(&mut writer, &format!("number {at:02}\n")));
         assert_eq!(put_aside(&path).len(), 49);
     }
@@ -392,10 +531,10 @@ mod tests {
     fn what_follows_a_line_that_was_cut_off_by_the_end_of_the_process_is_whole() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.json");
-        let lines = Manner { append: true, has_lines: true, ..manner(None) };
+        let lines = Manner { append: true, framing: Framing::Lines, ..manner(None) };
         for (before, want) in [("one\ntw", "one\ntw\nthree\n"), ("one\n", "one\nthree\n"), ("", "three\n")] {
             std::fs::write(&path, before).unwrap();
-            write(&mut Writer::new(path.clone(), lines.clone()), "three\n");
+            write(&mut writer(path.clone(), lines.clone()), "three\n");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), want);
         }
     }
@@ -404,7 +543,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn what_cannot_be_written_is_kept() {
-        let mut writer = Writer::new("/dev/full".into(), manner(None));
+        let mut writer = writer("/dev/full".into(), manner(None));
         writer.make_room(3).unwrap();
         writer.append(b"abc", Acks::NONE);
         assert_eq!(writer.flush().unwrap_err().why, "write /dev/full: no space left on device");
@@ -415,7 +554,7 @@ mod tests {
     fn what_a_failed_write_left_behind_is_cut_off() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
-        let mut writer = Writer::new(path.clone(), manner(None));
+        let mut writer = writer(path.clone(), manner(None));
         write(&mut writer, "one\n");
         // As if the disk had become full in the middle of a message, and the cut had failed too.
         std::fs::write(&path, "one\ntw").unwrap();

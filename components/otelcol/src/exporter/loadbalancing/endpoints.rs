@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -30,7 +31,11 @@ const LEAVE_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// The endpoint as it is connected to.
 fn with_port(endpoint: &str) -> String {
-    if endpoint.contains(':') { endpoint.to_owned() } else { format!("{endpoint}:{PORT}") }
+    match endpoint.parse::<Ipv6Addr>() {
+        Ok(address) => format!("[{address}]:{PORT}"),
+        Err(_) if endpoint.contains(':') => endpoint.to_owned(),
+        Err(_) => format!("{endpoint}:{PORT}"),
+    }
 }
 
 const SCOPE: &str = "github.com/open-telemetry/opentelemetry-collector-contrib/exporter/loadbalancingexporter";

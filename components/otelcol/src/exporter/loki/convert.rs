@@ -1,10 +1,13 @@
 //! From log records to lines of streams.
 
+use corten_golang::logfmt::{push_text, push_value};
+use corten_golang::push_hex;
 use corten_otlp::{Arena, List, LogRecord, Map, OfResource, OfScope, Value};
 use corten_signal::Stream;
 use corten_signal::logs::StreamCache;
+use corten_wire::float::go_float;
 
-use super::json::{self, Shown, double_text};
+use super::json::{self, Shown};
 use super::logfmt;
 use crate::translate::chars;
 
@@ -234,7 +237,7 @@ impl<'a> Common<'a> {
         }
         if !record.severity_text.is_empty() {
             push_field(out, "severity");
-            json::write_string(arena.bytes(record.severity_text), out);
+            json::push_string(arena.bytes(record.severity_text), out);
         }
         if record.flags != 0 {
             push_field(out, "flags");
@@ -307,12 +310,12 @@ impl<'a> Common<'a> {
                 Some(pairs) => {
                     for (key, value) in pairs {
                         logfmt::write_key(&[key], out)?;
-                        logfmt::write_value(&value, out);
+                        push_value(&value, out);
                     }
                 }
                 None => {
                     logfmt::write_key(&[b"msg"], out)?;
-                    write_text(arena.bytes(text), out);
+                    push_text(arena.bytes(text), out);
                 }
             },
             Value::Map(_) | Value::List(_) => {
@@ -322,7 +325,7 @@ impl<'a> Common<'a> {
                     match made.iter().position(|(name, _)| name.as_bytes() == key) {
                         Some(at) => {
                             logfmt::write_key(&[key], out)?;
-                            write_text(&made.remove(at).1, out);
+                            push_text(&made.remove(at).1, out);
                             Ok(())
                         }
                         None => write_pair(arena, key, value, out),
@@ -334,12 +337,12 @@ impl<'a> Common<'a> {
         }
         for (name, value) in made {
             logfmt::write_key(&[name.as_bytes()], out)?;
-            write_text(&value, out);
+            push_text(&value, out);
         }
         let mut write = |prefix: &[u8], key: &[u8], value: Shown| match value {
             Shown::Text(text) => {
                 logfmt::write_key(&[prefix, key], out)?;
-                write_text(text.as_bytes(), out);
+                push_text(text.as_bytes(), out);
                 Ok(())
             }
             Shown::Value(value) => {
@@ -376,10 +379,10 @@ fn scope_json(arena: &Arena, of: &OfScope<LogRecord>) -> Result<Vec<u8>, String>
     }
     out.push(b'{');
     push_field(&mut out, "name");
-    json::write_string(arena.bytes(scope.name), &mut out);
+    json::push_string(arena.bytes(scope.name), &mut out);
     if !scope.version.is_empty() {
         push_field(&mut out, "version");
-        json::write_string(arena.bytes(scope.version), &mut out);
+        json::push_string(arena.bytes(scope.version), &mut out);
     }
     if !scope.attributes.is_empty() {
         push_field(&mut out, "attributes");
@@ -453,7 +456,7 @@ fn names(arena: &Arena, hint: Value, mut name: impl FnMut(&[u8])) {
             for value in arena.values(list).iter().take(NAMES_MAX) {
                 match value {
                     Value::Empty => name(b"<nil>"),
-                    Value::Double(double) => name(double_text(*double).as_bytes()),
+                    Value::Double(double) => name(go_float(*double).as_bytes()),
                     Value::Str(text) => name(trimmed(arena.bytes(*text))),
                     other => name(arena.to_text(*other).as_bytes()),
                 }
@@ -504,12 +507,6 @@ fn is_set(id: &[u8]) -> bool {
     id.iter().any(|byte| *byte != 0)
 }
 
-fn push_hex(id: &[u8], out: &mut Vec<u8>) {
-    for byte in id {
-        out.extend([byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[digit as usize]));
-    }
-}
-
 /// Begins a field of an object that is open.
 fn push_field(out: &mut Vec<u8>, name: &str) {
     if !out.ends_with(b"{") {
@@ -554,21 +551,12 @@ fn flatten_list(arena: &Arena, list: List, path: &mut Vec<u8>, within: &mut With
 fn write_pair(arena: &Arena, key: &[u8], value: Value, out: &mut Vec<u8>) -> Result<(), String> {
     logfmt::write_key(&[key], out)?;
     match value {
-        Value::Str(text) => write_text(arena.bytes(text), out),
-        Value::Bytes(bytes) => logfmt::write_value(arena.bytes(bytes), out),
-        Value::Double(double) => logfmt::write_value(double_text(double).as_bytes(), out),
-        other => logfmt::write_value(arena.to_text(other).as_bytes(), out),
+        Value::Str(text) => push_text(arena.bytes(text), out),
+        Value::Bytes(bytes) => push_value(arena.bytes(bytes), out),
+        Value::Double(double) => push_value(go_float(double).as_bytes(), out),
+        other => push_value(arena.to_text(other).as_bytes(), out),
     }
     Ok(())
-}
-
-/// Writes a text as a value of logfmt. The one that stands for no value gets quotes.
-fn write_text(text: &[u8], out: &mut Vec<u8>) {
-    if text == b"null" {
-        out.extend_from_slice(b"\"null\"");
-    } else {
-        logfmt::write_value(text, out);
-    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use corten_golang::json::{self, Form};
 use corten_otlp::{Arena, Value};
-use corten_wire::float::push_go_float;
+use corten_wire::float::go_float;
 
 /// The value of an attribute: one of a record's, or a text that is as good as one.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +22,7 @@ pub(super) enum Shown {
 /// A number that JSON does not have.
 pub(super) fn write(arena: &Arena, value: Value, out: &mut Vec<u8>) -> Result<(), String> {
     match value {
-        Value::Str(text) => write_string(arena.bytes(text), out),
+        Value::Str(text) => push_string(arena.bytes(text), out),
         Value::Bytes(bytes) if bytes.is_empty() => out.extend_from_slice(b"null"),
         Value::Bytes(bytes) => {
             out.push(b'"');
@@ -29,7 +30,7 @@ pub(super) fn write(arena: &Arena, value: Value, out: &mut Vec<u8>) -> Result<()
             out.push(b'"');
         }
         Value::Double(double) if !double.is_finite() => {
-            return Err(format!("json: unsupported value: {}", double_text(double)));
+            return Err(format!("json: unsupported value: {}", go_float(double)));
         }
         Value::List(list) => {
             out.push(b'[');
@@ -67,11 +68,11 @@ pub(super) fn write_object(arena: &Arena, mut pairs: Vec<(&[u8], Shown)>, out: &
         if !std::mem::take(&mut first) {
             out.push(b',');
         }
-        write_string(key, out);
+        push_string(key, out);
         out.push(b':');
         match value {
             Shown::Value(value) => write(arena, *value, out)?,
-            Shown::Text(text) => write_string(text.as_bytes(), out),
+            Shown::Text(text) => push_string(text.as_bytes(), out),
         }
     }
     out.push(b'}');
@@ -79,55 +80,6 @@ pub(super) fn write_object(arena: &Arena, mut pairs: Vec<(&[u8], Shown)>, out: &
 }
 
 /// Writes a text.
-pub(super) fn write_string(bytes: &[u8], out: &mut Vec<u8>) {
-    out.push(b'"');
-    for chunk in bytes.utf8_chunks() {
-        write_valid(chunk.valid(), out);
-        // Go replaces byte by byte.
-        chunk.invalid().iter().for_each(|_| out.extend_from_slice(b"\\ufffd"));
-    }
-    out.push(b'"');
-}
-
-fn write_valid(text: &str, out: &mut Vec<u8>) {
-    let bytes = text.as_bytes();
-    let mut written = 0;
-    for (at, byte) in bytes.iter().enumerate() {
-        let (escape, len): (&[u8], usize) = match byte {
-            b'"' => (b"\\\"", 1),
-            b'\\' => (b"\\\\", 1),
-            b'\n' => (b"\\n", 1),
-            b'\r' => (b"\\r", 1),
-            b'\t' => (b"\\t", 1),
-            8 => (b"\\b", 1),
-            12 => (b"\\f", 1),
-            b'<' => (b"\\u003c", 1),
-            b'>' => (b"\\u003e", 1),
-            b'&' => (b"\\u0026", 1),
-            0..0x20 => (b"", 1),
-            0xe2 if bytes[at..].starts_with("\u{2028}".as_bytes()) => (b"\\u2028", 3),
-            0xe2 if bytes[at..].starts_with("\u{2029}".as_bytes()) => (b"\\u2029", 3),
-            _ => continue,
-        };
-        out.extend_from_slice(&bytes[written..at]);
-        if escape.is_empty() {
-            out.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
-        } else {
-            out.extend_from_slice(escape);
-        }
-        written = at + len;
-    }
-    out.extend_from_slice(&bytes[written..]);
-}
-
-/// A number as Go shows it.
-pub(super) fn double_text(value: f64) -> String {
-    let mut text = String::new();
-    match value {
-        value if value.is_nan() => text.push_str("NaN"),
-        f64::INFINITY => text.push_str("+Inf"),
-        f64::NEG_INFINITY => text.push_str("-Inf"),
-        value => push_go_float(&mut text, value),
-    }
-    text
+pub(super) fn push_string(text: &[u8], out: &mut Vec<u8>) {
+    json::push_string(text, Form::HTML, out);
 }

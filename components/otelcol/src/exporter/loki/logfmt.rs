@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use corten_golang::logfmt::push_key;
+
 use crate::translate::chars;
 
 /// How long a line may be to be read, in bytes.
@@ -133,51 +135,12 @@ fn hex_unit(text: &[u8]) -> Option<u32> {
 ///
 /// Nothing is left of the key without what may not stand in one.
 pub(super) fn write_key(parts: &[&[u8]], out: &mut Vec<u8>) -> Result<(), String> {
-    if !out.is_empty() {
-        out.push(b' ');
-    }
-    let start = out.len();
-    for part in parts {
-        for char in chars(part).filter(|char| !is_special(*char)) {
-            out.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
-        }
-    }
-    if out.len() == start {
-        return Err("invalid key".to_owned());
-    }
-    out.push(b'=');
-    Ok(())
-}
-
-/// Writes a value, in quotes where that is necessary.
-pub(super) fn write_value(value: &[u8], out: &mut Vec<u8>) {
-    if !chars(value).any(is_special) {
-        out.extend_from_slice(value);
-        return;
-    }
-    out.push(b'"');
-    for char in chars(value) {
-        match char {
-            '"' | '\\' => out.extend_from_slice(&[b'\\', char as u8]),
-            '\n' => out.extend_from_slice(b"\\n"),
-            '\r' => out.extend_from_slice(b"\\r"),
-            '\t' => out.extend_from_slice(b"\\t"),
-            '\0'..' ' | '\x7f' | char::REPLACEMENT_CHARACTER => {
-                out.extend_from_slice(format!("\\u{:04x}", u32::from(char)).as_bytes());
-            }
-            char => out.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
-        }
-    }
-    out.push(b'"');
-}
-
-/// Whether a character may not stand in a key, nor in a value without quotes.
-fn is_special(char: char) -> bool {
-    char <= ' ' || matches!(char, '=' | '"' | '\x7f' | char::REPLACEMENT_CHARACTER)
+    if push_key(parts, out) { Ok(()) } else { Err("invalid key".to_owned()) }
 }
 
 #[cfg(test)]
 mod tests {
+    use corten_golang::logfmt::push_value;
     use proptest::prelude::*;
 
     use super::*;
@@ -204,7 +167,7 @@ mod tests {
             let mut line = Vec::new();
             for (key, value) in &pairs {
                 write_key(&[key.as_bytes()], &mut line).unwrap();
-                write_value(value.as_bytes(), &mut line);
+                push_value(value.as_bytes(), &mut line);
             }
             let back = read(&line).unwrap();
             let back: Vec<_> = back.into_iter().map(|(k, v)| (String::from_utf8(k.to_vec()).unwrap(), String::from_utf8(v.into_owned()).unwrap())).collect();

@@ -666,15 +666,13 @@ fn decimal(number: f64) -> String {
 }
 
 fn exemplar_of(exemplar: &otlp::Exemplar) -> Exemplar {
-    let hex =
-        |id: &[u8]| id.iter().fold(String::with_capacity(2 * id.len()), |text, byte| text + &format!("{byte:02x}"));
     let ids = [("span_id", &exemplar.span_id[..]), ("trace_id", &exemplar.trace_id[..])];
     let set = ids.iter().filter(|(_, id)| id.iter().any(|byte| *byte != 0));
     Exemplar {
         index: 0,
         timestamp_ms: to_ms(exemplar.time_ns as i64),
         value: exemplar.value.as_double(),
-        labels: set.map(|(name, id)| ((*name).into(), hex(id).into())).collect(),
+        labels: set.map(|(name, id)| ((*name).into(), corten_golang::hex(id).into())).collect(),
     }
 }
 

@@ -311,8 +311,10 @@ impl<S: OtlpSignal> Durable<S> {
                 Some(read) if batch.is_empty() => batch = read,
                 Some(read) => batch.join(read),
                 None => {
-                    let fields = [("bytes", record.body.len().into()), ("dropped_items", record.counts.items().into())];
-                    sender.logger.error("what was read from the sending queue is no message; it is dropped", &fields);
+                    let items = usize::try_from(record.counts.items()).unwrap_or(usize::MAX);
+                    let failure = Failure::permanent("what was read from the sending queue is no message");
+                    sender.current().metrics.failed(items, &failure);
+                    sender.dropped(&failure, items);
                 }
             }
         }
@@ -480,7 +482,7 @@ fn group(context: &RequestContext) -> Arc<str> {
     let mut text = Vec::new();
     put_metadata(&mut text, &context.metadata);
     let hash = digest(&SHA256, &text);
-    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
+    corten_golang::hex(hash.as_ref()).into()
 }
 
 fn put_len(out: &mut Vec<u8>, len: usize) {

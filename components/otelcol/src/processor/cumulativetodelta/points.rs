@@ -6,11 +6,12 @@ use corten_otlp::Map;
 use corten_otlp::metrics::{Buckets, ExponentialPoint, HistogramPoint, Number, NumberPoint};
 
 use crate::exponential::widen;
+use crate::processor::tracking::Known;
 
 /// Why a point does not go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dropped {
-    /// It is less than the one before.
+    /// It is less than the one before, because its source began anew or because it is older.
     Reset,
     /// It is the first.
     Initial,
@@ -19,14 +20,14 @@ pub(super) enum Dropped {
 }
 
 /// What the next point is compared with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Last {
     Number(u64, Number),
     Histogram(Box<LastHistogram>),
     Exponential(Box<LastExponential>),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct LastHistogram {
     time_ns: u64,
     count: u64,
@@ -35,7 +36,7 @@ pub(super) struct LastHistogram {
     counts: Vec<u64>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct LastExponential {
     time_ns: u64,
     count: u64,
@@ -58,6 +59,21 @@ impl Last {
     }
 }
 
+impl Known for Last {
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Last::Number(..) => 0,
+            Last::Histogram(last) => {
+                size_of::<LastHistogram>() + (last.bounds.capacity() + last.counts.capacity()) * size_of::<u64>()
+            }
+            Last::Exponential(last) => {
+                let ranges = last.positive.counts.capacity() + last.negative.counts.capacity();
+                size_of::<LastExponential>() + ranges * size_of::<u64>()
+            }
+        }
+    }
+}
+
 /// A point that counts since a fixed time.
 pub(super) trait Cumulative {
     fn attributes(&self) -> Map;
@@ -76,7 +92,8 @@ pub(super) trait Cumulative {
     /// The first point of a series, which counts since then.
     fn begin(&mut self, start_ns: u64);
 
-    /// What came since the last point, which it takes the place of.
+    /// What came since the last point, which it takes the place of. If it is less and older than that one, it comes too late:
+    /// what it counted went on with the other one.
     fn since(&mut self, last: &mut Last) -> Result<(), Dropped>;
 }
 
@@ -106,6 +123,12 @@ impl Cumulative for NumberPoint {
 
     fn since(&mut self, last: &mut Last) -> Result<(), Dropped> {
         let value = self.value;
+        if let Last::Number(time_ns, before) = last
+            && self.time_ns < *time_ns
+            && value.as_double() < before.as_double()
+        {
+            return Err(Dropped::Reset);
+        }
         let Last::Number(time_ns, before) = std::mem::replace(last, self.last()) else { return Err(Dropped::Reset) };
         self.start_time_ns = time_ns;
         let whole = |number: Number| if let Number::Int(value) = number { value } else { 0 };
@@ -150,6 +173,9 @@ impl Cumulative for HistogramPoint {
 
     fn since(&mut self, last: &mut Last) -> Result<(), Dropped> {
         let Last::Histogram(last) = last else { return Err(Dropped::BucketMismatch) };
+        if self.time_ns < last.time_ns && self.count < last.count {
+            return Err(Dropped::Reset);
+        }
         let start_ns = std::mem::replace(&mut last.time_ns, self.time_ns);
         let is_same = self.bucket_counts.len() == last.counts.len() && self.explicit_bounds == last.bounds;
         let goes_up = is_same
@@ -207,6 +233,12 @@ impl Cumulative for ExponentialPoint {
     }
 
     fn since(&mut self, last: &mut Last) -> Result<(), Dropped> {
+        if let Last::Exponential(last) = last
+            && self.time_ns < last.time_ns
+            && self.count < last.count
+        {
+            return Err(Dropped::Reset);
+        }
         let next = self.last();
         let Last::Exponential(mut before) = std::mem::replace(last, next) else { return Err(Dropped::Reset) };
         self.begin(before.time_ns);

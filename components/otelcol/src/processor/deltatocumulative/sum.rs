@@ -21,7 +21,7 @@ pub(super) enum Dropped {
 }
 
 /// What the points of a series come to.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Sum {
     start_ns: u64,
     /// When the last point was measured; 0 if there was none.
@@ -29,7 +29,7 @@ pub(super) struct Sum {
     value: Value,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 enum Value {
     #[default]
     None,
@@ -38,7 +38,28 @@ enum Value {
     Exponential(Box<ExponentialPoint>),
 }
 
+/// How much is known of a series of histograms, in bytes.
+pub(super) fn histogram_bytes(point: &HistogramPoint) -> usize {
+    let numbers = point.bucket_counts.len() + point.explicit_bounds.len();
+    size_of::<HistogramPoint>() + numbers * size_of::<u64>()
+}
+
+/// How much is known at most of a series of histograms that grow exponentially, in bytes.
+pub(super) fn exponential_bytes(point: &ExponentialPoint) -> usize {
+    let ranges = |buckets: &Buckets| buckets.counts.len().min(RANGES_MAX as usize);
+    size_of::<ExponentialPoint>() + (ranges(&point.positive) + ranges(&point.negative)) * size_of::<u64>()
+}
+
 impl Sum {
+    /// How much memory it takes besides itself, in bytes.
+    pub(super) fn heap_bytes(&self) -> usize {
+        match &self.value {
+            Value::None | Value::Number(_) => 0,
+            Value::Histogram(sum) => histogram_bytes(sum),
+            Value::Exponential(sum) => exponential_bytes(sum),
+        }
+    }
+
     /// Looks at the times of a point; whether there is something to add it to.
     fn takes(&mut self, start_ns: u64, time_ns: u64) -> Result<bool, Dropped> {
         if self.time_ns == 0 {
@@ -75,7 +96,8 @@ impl Sum {
     pub(super) fn histogram(&mut self, point: &mut HistogramPoint) -> Result<(), Dropped> {
         let takes = self.takes(point.start_time_ns, point.time_ns)?;
         if takes && let Value::Histogram(sum) = &mut self.value {
-            if sum.explicit_bounds == point.explicit_bounds {
+            // With as many counts, too: a point does not become larger than it was.
+            if sum.explicit_bounds == point.explicit_bounds && sum.bucket_counts.len() == point.bucket_counts.len() {
                 for (count, more) in sum.bucket_counts.iter_mut().zip(&point.bucket_counts) {
                     *count = count.saturating_add(*more);
                 }
@@ -114,12 +136,17 @@ impl Sum {
             point.start_time_ns = self.start_ns;
             return Ok(());
         }
-        self.value = Value::Exponential(Box::new(ExponentialPoint {
-            positive: point.positive.clone(),
-            negative: point.negative.clone(),
+        let mut sum = ExponentialPoint {
+            positive: trimmed(&point.positive),
+            negative: trimmed(&point.negative),
             exemplars: Vec::new(),
             ..*point
-        }));
+        };
+        // Later points get what this one has: it has no more than they may have.
+        let none = Buckets::default();
+        let times = too_fine(&sum.positive, &none).max(too_fine(&sum.negative, &none));
+        coarsen(&mut sum, times);
+        self.value = Value::Exponential(Box::new(sum));
         Ok(())
     }
 }
@@ -213,13 +240,23 @@ fn widen_zero(point: &mut ExponentialPoint, threshold: f64) {
     point.zero_threshold = ((last.saturating_add(1)) as f64 * (LN_2 / factor)).exp();
 }
 
+/// The ranges from the first with a count to the last.
+fn trimmed(buckets: &Buckets) -> Buckets {
+    let Some(first) = buckets.counts.iter().position(|count| *count > 0) else {
+        return Buckets { offset: buckets.offset, counts: Vec::new() };
+    };
+    let end = buckets.counts.iter().rposition(|count| *count > 0).map_or(first, |last| last + 1);
+    let offset = i64::from(buckets.offset) + first as i64;
+    Buckets { offset: i32::try_from(offset).unwrap_or(i32::MAX), counts: buckets.counts[first..end].to_vec() }
+}
+
 /// Adds counts, and leaves out ranges without one before the first and behind the last.
 fn merge(sum: &mut Buckets, more: &Buckets) {
     if more.counts.is_empty() {
         return;
     }
     if sum.counts.is_empty() {
-        sum.clone_from(more);
+        *sum = trimmed(more);
         return;
     }
     let (first, end) = used(sum, more);

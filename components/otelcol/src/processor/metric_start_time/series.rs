@@ -6,7 +6,7 @@ use corten_otlp::metrics::{
 };
 
 /// What is known of a series.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Series {
     /// Since when it counts.
     pub(super) start_ns: u64,
@@ -17,7 +17,7 @@ pub(super) struct Series {
 }
 
 /// What a point says.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Values {
     Number(Number),
     Summary { count: u64, sum: f64 },
@@ -25,7 +25,7 @@ pub(super) enum Values {
     Exponential(Box<Exponential>),
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Histogram {
     count: u64,
     sum: f64,
@@ -33,7 +33,7 @@ pub(super) struct Histogram {
     counts: Vec<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Exponential {
     count: u64,
     sum: f64,
@@ -41,6 +41,28 @@ pub(super) struct Exponential {
     zero_count: u64,
     positive: Buckets,
     negative: Buckets,
+}
+
+impl Series {
+    /// How much memory it takes besides itself, in bytes.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.last.heap_bytes() + self.reference.as_ref().map_or(0, Values::heap_bytes)
+    }
+}
+
+impl Values {
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Values::Number(_) | Values::Summary { .. } => 0,
+            Values::Histogram(values) => {
+                size_of::<Histogram>() + (values.bounds.capacity() + values.counts.capacity()) * size_of::<u64>()
+            }
+            Values::Exponential(values) => {
+                let ranges = values.positive.counts.capacity() + values.negative.counts.capacity();
+                size_of::<Exponential>() + ranges * size_of::<u64>()
+            }
+        }
+    }
 }
 
 /// A point that counts.

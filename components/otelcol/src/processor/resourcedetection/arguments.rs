@@ -1,11 +1,13 @@
 //! What a user can say of each detector.
 
+use std::any::Any;
 use std::collections::BTreeSet;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use corten_config::Arguments;
-use corten_config::arguments::CheckErrors;
-use corten_config::schema::Stability;
+use corten_config::arguments::{BlockField, CheckErrors, Record, RecordOps, Slots, boxed};
+use corten_config::schema::{BlockAbsent, Field, FieldKind, Schema, Stability};
 use corten_net::Secret;
 use corten_signal::regex::GoRegex;
 
@@ -18,207 +20,315 @@ pub(super) struct Toggle {
     enabled: bool,
 }
 
-fn on() -> Toggle {
-    Toggle { enabled: true }
-}
-
-fn off() -> Toggle {
-    Toggle { enabled: false }
-}
-
 /// The attributes of a detector that are set.
 pub(super) type Wanted = BTreeSet<&'static str>;
 
-macro_rules! attributes {
-    ($name:ident: $($state:ident $field:ident $attribute:literal,)*) => {
-        /// The attributes that the detector can set.
-        #[derive(Arguments, Clone, Debug, PartialEq)]
-        pub(super) struct $name {
-            $(
-                /// The attribute of this name.
-                #[block(name = $attribute, default_with = $state)]
-                $field: Toggle,
-            )*
-        }
-
-        impl $name {
-            /// The attributes that are set.
-            pub(super) fn wanted(&self) -> Wanted {
-                [$(($attribute, &self.$field)),*]
-                    .into_iter()
-                    .filter(|(_, toggle)| toggle.enabled)
-                    .map(|(name, _)| name)
-                    .collect()
-            }
-        }
-    };
+/// Which attributes a detector can set, and those that it sets where the user does not say.
+pub(super) trait Table: 'static {
+    const NAME: &'static str;
+    const ATTRIBUTES: &'static [Field];
 }
 
-/// Detectors that have nothing to say but which attributes they set.
-macro_rules! plain {
-    ($($(#[$doc:meta])* $name:ident $attributes:ident,)*) => {
-        $(
-            $(#[$doc])*
-            #[derive(Arguments, Clone, Debug, PartialEq)]
-            pub(super) struct $name {
-                /// Which attributes are set.
-                #[block(default)]
-                pub(super) resource_attributes: $attributes,
-            }
-        )*
-    };
-}
+/// A block for each attribute that a detector can set, in the order of its table.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Switches<T: Table>(Vec<Toggle>, PhantomData<T>);
 
-/// Detectors that may insist on the metadata service.
-macro_rules! insisting {
-    ($($(#[$doc:meta])* $name:ident $attributes:ident,)*) => {
-        $(
-            $(#[$doc])*
-            #[derive(Arguments, Clone, Debug, PartialEq)]
-            pub(super) struct $name {
-                /// Whether it is a failure that the metadata service cannot be reached.
-                #[arg(default = false)]
-                pub(super) fail_on_missing_metadata: bool,
-                /// Which attributes are set.
-                #[block(default)]
-                pub(super) resource_attributes: $attributes,
-            }
-        )*
-    };
-}
-
-plain! {
-    /// Akamai (Linode): its metadata service.
-    Akamai AkamaiAttributes,
-    /// Azure Kubernetes Service: the environment of a pod and the metadata service of Azure.
-    Aks AksAttributes,
-    /// DigitalOcean: its metadata service.
-    DigitalOcean DigitalOceanAttributes,
-    /// The Docker daemon, over its socket.
-    Docker DockerAttributes,
-    /// Elastic Container Service of AWS: the endpoint of the task.
-    Ecs EcsAttributes,
-    /// Elastic Beanstalk of AWS: the file of the X-Ray daemon.
-    ElasticBeanstalk ElasticBeanstalkAttributes,
-    /// Google Cloud: its metadata service and the environment.
-    Gcp GcpAttributes,
-    /// Heroku: the environment of a dyno.
-    Heroku HerokuAttributes,
-    /// Hetzner Cloud: its metadata service.
-    Hetzner HetznerAttributes,
-    /// Lambda of AWS: the environment of a function.
-    Lambda LambdaAttributes,
-    /// Oracle Cloud: its metadata service.
-    OracleCloud OracleCloudAttributes,
-    /// Scaleway: its metadata service.
-    Scaleway ScalewayAttributes,
-}
-
-insisting! {
-    /// Elastic Compute Service of Alibaba Cloud: its metadata service.
-    AlibabaEcs AlibabaEcsAttributes,
-    /// Cloud Virtual Machine of Tencent Cloud: its metadata service.
-    TencentCvm TencentCvmAttributes,
-    /// UpCloud: its metadata service.
-    UpCloud UpCloudAttributes,
-    /// Vultr: its metadata service.
-    Vultr VultrAttributes,
-}
-
-/// Regular expressions for names.
-pub(super) fn expressions(of: &[String]) -> Result<Vec<GoRegex>, String> {
-    of.iter().map(|text| GoRegex::new(text).map_err(|error| error.to_string())).collect()
-}
-
-fn check_expressions(argument: &'static str, of: &[String]) -> Result<(), CheckErrors> {
-    expressions(of).map(drop).map_err(|error| CheckErrors::of(&[argument], error))
-}
-
-/// Virtual machines of Azure: their metadata service.
-#[derive(Arguments, Clone, Debug, PartialEq)]
-pub(super) struct Azure {
-    /// Regular expressions for the names of tags that become attributes, `azure.tag.<name>`.
-    #[arg(default = [])]
-    pub(super) tags: Vec<String>,
-    /// Which attributes are set.
-    #[block(default)]
-    pub(super) resource_attributes: AzureAttributes,
-}
-
-impl Azure {
-    fn check_build(&self, _: Stability) -> Result<(), CheckErrors> {
-        check_expressions("tags", &self.tags)
+impl<T: Table> Switches<T> {
+    /// The attributes that are set.
+    pub(super) fn wanted(&self) -> Wanted {
+        let attributes = T::ATTRIBUTES.iter().zip(&self.0);
+        attributes.filter(|(_, toggle)| toggle.enabled).map(|(attribute, _)| attribute.name).collect()
     }
 }
 
-/// A Consul agent.
-#[derive(Arguments, Clone, Debug, PartialEq)]
-pub(super) struct Consul {
-    /// Where the agent is. Empty means what `CONSUL_HTTP_ADDR` says, or `127.0.0.1:8500`.
-    #[arg(optional)]
-    pub(super) address: String,
-    /// The data centre to ask. Empty means the agent's own.
-    #[arg(optional)]
-    pub(super) datacenter: String,
-    /// The token to show. Empty means what `CONSUL_HTTP_TOKEN` says.
-    #[arg(optional)]
-    pub(super) token: Secret,
-    /// The namespace to ask. Empty means the default one.
-    #[arg(optional)]
-    pub(super) namespace: String,
-    /// The names of the node's metadata that become attributes.
-    #[arg(default = [])]
-    pub(super) meta: Vec<String>,
-    /// Which attributes are set.
-    #[block(default)]
-    pub(super) resource_attributes: ConsulAttributes,
+impl<T: Table> Record for Switches<T> {
+    const SCHEMA: &'static Schema = &Schema {
+        name: T::NAME,
+        doc: "The attributes that the detector can set.",
+        fields: T::ATTRIBUTES,
+        ops: RecordOps::of::<Self>(),
+    };
+
+    fn assemble(slots: &mut Slots) -> Option<Self> {
+        let toggles = (0..T::ATTRIBUTES.len()).map(|at| slots.take(at)).collect::<Option<_>>()?;
+        Some(Switches(toggles, PhantomData))
+    }
+
+    fn field(&self, index: usize) -> Option<&dyn Any> {
+        self.0.get(index).map(|toggle| toggle as &dyn Any)
+    }
+
+    fn check_rules(&self) -> Result<(), CheckErrors> {
+        Ok(())
+    }
+
+    fn check_build_rules(&self, _: Stability) -> Result<(), CheckErrors> {
+        Ok(())
+    }
+}
+
+impl<T: Table> Arguments for Switches<T> {}
+
+/// The block of an attribute.
+const fn attribute(name: &'static str, enabled: bool) -> Field {
+    Field {
+        name,
+        doc: "The attribute of this name.",
+        stability: Stability::GenerallyAvailable,
+        deprecated: None,
+        secret_if: None,
+        kind: FieldKind::Block {
+            block: <Toggle as BlockField>::BLOCK,
+            absent: BlockAbsent::Computed {
+                text: None,
+                make: if enabled { || boxed(Toggle { enabled: true }) } else { || boxed(Toggle { enabled: false }) },
+            },
+            defaults: &[],
+        },
+    }
+}
+
+/// Tables of attributes. One that is `off` is not set unless the user says so.
+macro_rules! attributes {
+    ($($table:ident { $($name:literal $(: $off:ident)?),+ $(,)? })+) => {
+        $(
+            #[derive(Clone, Debug, PartialEq)]
+            pub(super) enum $table {}
+
+            impl Table for $table {
+                const NAME: &'static str = concat!(module_path!(), "::", stringify!($table));
+                const ATTRIBUTES: &'static [Field] = &[$(attribute($name, attributes!(@ $($off)?))),+];
+            }
+        )+
+    };
+    (@) => { true };
+    (@ off) => { false };
+}
+
+attributes! {
+    Host { "cloud.provider", "cloud.region", "host.id", "host.name" }
+    Machine {
+        "cloud.account.id", "cloud.availability_zone", "cloud.platform", "cloud.provider", "cloud.region", "host.id",
+        "host.image.id", "host.name", "host.type",
+    }
+    AksAttributes { "cloud.platform", "cloud.provider", "k8s.cluster.name": off }
+    AzureAttributes {
+        "azure.resourcegroup.name", "azure.vm.name", "azure.vm.scaleset.name", "azure.vm.size", "cloud.account.id",
+        "cloud.availability_zone": off, "cloud.platform", "cloud.provider", "cloud.region", "host.id", "host.name",
+    }
+    ConsulAttributes { "cloud.region", "host.id", "host.name" }
+    DockerAttributes { "host.name", "os.type" }
+    EcsAttributes {
+        "aws.ecs.cluster.arn", "aws.ecs.launchtype", "aws.ecs.task.arn", "aws.ecs.task.family", "aws.ecs.task.id",
+        "aws.ecs.task.revision", "aws.log.group.arns", "aws.log.group.names", "aws.log.stream.arns",
+        "aws.log.stream.names", "cloud.account.id", "cloud.availability_zone", "cloud.platform", "cloud.provider",
+        "cloud.region",
+    }
+    EksAttributes { "cloud.account.id": off, "cloud.platform", "cloud.provider", "k8s.cluster.name": off }
+    ElasticBeanstalkAttributes {
+        "cloud.platform", "cloud.provider", "deployment.environment", "service.instance.id", "service.version",
+    }
+    GcpAttributes {
+        "cloud.account.id", "cloud.availability_zone", "cloud.platform", "cloud.provider", "cloud.region",
+        "faas.id": off, "faas.instance", "faas.name", "faas.version", "gcp.cloud_run.job.execution",
+        "gcp.cloud_run.job.task_index", "gcp.gce.instance.group_manager.name",
+        "gcp.gce.instance.group_manager.region", "gcp.gce.instance.group_manager.zone",
+        "gcp.gce.instance.hostname": off, "gcp.gce.instance.name": off, "host.id", "host.name", "host.type",
+        "k8s.cluster.name",
+    }
+    HerokuAttributes {
+        "cloud.provider", "heroku.app.id", "heroku.dyno.id", "heroku.release.commit",
+        "heroku.release.creation_timestamp", "service.instance.id", "service.name", "service.version",
+    }
+    HetznerAttributes { "cloud.availability_zone", "cloud.provider", "cloud.region", "host.id", "host.name" }
+    KubeadmAttributes { "k8s.cluster.name", "k8s.cluster.uid" }
+    KubernetesNodeAttributes { "k8s.node.name", "k8s.node.uid" }
+    LambdaAttributes {
+        "aws.log.group.names", "aws.log.stream.names", "cloud.platform", "cloud.provider", "cloud.region",
+        "faas.instance", "faas.max_memory", "faas.name", "faas.version",
+    }
+    NovaAttributes {
+        "cloud.availability_zone", "cloud.platform", "cloud.provider", "cloud.region", "host.id", "host.name",
+        "host.type",
+    }
+    OpenShiftAttributes { "cloud.platform", "cloud.provider", "cloud.region", "k8s.cluster.name" }
+    OracleCloudAttributes {
+        "cloud.availability_zone", "cloud.platform", "cloud.provider", "cloud.region", "host.id", "host.name",
+        "host.type", "k8s.cluster.name", "oracle_cloud.realm",
+    }
+    ScalewayAttributes {
+        "cloud.account.id", "cloud.availability_zone", "cloud.platform", "cloud.provider", "cloud.region", "host.id",
+        "host.image.id", "host.image.name", "host.name", "host.type",
+    }
+    SystemAttributes {
+        "host.arch": off, "host.cpu.cache.l2.size": off, "host.cpu.family": off, "host.cpu.model.id": off,
+        "host.cpu.model.name": off, "host.cpu.stepping": off, "host.cpu.vendor.id": off, "host.id": off,
+        "host.interface": off, "host.ip": off, "host.mac": off, "host.name", "os.build.id": off,
+        "os.description": off, "os.name": off, "os.type", "os.version": off,
+    }
+}
+
+/// What the user can say of detectors: what stands in the braces, and which attributes of the table are set.
+macro_rules! detectors {
+    ($($(#[$doc:meta])* $name:ident: $table:ident { $($fields:tt)* })+) => {
+        $(
+            $(#[$doc])*
+            #[derive(Arguments, Clone, Debug, PartialEq)]
+            pub(super) struct $name {
+                $($fields)*
+                /// Which attributes are set.
+                #[block(default)]
+                pub(super) resource_attributes: Switches<$table>,
+            }
+        )+
+    };
+}
+
+detectors! {
+    /// Akamai (Linode): its metadata service.
+    Akamai: Host {}
+    /// Azure Kubernetes Service: the environment of a pod and the metadata service of Azure.
+    Aks: AksAttributes {}
+    /// Elastic Compute Service of Alibaba Cloud: its metadata service.
+    AlibabaEcs: Machine {
+        /// Whether it is a failure that the metadata service cannot be reached.
+        #[arg(default = false)]
+        pub(super) fail_on_missing_metadata: bool,
+    }
+    /// Virtual machines of Azure: their metadata service.
+    Azure: AzureAttributes {
+        /// Regular expressions for the names of tags that become attributes, `azure.tag.<name>`.
+        #[arg(default = [])]
+        pub(super) tags: Vec<String>,
+    }
+    /// A Consul agent.
+    Consul: ConsulAttributes {
+        /// Where the agent is. Empty means what `CONSUL_HTTP_ADDR` says, or `127.0.0.1:8500`.
+        #[arg(optional)]
+        pub(super) address: String,
+        /// The data centre to ask. Empty means the agent's own.
+        #[arg(optional)]
+        pub(super) datacenter: String,
+        /// The token to show. Empty means what `CONSUL_HTTP_TOKEN` says.
+        #[arg(optional)]
+        pub(super) token: Secret,
+        /// The namespace to ask. Empty means the default one.
+        #[arg(optional)]
+        pub(super) namespace: String,
+        /// The names of the node's metadata that become attributes.
+        #[arg(default = [])]
+        pub(super) meta: Vec<String>,
+    }
+    /// DigitalOcean: its metadata service.
+    DigitalOcean: Host {}
+    /// The Docker daemon, over its socket.
+    Docker: DockerAttributes {}
+    /// Elastic Compute Cloud of AWS: its metadata service.
+    Ec2: Machine {
+        /// Regular expressions for the names of tags that become attributes, `ec2.tag.<name>`. They are asked of the API of AWS,
+        /// which the machine must be allowed to use.
+        #[arg(default = [])]
+        pub(super) tags: Vec<String>,
+        /// How often the metadata service is asked before it counts as missing.
+        #[arg(default = 3)]
+        pub(super) max_attempts: u32,
+        /// The longest wait between two of these attempts.
+        #[arg(default = "20s")]
+        pub(super) max_backoff: Duration,
+        /// Whether it is a failure that the metadata service cannot be reached.
+        #[arg(default = false)]
+        pub(super) fail_on_missing_metadata: bool,
+        /// Whether tags are asked of the metadata service and not of the API. The machine must be set up for that.
+        #[arg(default = false)]
+        pub(super) tags_from_imds: bool,
+    }
+    /// Elastic Container Service of AWS: the endpoint of the task.
+    Ecs: EcsAttributes {}
+    /// Elastic Kubernetes Service of AWS: the environment of a pod, the API of Kubernetes and the metadata service.
+    Eks: EksAttributes {
+        /// The environment variable that has the node's name. The node says the account and the machine where the metadata
+        /// service cannot be reached.
+        #[arg(default = "K8S_NODE_NAME")]
+        pub(super) node_from_env_var: String,
+    }
+    /// Elastic Beanstalk of AWS: the file of the X-Ray daemon.
+    ElasticBeanstalk: ElasticBeanstalkAttributes {}
+    /// Google Cloud: its metadata service and the environment.
+    Gcp: GcpAttributes {}
+    /// Heroku: the environment of a dyno.
+    Heroku: HerokuAttributes {}
+    /// Hetzner Cloud: its metadata service.
+    Hetzner: HetznerAttributes {}
+    /// A cluster that kubeadm made: the API of Kubernetes.
+    Kubeadm: KubeadmAttributes {
+        #[flatten]
+        pub(super) api: KubernetesApi,
+    }
+    /// The node of a Kubernetes cluster: the API of Kubernetes.
+    KubernetesNode: KubernetesNodeAttributes {
+        #[flatten]
+        pub(super) api: KubernetesApi,
+        /// The environment variable that has the node's name.
+        #[arg(default = "K8S_NODE_NAME")]
+        pub(super) node_from_env_var: String,
+    }
+    /// Lambda of AWS: the environment of a function.
+    Lambda: LambdaAttributes {}
+    /// OpenStack Nova: its metadata service.
+    Nova: NovaAttributes {
+        /// Regular expressions for the names of metadata that become attributes, `openstack.nova.meta.<name>`.
+        #[arg(default = [])]
+        pub(super) labels: Vec<String>,
+        /// Whether it is a failure that the metadata service cannot be reached.
+        #[arg(default = false)]
+        pub(super) fail_on_missing_metadata: bool,
+    }
+    /// OpenShift: its API.
+    OpenShift: OpenShiftAttributes {
+        /// Where the API is. Empty means where the environment of a pod says.
+        #[arg(optional)]
+        pub(super) address: String,
+        /// The token to show. Empty means that of the pod's service account.
+        #[arg(optional)]
+        pub(super) token: Secret,
+        /// TLS towards the API. Without certificate authorities those of the pod's service account are trusted.
+        #[block(default)]
+        pub(super) tls: TlsClientArguments,
+    }
+    /// Oracle Cloud: its metadata service.
+    OracleCloud: OracleCloudAttributes {}
+    /// Scaleway: its metadata service.
+    Scaleway: ScalewayAttributes {}
+    /// The machine itself.
+    System: SystemAttributes {
+        /// Where the name of the machine comes from, in this order until there is one: `dns`, its full name; `os`, what the
+        /// system says; `cname`, its canonical name in the DNS; `lookup`, the name of its address in the DNS.
+        #[arg(default = ["dns", "os"])]
+        pub(super) hostname_sources: Vec<String>,
+    }
+    /// Cloud Virtual Machine of Tencent Cloud: its metadata service.
+    TencentCvm: Machine {
+        /// Whether it is a failure that the metadata service cannot be reached.
+        #[arg(default = false)]
+        pub(super) fail_on_missing_metadata: bool,
+    }
+    /// UpCloud: its metadata service.
+    UpCloud: Host {
+        /// Whether it is a failure that the metadata service cannot be reached.
+        #[arg(default = false)]
+        pub(super) fail_on_missing_metadata: bool,
+    }
+    /// Vultr: its metadata service.
+    Vultr: Host {
+        /// Whether it is a failure that the metadata service cannot be reached.
+        #[arg(default = false)]
+        pub(super) fail_on_missing_metadata: bool,
+    }
 }
 
 /// OneAgent of Dynatrace: the file with what it knows of the host.
 #[derive(Arguments, Clone, Debug, Default, PartialEq)]
 pub(super) struct Dynatrace {}
-
-/// Elastic Compute Cloud of AWS: its metadata service.
-#[derive(Arguments, Clone, Debug, PartialEq)]
-pub(super) struct Ec2 {
-    /// Regular expressions for the names of tags that become attributes, `ec2.tag.<name>`. They are asked of the API of AWS,
-    /// which the machine must be allowed to use.
-    #[arg(default = [])]
-    pub(super) tags: Vec<String>,
-    /// How often the metadata service is asked before it counts as missing.
-    #[arg(default = 3)]
-    pub(super) max_attempts: u32,
-    /// The longest wait between two of these attempts.
-    #[arg(default = "20s")]
-    pub(super) max_backoff: Duration,
-    /// Whether it is a failure that the metadata service cannot be reached.
-    #[arg(default = false)]
-    pub(super) fail_on_missing_metadata: bool,
-    /// Whether tags are asked of the metadata service and not of the API. The machine must be set up for that.
-    #[arg(default = false)]
-    pub(super) tags_from_imds: bool,
-    /// Which attributes are set.
-    #[block(default)]
-    pub(super) resource_attributes: Ec2Attributes,
-}
-
-impl Ec2 {
-    fn check_build(&self, _: Stability) -> Result<(), CheckErrors> {
-        check_expressions("tags", &self.tags)
-    }
-}
-
-/// Elastic Kubernetes Service of AWS: the environment of a pod, the API of Kubernetes and the metadata service.
-#[derive(Arguments, Clone, Debug, PartialEq)]
-pub(super) struct Eks {
-    /// The environment variable that has the node's name. The node says the account and the machine where the metadata
-    /// service cannot be reached.
-    #[arg(default = "K8S_NODE_NAME")]
-    pub(super) node_from_env_var: String,
-    /// Which attributes are set.
-    #[block(default)]
-    pub(super) resource_attributes: EksAttributes,
-}
 
 /// How to reach the API of Kubernetes.
 #[derive(Arguments, Clone, Debug, PartialEq)]
@@ -241,76 +351,31 @@ impl KubernetesApi {
     }
 }
 
-/// A cluster that kubeadm made: the API of Kubernetes.
-#[derive(Arguments, Clone, Debug, PartialEq)]
-pub(super) struct Kubeadm {
-    #[flatten]
-    pub(super) api: KubernetesApi,
-    /// Which attributes are set.
-    #[block(default)]
-    pub(super) resource_attributes: KubeadmAttributes,
+/// Regular expressions for names.
+pub(super) fn expressions(of: &[String]) -> Result<Vec<GoRegex>, String> {
+    of.iter().map(|text| GoRegex::new(text).map_err(|error| error.to_string())).collect()
 }
 
-/// The node of a Kubernetes cluster: the API of Kubernetes.
-#[derive(Arguments, Clone, Debug, PartialEq)]
-pub(super) struct KubernetesNode {
-    #[flatten]
-    pub(super) api: KubernetesApi,
-    /// The environment variable that has the node's name.
-    #[arg(default = "K8S_NODE_NAME")]
-    pub(super) node_from_env_var: String,
-    /// Which attributes are set.
-    #[block(default)]
-    pub(super) resource_attributes: KubernetesNodeAttributes,
+fn check_expressions(argument: &'static str, of: &[String]) -> Result<(), CheckErrors> {
+    expressions(of).map(drop).map_err(|error| CheckErrors::of(&[argument], error))
 }
 
-/// OpenStack Nova: its metadata service.
-#[derive(Arguments, Clone, Debug, PartialEq)]
-pub(super) struct Nova {
-    /// Regular expressions for the names of metadata that become attributes, `openstack.nova.meta.<name>`.
-    #[arg(default = [])]
-    pub(super) labels: Vec<String>,
-    /// Whether it is a failure that the metadata service cannot be reached.
-    #[arg(default = false)]
-    pub(super) fail_on_missing_metadata: bool,
-    /// Which attributes are set.
-    #[block(default)]
-    pub(super) resource_attributes: NovaAttributes,
+impl Azure {
+    fn check_build(&self, _: Stability) -> Result<(), CheckErrors> {
+        check_expressions("tags", &self.tags)
+    }
+}
+
+impl Ec2 {
+    fn check_build(&self, _: Stability) -> Result<(), CheckErrors> {
+        check_expressions("tags", &self.tags)
+    }
 }
 
 impl Nova {
     fn check_build(&self, _: Stability) -> Result<(), CheckErrors> {
         check_expressions("labels", &self.labels)
     }
-}
-
-/// OpenShift: its API.
-#[derive(Arguments, Clone, Debug, PartialEq)]
-pub(super) struct OpenShift {
-    /// Where the API is. Empty means where the environment of a pod says.
-    #[arg(optional)]
-    pub(super) address: String,
-    /// The token to show. Empty means that of the pod's service account.
-    #[arg(optional)]
-    pub(super) token: Secret,
-    /// TLS towards the API. Without certificate authorities those of the pod's service account are trusted.
-    #[block(default)]
-    pub(super) tls: TlsClientArguments,
-    /// Which attributes are set.
-    #[block(default)]
-    pub(super) resource_attributes: OpenShiftAttributes,
-}
-
-/// The machine itself.
-#[derive(Arguments, Clone, Debug, PartialEq)]
-pub(super) struct System {
-    /// Where the name of the machine comes from, in this order until there is one: `dns`, its full name; `os`, what the
-    /// system says; `cname`, its canonical name in the DNS; `lookup`, the name of its address in the DNS.
-    #[arg(default = ["dns", "os"])]
-    pub(super) hostname_sources: Vec<String>,
-    /// Which attributes are set.
-    #[block(default)]
-    pub(super) resource_attributes: SystemAttributes,
 }
 
 impl System {
@@ -323,234 +388,4 @@ impl System {
         }
         errors.into_result()
     }
-}
-
-attributes! { AkamaiAttributes:
-    on cloud_provider "cloud.provider",
-    on cloud_region "cloud.region",
-    on host_id "host.id",
-    on host_name "host.name",
-}
-attributes! { AksAttributes:
-    on cloud_platform "cloud.platform",
-    on cloud_provider "cloud.provider",
-    off k8s_cluster_name "k8s.cluster.name",
-}
-attributes! { AlibabaEcsAttributes:
-    on cloud_account_id "cloud.account.id",
-    on cloud_availability_zone "cloud.availability_zone",
-    on cloud_platform "cloud.platform",
-    on cloud_provider "cloud.provider",
-    on cloud_region "cloud.region",
-    on host_id "host.id",
-    on host_image_id "host.image.id",
-    on host_name "host.name",
-    on host_type "host.type",
-}
-attributes! { AzureAttributes:
-    on azure_resourcegroup_name "azure.resourcegroup.name",
-    on azure_vm_name "azure.vm.name",
-    on azure_vm_scaleset_name "azure.vm.scaleset.name",
-    on azure_vm_size "azure.vm.size",
-    on cloud_account_id "cloud.account.id",
-    off cloud_availability_zone "cloud.availability_zone",
-    on cloud_platform "cloud.platform",
-    on cloud_provider "cloud.provider",
-    on cloud_region "cloud.region",
-    on host_id "host.id",
-    on host_name "host.name",
-}
-attributes! { ConsulAttributes:
-    on cloud_region "cloud.region",
-    on host_id "host.id",
-    on host_name "host.name",
-}
-attributes! { DigitalOceanAttributes:
-    on cloud_provider "cloud.provider",
-    on cloud_region "cloud.region",
-    on host_id "host.id",
-    on host_name "host.name",
-}
-attributes! { DockerAttributes:
-    on host_name "host.name",
-    on os_type "os.type",
-}
-attributes! { Ec2Attributes:
-    on cloud_account_id "cloud.account.id",
-    on cloud_availability_zone "cloud.availability_zone",
-    on cloud_platform "cloud.platform",
-    on cloud_provider "cloud.provider",
-    on cloud_region "cloud.region",
-    on host_id "host.id",
-    on host_image_id "host.image.id",
-    on host_name "host.name",
-    on host_type "host.type",
-}
-attributes! { EcsAttributes:
-    on aws_ecs_cluster_arn "aws.ecs.cluster.arn",
-    on aws_ecs_launchtype "aws.ecs.launchtype",
-    on aws_ecs_task_arn "aws.ecs.task.arn",
-    on aws_ecs_task_family "aws.ecs.task.family",
-    on aws_ecs_task_id "aws.ecs.task.id",
-    on aws_ecs_task_revision "aws.ecs.task.revision",
-    on aws_log_group_arns "aws.log.group.arns",
-    on aws_log_group_names "aws.log.group.names",
-    on aws_log_stream_arns "aws.log.stream.arns",
-    on aws_log_stream_names "aws.log.stream.names",
-    on cloud_account_id "cloud.account.id",
-    on cloud_availability_zone "cloud.availability_zone",
-    on cloud_platform "cloud.platform",
-    on cloud_provider "cloud.provider",
-    on cloud_region "cloud.region",
-}
-attributes! { EksAttributes:
-    off cloud_account_id "cloud.account.id",
-    on cloud_platform "cloud.platform",
-    on cloud_provider "cloud.provider",
-    off k8s_cluster_name "k8s.cluster.name",
-}
-attributes! { ElasticBeanstalkAttributes:
-    on cloud_platform "cloud.platform",
-    on cloud_provider "cloud.provider",
-    on deployment_environment "deployment.environment",
-    on service_instance_id "service.instance.id",
-    on service_version "service.version",
-}
-attributes! { GcpAttributes:
-    on cloud_account_id "cloud.account.id",
-    on cloud_availability_zone "cloud.availability_zone",
-    on cloud_platform "cloud.platform",
-    on cloud_provider "cloud.provider",
-    on cloud_region "cloud.region",
-    off faas_id "faas.id",
-    on faas_instance "faas.instance",
-    on faas_name "faas.name",
-    on faas_version "faas.version",
-    on gcp_cloud_run_job_execution "gcp.cloud_run.job.execution",
-    on gcp_cloud_run_job_task_index "gcp.cloud_run.job.task_index",
-    on gcp_gce_instance_group_manager_name "gcp.gce.instance.group_manager.name",
-    on gcp_gce_instance_group_manager_region "gcp.gce.instance.group_manager.region",
-    on gcp_gce_instance_group_manager_zone "gcp.gce.instance.group_manager.zone",
-    off gcp_gce_instance_hostname "gcp.gce.instance.hostname",
-    off gcp_gce_instance_name "gcp.gce.instance.name",
-    on host_id "host.id",
-    on host_name "host.name",
-    on host_type "host.type",
-    on k8s_cluster_name "k8s.cluster.name",
-}
-attributes! { HerokuAttributes:
-    on cloud_provider "cloud.provider",
-    on heroku_app_id "heroku.app.id",
-    on heroku_dyno_id "heroku.dyno.id",
-    on heroku_release_commit "heroku.release.commit",
-    on heroku_release_creation_timestamp "heroku.release.creation_timestamp",
-    on service_instance_id "service.instance.id",
-    on service_name "service.name",
-    on service_version "service.version",
-}
-attributes! { HetznerAttributes:
-    on cloud_availability_zone "cloud.availability_zone",
-    on cloud_provider "cloud.provider",
-    on cloud_region "cloud.region",
-    on host_id "host.id",
-    on host_name "host.name",
-}
-attributes! { KubeadmAttributes:
-    on k8s_cluster_name "k8s.cluster.name",
-    on k8s_cluster_uid "k8s.cluster.uid",
-}
-attributes! { KubernetesNodeAttributes:
-    on k8s_node_name "k8s.node.name",
-    on k8s_node_uid "k8s.node.uid",
-}
-attributes! { LambdaAttributes:
-    on aws_log_group_names "aws.log.group.names",
-    on aws_log_stream_names "aws.log.stream.names",
-    on cloud_platform "cloud.platform",
-    on cloud_provider "cloud.provider",
-    on cloud_region "cloud.region",
-    on faas_instance "faas.instance",
-    on faas_max_memory "faas.max_memory",
-    on faas_name "faas.name",
-    on faas_version "faas.version",
-}
-attributes! { NovaAttributes:
-    on cloud_availability_zone "cloud.availability_zone",
-    on cloud_platform "cloud.platform",
-    on cloud_provider "cloud.provider",
-    on cloud_region "cloud.region",
-    on host_id "host.id",
-    on host_name "host.name",
-    on host_type "host.type",
-}
-attributes! { OpenShiftAttributes:
-    on cloud_platform "cloud.platform",
-    on cloud_provider "cloud.provider",
-    on cloud_region "cloud.region",
-    on k8s_cluster_name "k8s.cluster.name",
-}
-attributes! { OracleCloudAttributes:
-    on cloud_availability_zone "cloud.availability_zone",
-    on cloud_platform "cloud.platform",
-    on cloud_provider "cloud.provider",
-    on cloud_region "cloud.region",
-    on host_id "host.id",
-    on host_name "host.name",
-    on host_type "host.type",
-    on k8s_cluster_name "k8s.cluster.name",
-    on oracle_cloud_realm "oracle_cloud.realm",
-}
-attributes! { ScalewayAttributes:
-    on cloud_account_id "cloud.account.id",
-    on cloud_availability_zone "cloud.availability_zone",
-    on cloud_platform "cloud.platform",
-    on cloud_provider "cloud.provider",
-    on cloud_region "cloud.region",
-    on host_id "host.id",
-    on host_image_id "host.image.id",
-    on host_image_name "host.image.name",
-    on host_name "host.name",
-    on host_type "host.type",
-}
-attributes! { SystemAttributes:
-    off host_arch "host.arch",
-    off host_cpu_cache_l2_size "host.cpu.cache.l2.size",
-    off host_cpu_family "host.cpu.family",
-    off host_cpu_model_id "host.cpu.model.id",
-    off host_cpu_model_name "host.cpu.model.name",
-    off host_cpu_stepping "host.cpu.stepping",
-    off host_cpu_vendor_id "host.cpu.vendor.id",
-    off host_id "host.id",
-    off host_interface "host.interface",
-    off host_ip "host.ip",
-    off host_mac "host.mac",
-    on host_name "host.name",
-    off os_build_id "os.build.id",
-    off os_description "os.description",
-    off os_name "os.name",
-    on os_type "os.type",
-    off os_version "os.version",
-}
-attributes! { TencentCvmAttributes:
-    on cloud_account_id "cloud.account.id",
-    on cloud_availability_zone "cloud.availability_zone",
-    on cloud_platform "cloud.platform",
-    on cloud_provider "cloud.provider",
-    on cloud_region "cloud.region",
-    on host_id "host.id",
-    on host_image_id "host.image.id",
-    on host_name "host.name",
-    on host_type "host.type",
-}
-attributes! { UpCloudAttributes:
-    on cloud_provider "cloud.provider",
-    on cloud_region "cloud.region",
-    on host_id "host.id",
-    on host_name "host.name",
-}
-attributes! { VultrAttributes:
-    on cloud_provider "cloud.provider",
-    on cloud_region "cloud.region",
-    on host_id "host.id",
-    on host_name "host.name",
 }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use corten_net::{Body, Client, ClientConfig, SigV4Config};
-use http::{Method, Request};
+use http::Request;
 use serde_json::Value;
 
 use super::arguments::{Ec2, Ecs, Eks, ElasticBeanstalk, Lambda, expressions};
+use super::clouds::LINK_LOCAL;
 use super::kubernetes::Cluster;
 use super::outside::{Attributes, Found, Miss, Outside, field, json, text};
 
@@ -23,12 +24,11 @@ impl<'a> Metadata<'a> {
             return Err("access disabled to EC2 IMDS via environment variable".to_owned());
         }
         let origin = outside.env("AWS_EC2_METADATA_SERVICE_ENDPOINT");
-        let origin = origin.unwrap_or_else(|| outside.origin("http://169.254.169.254").to_owned());
+        let origin = origin.unwrap_or_else(|| outside.origin(LINK_LOCAL).to_owned());
         let origin = origin.trim_end_matches('/').to_owned();
         let lifetime = [("X-aws-ec2-metadata-token-ttl-seconds", "300")];
-        let token = outside.ask(Method::PUT, &format!("{origin}/latest/api/token"), &lifetime).await;
         // Old services know no tokens.
-        let token = token.ok().map(|token| String::from_utf8_lossy(&token).trim().to_owned());
+        let token = outside.put(&format!("{origin}/latest/api/token"), &lifetime).await.ok();
         Ok(Metadata { outside, origin, token })
     }
 
@@ -54,7 +54,8 @@ pub(super) async fn ec2(settings: &Ec2, outside: &Outside) -> Result<Attributes,
         };
         match found.await {
             Ok(metadata) => break metadata,
-            Err(why) if attempt >= settings.max_attempts => return Err(unavailable(why)),
+            // None at the most are as many as there is time for.
+            Err(why) if settings.max_attempts == attempt => return Err(unavailable(why)),
             Err(_) => {
                 tokio::time::sleep(wait.min(settings.max_backoff)).await;
                 wait *= 2;
@@ -68,51 +69,61 @@ pub(super) async fn ec2(settings: &Ec2, outside: &Outside) -> Result<Attributes,
     let mut found = Attributes::of(settings.resource_attributes.wanted());
     found.text("cloud.provider", "aws");
     found.text("cloud.platform", "aws_ec2");
-    for (name, path) in [
+    let of = [
         ("cloud.region", "region"),
         ("cloud.account.id", "accountId"),
         ("cloud.availability_zone", "availabilityZone"),
         ("host.id", "instanceId"),
         ("host.image.id", "imageId"),
         ("host.type", "instanceType"),
-    ] {
-        found.text(name, text(&identity, path));
-    }
+    ];
+    found.fields(&identity, of);
     found.text("host.name", hostname);
     if !settings.tags.is_empty() {
         let expressions = expressions(&settings.tags)?;
-        let tags = if settings.tags_from_imds {
+        let is_wanted = |name: &str| expressions.iter().any(|expression| expression.is_match(name));
+        // Without them the rest is worth as much.
+        if settings.tags_from_imds {
             let names = metadata.get("meta-data/tags/instance").await;
-            let names = names.map_err(|why| format!("failed fetching ec2 instance tags: {why}"))?;
-            let mut tags = Vec::new();
-            for name in names.lines().map(str::trim).filter(|name| expressions.iter().any(|it| it.is_match(name))) {
-                let value = metadata.get(&format!("meta-data/tags/instance/{name}")).await;
-                tags.push((name.to_owned(), value.map_err(|why| format!("failed fetching ec2 instance tags: {why}"))?));
+            let names = names.unwrap_or_else(|why| {
+                found.warnings.push(format!("failed to fetch tags from IMDS: {why}"));
+                String::new()
+            });
+            for name in names.lines().map(str::trim).filter(|name| is_wanted(name)) {
+                match metadata.get(&format!("meta-data/tags/instance/{name}")).await {
+                    Ok(value) => found.free(format!("{TAG}{name}"), value),
+                    Err(why) => found.warnings.push(format!("failed to get tag value for key {name:?}: {why}")),
+                }
             }
-            tags
         } else {
-            let tags = tags(outside, &text(&identity, "region"), &text(&identity, "instanceId")).await;
-            tags.map_err(|why| format!("failed fetching ec2 instance tags: {why}"))?
-        };
-        for (name, value) in tags {
-            if expressions.iter().any(|expression| expression.is_match(&name)) {
-                found.free(format!("ec2.tag.{name}"), value);
+            match tags(outside, &text(&identity, "region"), &text(&identity, "instanceId")).await {
+                Ok(tags) => {
+                    for (name, value) in tags.into_iter().filter(|(name, _)| is_wanted(name)) {
+                        found.free(format!("{TAG}{name}"), value);
+                    }
+                }
+                Err(why) => found.warnings.push(format!("failed fetching ec2 instance tags: {why}")),
             }
         }
     }
     Ok(found)
 }
 
+/// What stands before the name of a tag.
+const TAG: &str = "ec2.tag.";
+
 /// The tags of a machine, by the API.
 async fn tags(outside: &Outside, region: &str, instance: &str) -> Result<Vec<(String, String)>, String> {
     let filter = format!("Filter.1.Name=resource-id&Filter.1.Value.1={instance}");
     let answer = api(outside, region, &format!("Action=DescribeTags&Version=2016-11-15&{filter}")).await?;
-    let items = elements(&answer, "item");
-    let tag = |item: &str| Some((elements(item, "key").next().map(unescaped)?, value(item)));
-    fn value(item: &str) -> String {
-        elements(item, "value").next().map(unescaped).unwrap_or_default()
-    }
-    Ok(items.filter_map(tag).collect())
+    Ok(items(&answer))
+}
+
+/// Keys and values, each pair in an item of its own.
+fn items(xml: &str) -> Vec<(String, String)> {
+    let value = |item| elements(item, "value").next().map(unescaped).unwrap_or_default();
+    let tag = |item| Some((elements(item, "key").next().map(unescaped)?, value(item)));
+    elements(xml, "item").filter_map(tag).collect()
 }
 
 /// What the API of EC2 answers, in XML.
@@ -166,36 +177,39 @@ fn unescaped(text: &str) -> String {
 }
 
 pub(super) async fn ecs(settings: &Ecs, outside: &Outside) -> Result<Attributes, Miss> {
-    let endpoint = outside.env("ECS_CONTAINER_METADATA_URI_V4").or_else(|| outside.env("ECS_CONTAINER_METADATA_URI"));
-    let Some(endpoint) = endpoint.map(|endpoint| endpoint.trim().trim_end_matches('/').to_owned()) else {
-        return Ok(Attributes::default());
-    };
-    let task = outside.json(&format!("{endpoint}/task"), &[]).await?;
-    let own = outside.json(&endpoint, &[]).await?;
+    let variables = ["ECS_CONTAINER_METADATA_URI_V4", "ECS_CONTAINER_METADATA_URI"];
+    let endpoint = variables.iter().find_map(|name| Some(outside.env(name)?.trim().trim_end_matches('/').to_owned()));
+    let missing = || Miss::elsewhere("ecs metadata unavailable: no task metadata endpoint detected");
+    let endpoint = endpoint.ok_or_else(missing)?;
+    let task = outside.json(&format!("{endpoint}/task"), &[]).await;
+    let task = task.map_err(|why| format!("unable to fetch task metadata: {why}"))?;
     let mut found = Attributes::of(settings.resource_attributes.wanted());
     let arn = text(&task, "TaskARN");
     found.text("cloud.provider", "aws");
     found.text("cloud.platform", "aws_ecs");
     found.text("aws.ecs.task.arn", &*arn);
-    found.text("aws.ecs.task.id", arn.rsplit('/').next().unwrap_or_default());
-    found.text("aws.ecs.task.family", text(&task, "Family"));
-    found.text("aws.ecs.task.revision", text(&task, "Revision"));
-    let (region, account) = match arn.split(':').collect::<Vec<_>>()[..] {
-        [_, _, _, region, account, ..] => (region.to_owned(), account.to_owned()),
+    let (region, account, id) = match arn.split(':').collect::<Vec<_>>()[..] {
+        // Old ones have no cluster before the identifier.
+        [_, _, _, region, account, task, ..] => (region, account, task.rsplit('/').next().unwrap_or_default()),
         _ => Default::default(),
     };
-    let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-    found.texts([("cloud.account.id", given(&account)), ("cloud.region", given(&region))]);
+    found.texts([("aws.ecs.task.id", Some(id.to_owned()))]);
+    found.text("aws.ecs.task.family", text(&task, "Family"));
+    found.text("aws.ecs.task.revision", text(&task, "Revision"));
+    found.texts([("cloud.account.id", Some(account.to_owned())), ("cloud.region", Some(region.to_owned()))]);
     let cluster = text(&task, "Cluster");
     let is_arn = cluster.contains(':');
     let cluster = if is_arn { cluster } else { format!("arn:aws:ecs:{region}:{account}:cluster/{cluster}") };
     found.text("aws.ecs.cluster.arn", cluster);
-    found.texts([("cloud.availability_zone", given(&text(&task, "AvailabilityZone")))]);
+    found.texts([("cloud.availability_zone", field(&task, "AvailabilityZone"))]);
     let launched = text(&task, "LaunchType").to_lowercase();
     if matches!(&*launched, "ec2" | "fargate") {
         found.text("aws.ecs.launchtype", launched);
     }
-    logs(&task, &own, &account, &mut found);
+    match outside.json(&endpoint, &[]).await {
+        Ok(own) => logs(&task, &own, account, &mut found),
+        Err(why) => found.lacking.push(format!("ecs container metadata unavailable: {why}")),
+    }
     Ok(found)
 }
 
@@ -227,68 +241,96 @@ fn logs(task: &Value, own: &Value, account: &str, found: &mut Attributes) {
 }
 
 pub(super) async fn eks(settings: &Eks, outside: &Outside) -> Result<Attributes, Miss> {
+    let elsewhere = |why: String| Miss::Elsewhere(format!("eks metadata unavailable: {why}"));
     if outside.env("KUBERNETES_SERVICE_HOST").is_none() {
-        return Ok(Attributes::default());
+        return Err(elsewhere("not running on EKS".to_owned()));
     }
     let cluster = Cluster::of_pod(outside).await?;
-    let version = cluster.get("/version").await.map(|version| text(&version, "gitVersion")).unwrap_or_default();
-    if !version.contains("-eks-") {
-        let auth = cluster.get("/api/v1/namespaces/kube-system/configmaps/aws-auth").await;
-        auth.map_err(|why| format!("isEks() error retrieving auth configmap: {why}"))?;
+    if !is_eks(outside, &cluster).await.map_err(elsewhere)? {
+        return Err(elsewhere("not running on EKS".to_owned()));
     }
     let mut found = Attributes::of(settings.resource_attributes.wanted());
     found.text("cloud.provider", "aws");
     found.text("cloud.platform", "aws_eks");
-    if found.wants("cloud.account.id") || found.wants("k8s.cluster.name") {
-        let (region, instance, account) = machine(settings, outside, &cluster).await?;
-        if let Some(account) = account {
-            found.text("cloud.account.id", account);
-        } else if found.wants("cloud.account.id") {
-            let query = format!("Action=DescribeInstances&Version=2016-11-15&InstanceId.1={instance}");
-            let answer = api(outside, &region, &query).await?;
-            found.texts([("cloud.account.id", elements(&answer, "ownerId").next().map(unescaped))]);
-        }
-        if found.wants("k8s.cluster.name") {
-            let tags = tags(outside, &region, &instance).await?;
-            let named = |(name, value): &(String, String)| match name.strip_prefix("kubernetes.io/cluster/") {
-                Some(cluster) => Some(cluster.to_owned()),
-                None => (name == "eks:cluster-name").then(|| value.clone()),
-            };
-            found.texts([("k8s.cluster.name", tags.iter().find_map(named))]);
-        }
+    if (found.wants("cloud.account.id") || found.wants("k8s.cluster.name"))
+        && let Err(why) = machine(settings, outside, &cluster, &mut found).await
+    {
+        found.lacking.push(why);
     }
     Ok(found)
 }
 
-/// Region, identifier and account of the machine, by its metadata service or by the node that it is.
-async fn machine(
-    settings: &Eks,
-    outside: &Outside,
-    cluster: &Cluster,
-) -> Result<(String, String, Option<String>), String> {
-    if let Ok(metadata) = Metadata::new(outside).await
-        && let Ok(identity) = metadata.identity().await
+/// Whether a cluster is of that service: the pod's own credentials say so, or who issues those of the cluster, or its version.
+async fn is_eks(outside: &Outside, cluster: &Cluster) -> Result<bool, String> {
+    let names = |variable, part| outside.env(variable).is_some_and(|path| path.contains(part));
+    if names("AWS_WEB_IDENTITY_TOKEN_FILE", "eks.amazonaws.com")
+        || names("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "eks-pod-identity")
     {
-        return Ok((text(&identity, "region"), text(&identity, "instanceId"), field(&identity, "accountId")));
+        return Ok(true);
     }
-    let node = outside.env(&settings.node_from_env_var);
-    let node = node.ok_or_else(|| format!("environment variable {} is not set", settings.node_from_env_var))?;
-    let node = cluster.get(&format!("/api/v1/nodes/{node}")).await?;
-    // `aws:///us-east-1a/i-0123456789`.
-    let provider = text(&node, "spec.providerID");
-    let mut parts = provider.rsplit('/');
-    let (Some(instance), Some(zone)) = (parts.next(), parts.next()) else {
-        return Err("the node does not say which machine it is".to_owned());
+    let issued = cluster.get("/.well-known/openid-configuration").await;
+    if issued.is_ok_and(|issued| text(&issued, "issuer").contains("oidc.eks.")) {
+        return Ok(true);
+    }
+    let version = cluster.get("/version").await;
+    let version = version.map_err(|why| format!("isEks() error retrieving cluster version: {why}"))?;
+    Ok(text(&version, "gitVersion").contains("-eks-"))
+}
+
+/// Adds what the machine's metadata service says of it, or else the node that it is and the API of EC2.
+async fn machine(settings: &Eks, outside: &Outside, cluster: &Cluster, found: &mut Attributes) -> Result<(), String> {
+    let identity = match Metadata::new(outside).await {
+        Ok(metadata) => metadata.identity().await.ok(),
+        Err(_) => None,
     };
-    let region = zone.trim_end_matches(|last: char| last.is_ascii_lowercase());
-    Ok((region.to_owned(), instance.to_owned(), None))
+    let (region, instance) = match &identity {
+        Some(identity) => {
+            found.text("cloud.account.id", text(identity, "accountId"));
+            (text(identity, "region"), text(identity, "instanceId"))
+        }
+        None => node(settings, outside, cluster).await?,
+    };
+    if identity.is_some() && !found.wants("k8s.cluster.name") {
+        return Ok(());
+    }
+    let query = format!("Action=DescribeInstances&Version=2016-11-15&InstanceId.1={instance}");
+    let answer =
+        api(outside, &region, &query).await.map_err(|why| format!("failed to get instance metadata: {why}"))?;
+    if identity.is_none() {
+        found.texts([("cloud.account.id", elements(&answer, "ownerId").next().map(unescaped))]);
+    }
+    let named = |(name, value): (String, String)| match name.strip_prefix("kubernetes.io/cluster/") {
+        Some(cluster) => Some(cluster.to_owned()),
+        None => matches!(&*name, "aws:eks:cluster-name" | "eks:cluster-name").then_some(value),
+    };
+    found.texts([("k8s.cluster.name", elements(&answer, "tagSet").flat_map(items).find_map(named))]);
+    Ok(())
+}
+
+/// Region and identifier of the machine that is the pod's node, `aws:///us-east-1a/i-0123456789`.
+async fn node(settings: &Eks, outside: &Outside, cluster: &Cluster) -> Result<(String, String), String> {
+    let name = outside.env(&settings.node_from_env_var);
+    let name = name.ok_or("can't get K8s Instance Metadata; node name is empty")?;
+    let node = cluster.get(&format!("/api/v1/nodes/{name}")).await;
+    let node = node.map_err(|why| format!("can't get K8s Instance Metadata; failed to retrieve k8s node {why}"))?;
+    let provider = text(&node, "spec.providerID");
+    match provider.split('/').collect::<Vec<_>>()[..] {
+        ["aws:", _, _, zone, instance, ..] if !zone.is_empty() && !instance.is_empty() => {
+            let mut region = zone.to_owned();
+            // The letter of the zone.
+            region.pop();
+            Ok((region, instance.to_owned()))
+        }
+        _ => Err(format!("failed to retrieve region or instanceId from ProviderID: {provider}")),
+    }
 }
 
 /// Where Elastic Beanstalk tells the X-Ray daemon about the environment.
 const ENVIRONMENT_CONF: &str = "/var/elasticbeanstalk/xray/environment.conf";
 
 pub(super) async fn elasticbeanstalk(settings: &ElasticBeanstalk, outside: &Outside) -> Result<Attributes, Miss> {
-    let Ok(content) = outside.file(ENVIRONMENT_CONF).await else { return Ok(Attributes::default()) };
+    let content = outside.file(ENVIRONMENT_CONF).await;
+    let content = content.map_err(|why| Miss::elsewhere(format!("elastic_beanstalk metadata unavailable: {why}")))?;
     let environment = json(ENVIRONMENT_CONF, content.as_bytes())?;
     let mut found = Attributes::of(settings.resource_attributes.wanted());
     found.text("cloud.provider", "aws");
@@ -299,8 +341,9 @@ pub(super) async fn elasticbeanstalk(settings: &ElasticBeanstalk, outside: &Outs
     Ok(found)
 }
 
-pub(super) fn lambda(settings: &Lambda, outside: &Outside) -> Attributes {
-    let Some(function) = outside.env("AWS_LAMBDA_FUNCTION_NAME") else { return Attributes::default() };
+pub(super) fn lambda(settings: &Lambda, outside: &Outside) -> Result<Attributes, Miss> {
+    let missing = || Miss::elsewhere("lambda metadata unavailable: AWS_LAMBDA_FUNCTION_NAME env var not set");
+    let function = outside.env("AWS_LAMBDA_FUNCTION_NAME").ok_or_else(missing)?;
     let mut found = Attributes::of(settings.resource_attributes.wanted());
     found.text("cloud.provider", "aws");
     found.text("cloud.platform", "aws_lambda");
@@ -322,5 +365,5 @@ pub(super) fn lambda(settings: &Lambda, outside: &Outside) -> Attributes {
             found.put(name, name, Found::List(vec![value]));
         }
     }
-    found
+    Ok(found)
 }

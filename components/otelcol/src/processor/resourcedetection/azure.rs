@@ -3,33 +3,36 @@
 use serde_json::Value;
 
 use super::arguments::{Aks, Azure, expressions};
+use super::clouds::LINK_LOCAL;
 use super::outside::{Attributes, Miss, Outside, field, text};
 
-async fn compute(outside: &Outside) -> Result<Value, Miss> {
-    let origin = outside.origin("http://169.254.169.254");
+/// What the metadata service says, which only `detector` needs.
+async fn compute(detector: &str, outside: &Outside) -> Result<Value, Miss> {
+    let origin = outside.origin(LINK_LOCAL);
     let url = format!("{origin}/metadata/instance/compute?api-version=2020-09-01&format=json");
-    outside.json(&url, &[("Metadata", "True")]).await.map_err(Miss::elsewhere)
+    let answer = outside.json(&url, &[("Metadata", "true")]).await;
+    answer.map_err(|why| Miss::elsewhere(format!("{detector} metadata unavailable: {why}")))
 }
 
 pub(super) async fn azure(settings: &Azure, outside: &Outside) -> Result<Attributes, Miss> {
-    let compute = compute(outside).await?;
+    let compute = compute("azure", outside).await?;
     let mut found = Attributes::of(settings.resource_attributes.wanted());
     found.text("cloud.provider", "azure");
-    found.text("cloud.platform", "azure_vm");
+    found.text("cloud.platform", "azure.vm");
+    // Machines of some images have no name of their own.
     let name = field(&compute, "osProfile.computerName").filter(|name| !name.is_empty());
-    found.text("host.name", name.unwrap_or_else(|| text(&compute, "name")));
-    for (name, path) in [
+    found.texts([("host.name", name.or_else(|| field(&compute, "name")))]);
+    let of = [
         ("cloud.region", "location"),
         ("host.id", "vmId"),
         ("cloud.account.id", "subscriptionId"),
         ("azure.vm.name", "name"),
         ("azure.vm.size", "vmSize"),
-        ("azure.vm.scaleset.name", "vmScaleSetName"),
-        ("azure.resourcegroup.name", "resourceGroupName"),
-    ] {
-        found.text(name, text(&compute, path));
-    }
-    found.texts([("cloud.availability_zone", field(&compute, "zone").filter(|zone| !zone.is_empty()))]);
+    ];
+    found.fields(&compute, of);
+    found.texts([("azure.vm.scaleset.name", field(&compute, "vmScaleSetName"))]);
+    found.text("azure.resourcegroup.name", text(&compute, "resourceGroupName"));
+    found.texts([("cloud.availability_zone", field(&compute, "zone"))]);
     let tags = expressions(&settings.tags)?;
     for tag in compute.get("tagsList").and_then(Value::as_array).into_iter().flatten() {
         let (name, value) = (text(tag, "name"), text(tag, "value"));
@@ -44,14 +47,11 @@ pub(super) async fn aks(settings: &Aks, outside: &Outside) -> Result<Attributes,
     if outside.env("KUBERNETES_SERVICE_HOST").is_none() {
         return Ok(Attributes::default());
     }
-    let Ok(compute) = compute(outside).await else { return Ok(Attributes::default()) };
+    let compute = compute("aks", outside).await?;
     let mut found = Attributes::of(settings.resource_attributes.wanted());
     found.text("cloud.provider", "azure");
-    found.text("cloud.platform", "azure_aks");
-    let group = text(&compute, "resourceGroupName");
-    if !group.is_empty() {
-        found.text("k8s.cluster.name", cluster(&group));
-    }
+    found.text("cloud.platform", "azure.aks");
+    found.text("k8s.cluster.name", cluster(&text(&compute, "resourceGroupName")));
     Ok(found)
 }
 

@@ -9,7 +9,7 @@ use super::arguments::{
 use super::outside::{Attributes, Miss, Outside, field, text};
 
 /// Where most metadata services are.
-const LINK_LOCAL: &str = "http://169.254.169.254";
+pub(super) const LINK_LOCAL: &str = "http://169.254.169.254";
 
 type Detected = Result<Attributes, Miss>;
 
@@ -17,8 +17,7 @@ pub(super) async fn akamai(settings: &Akamai, outside: &Outside) -> Detected {
     let origin = outside.origin(LINK_LOCAL);
     let missing = |why| Miss::elsewhere(format!("akamai metadata unavailable: {why}"));
     let lifetime = [("Metadata-Token-Expiry-Seconds", "3600")];
-    let token = outside.ask(Method::PUT, &format!("{origin}/v1/token"), &lifetime).await.map_err(missing)?;
-    let token = String::from_utf8_lossy(&token).trim().to_owned();
+    let token = outside.put(&format!("{origin}/v1/token"), &lifetime).await.map_err(missing)?;
     // Some versions of the service answer with a list of one text.
     let token =
         serde_json::from_str::<Vec<String>>(&token).ok().and_then(|list| list.into_iter().next()).unwrap_or(token);
@@ -26,33 +25,42 @@ pub(super) async fn akamai(settings: &Akamai, outside: &Outside) -> Detected {
     let instance = outside.json(&format!("{origin}/v1/instance"), &headers).await.map_err(missing)?;
     let mut found = Attributes::of(settings.resource_attributes.wanted());
     found.text("cloud.provider", "akamai_cloud");
-    found.text("cloud.region", text(&instance, "region"));
-    found.text("host.id", text(&instance, "id"));
-    found.text("host.name", text(&instance, "label"));
+    found.fields(&instance, [("cloud.region", "region"), ("host.id", "id"), ("host.name", "label")]);
     Ok(found)
+}
+
+/// Adds what stands at paths below a URL, in texts of their own. Each path has the name that a failure gives it.
+async fn paths(
+    found: &mut Attributes,
+    outside: &Outside,
+    (url, headers): (&str, &[(&str, &str)]),
+    of: &[(&str, &str, &str)],
+) -> Result<(), Miss> {
+    for (name, path, label) in of {
+        let value = outside.get(&format!("{url}/{path}"), headers).await;
+        found.text(name, value.map_err(|why| Miss::elsewhere(format!("failed to get {label}: {why}")))?);
+    }
+    Ok(())
 }
 
 pub(super) async fn alibaba_ecs(settings: &AlibabaEcs, outside: &Outside) -> Detected {
     let origin = outside.origin("http://100.100.100.200");
     let lifetime = [("X-aliyun-ecs-metadata-token-ttl-seconds", "21600")];
-    let token = outside.ask(Method::PUT, &format!("{origin}/latest/api/token"), &lifetime).await;
-    let token = String::from_utf8_lossy(&token.map_err(Miss::elsewhere)?).trim().to_owned();
-    let headers = [("X-aliyun-ecs-metadata-token", &*token)];
+    let token = outside.put(&format!("{origin}/latest/api/token"), &lifetime).await.map_err(Miss::elsewhere)?;
     let mut found = Attributes::of(settings.resource_attributes.wanted());
     found.text("cloud.provider", "alibaba_cloud");
     found.text("cloud.platform", "alibaba_cloud_ecs");
-    for (name, path) in [
-        ("cloud.account.id", "owner-account-id"),
-        ("cloud.region", "region-id"),
-        ("cloud.availability_zone", "zone-id"),
-        ("host.id", "instance-id"),
-        ("host.name", "hostname"),
-        ("host.image.id", "image-id"),
-        ("host.type", "instance/instance-type"),
-    ] {
-        let value = outside.get(&format!("{origin}/latest/meta-data/{path}"), &headers).await;
-        found.text(name, value.map_err(|why| Miss::elsewhere(format!("failed to get {path}: {why}")))?);
-    }
+    let of = [
+        ("cloud.account.id", "owner-account-id", "owner-account-id"),
+        ("cloud.region", "region-id", "region-id"),
+        ("cloud.availability_zone", "zone-id", "zone-id"),
+        ("host.id", "instance-id", "instance-id"),
+        ("host.name", "hostname", "hostname"),
+        ("host.image.id", "image-id", "image-id"),
+        ("host.type", "instance/instance-type", "instance/instance-type"),
+    ];
+    let headers = [("X-aliyun-ecs-metadata-token", &*token)];
+    paths(&mut found, outside, (&format!("{origin}/latest/meta-data"), &headers), &of).await?;
     Ok(found)
 }
 
@@ -62,24 +70,27 @@ pub(super) async fn digitalocean(settings: &DigitalOcean, outside: &Outside) -> 
     let droplet = outside.json(&url, &[]).await.map_err(missing)?;
     let mut found = Attributes::of(settings.resource_attributes.wanted());
     found.text("cloud.provider", "digitalocean");
-    found.text("host.id", text(&droplet, "droplet_id"));
-    found.text("host.name", text(&droplet, "hostname"));
-    found.text("cloud.region", text(&droplet, "region"));
+    found.fields(&droplet, [("host.id", "droplet_id"), ("host.name", "hostname"), ("cloud.region", "region")]);
     Ok(found)
 }
 
 pub(super) async fn hetzner(settings: &Hetzner, outside: &Outside) -> Detected {
-    let origin = outside.origin(LINK_LOCAL);
+    let url = format!("{}/hetzner/v1/metadata", outside.origin(LINK_LOCAL));
+    let name = outside.get(&format!("{url}/hostname"), &[]).await.unwrap_or_default();
+    if name.is_empty() {
+        // The program runs elsewhere, and the user who insists means machines of Hetzner.
+        return Ok(Attributes::default());
+    }
     let mut found = Attributes::of(settings.resource_attributes.wanted());
     found.text("cloud.provider", "hetzner");
-    for (name, path) in [
-        ("host.id", "instance-id"),
-        ("host.name", "hostname"),
-        ("cloud.availability_zone", "availability-zone"),
-        ("cloud.region", "region"),
-    ] {
-        let value = outside.get(&format!("{origin}/hetzner/v1/metadata/{path}"), &[]).await;
-        found.text(name, value.map_err(Miss::elsewhere)?);
+    let id = outside.get(&format!("{url}/instance-id"), &[]).await.and_then(|id| match id.parse::<i64>() {
+        Ok(number) => Ok(number.to_string()),
+        Err(_) => Err(format!("strconv.ParseInt: parsing {id:?}: invalid syntax")),
+    });
+    found.expected("host.id", id);
+    found.text("host.name", name);
+    for (name, path) in [("cloud.region", "region"), ("cloud.availability_zone", "availability-zone")] {
+        found.expected(name, outside.get(&format!("{url}/{path}"), &[]).await);
     }
     Ok(found)
 }
@@ -89,17 +100,17 @@ pub(super) async fn nova(settings: &Nova, outside: &Outside) -> Detected {
     let document = outside.json(&format!("{origin}/openstack/latest/meta_data.json"), &[]).await;
     let document = document.map_err(Miss::elsewhere)?;
     if text(&document, "uuid").is_empty() {
-        return Err(Miss::elsewhere("nova metadata missing field: uuid".to_owned()));
+        return Err(Miss::elsewhere("instance ID (uuid) not found in metadata"));
+    }
+    if text(&document, "hostname").is_empty() {
+        return Err(Miss::Failed("failed getting hostname: hostname not found in metadata".to_owned()));
     }
     let mut found = Attributes::of(settings.resource_attributes.wanted());
-    let kind = outside.get(&format!("{origin}/latest/meta-data/instance-type"), &[]).await.ok();
-    found.texts([("host.type", kind.filter(|kind| !kind.is_empty()))]);
+    found.texts([("host.type", outside.get(&format!("{origin}/latest/meta-data/instance-type"), &[]).await.ok())]);
     found.text("cloud.provider", "openstack");
     found.text("cloud.platform", "openstack_nova");
-    found.text("cloud.availability_zone", text(&document, "availability_zone"));
-    found.text("host.id", text(&document, "uuid"));
-    let name = field(&document, "hostname").filter(|name| !name.is_empty());
-    found.text("host.name", name.unwrap_or_else(|| text(&document, "name")));
+    let of = [("cloud.availability_zone", "availability_zone"), ("host.id", "uuid"), ("host.name", "hostname")];
+    found.fields(&document, of);
     let labels = expressions(&settings.labels)?;
     for (name, value) in document.get("meta").and_then(Value::as_object).into_iter().flatten() {
         if let Some(value) = value.as_str()
@@ -113,61 +124,73 @@ pub(super) async fn nova(settings: &Nova, outside: &Outside) -> Detected {
 
 pub(super) async fn oraclecloud(settings: &OracleCloud, outside: &Outside) -> Detected {
     let url = format!("{}/opc/v2/instance/", outside.origin(LINK_LOCAL));
-    let instance = outside.json(&url, &[("Authorization", "Bearer Oracle")]).await.map_err(Miss::elsewhere)?;
+    let headers = [("Authorization", "Bearer Oracle")];
+    if outside.ask(Method::HEAD, &url, &headers).await.is_err() {
+        // The program runs elsewhere, and the user who insists means machines of Oracle.
+        return Ok(Attributes::default());
+    }
+    let missing = |why| Miss::elsewhere(format!("failed to get Oracle Cloud metadata: {why}"));
+    let instance = outside.json(&url, &headers).await.map_err(missing)?;
     let mut found = Attributes::of(settings.resource_attributes.wanted());
     found.text("cloud.provider", "oracle_cloud");
     found.text("cloud.platform", "oracle_cloud_oke");
-    found.text("cloud.region", text(&instance, "canonicalRegionName"));
-    found.text("cloud.availability_zone", text(&instance, "availabilityDomain"));
-    found.text("host.id", text(&instance, "id"));
-    found.text("host.name", text(&instance, "displayName"));
-    found.text("host.type", text(&instance, "shape"));
-    found.text("k8s.cluster.name", text(&instance, "metadata.oke-cluster-display-name"));
-    found.texts([("oracle_cloud.realm", field(&instance, "regionInfo.realmKey"))]);
+    let of = [
+        ("cloud.region", "canonicalRegionName"),
+        ("cloud.availability_zone", "availabilityDomain"),
+        ("host.id", "id"),
+        ("host.name", "displayName"),
+        ("host.type", "shape"),
+        ("k8s.cluster.name", "metadata.oke-cluster-display-name"),
+        ("oracle_cloud.realm", "metadata.realm"),
+    ];
+    found.fields(&instance, of);
     Ok(found)
 }
 
 pub(super) async fn scaleway(settings: &Scaleway, outside: &Outside) -> Detected {
-    let url = format!("{}/conf?format=json", outside.origin("http://169.254.42.42"));
     let missing = |why| Miss::elsewhere(format!("scaleway metadata unavailable: {why}"));
-    let server = outside.json(&url, &[]).await.map_err(missing)?;
+    let server = match outside.json(&format!("{}/conf?format=json", outside.origin("http://169.254.42.42")), &[]).await
+    {
+        Ok(server) => server,
+        // Machines without IPv4 find it there.
+        Err(_) => {
+            let url = format!("{}/conf?format=json", outside.origin("http://[fd00:42::42]"));
+            outside.json(&url, &[]).await.map_err(missing)?
+        }
+    };
     let zone = text(&server, "location.zone_id");
     let mut found = Attributes::of(settings.resource_attributes.wanted());
     found.text("cloud.account.id", text(&server, "organization"));
     found.text("cloud.availability_zone", &*zone);
     found.text("cloud.provider", "scaleway_cloud");
     found.text("cloud.platform", "scaleway_cloud_compute");
-    let region = zone.rsplit_once('-').map(|(region, _)| region.to_owned()).filter(|region| !region.is_empty());
-    found.texts([("cloud.region", region)]);
-    for (name, path) in [
+    found.texts([("cloud.region", zone.rsplit_once('-').map(|(region, _)| region.to_owned()))]);
+    let of = [
         ("host.id", "id"),
         ("host.image.id", "image.id"),
         ("host.image.name", "image.name"),
         ("host.name", "name"),
         ("host.type", "commercial_type"),
-    ] {
-        found.text(name, text(&server, path));
-    }
+    ];
+    found.fields(&server, of);
     Ok(found)
 }
 
 pub(super) async fn tencent_cvm(settings: &TencentCvm, outside: &Outside) -> Detected {
-    let origin = outside.origin("http://metadata.tencentyun.com");
+    let url = format!("{}/latest/meta-data", outside.origin("http://metadata.tencentyun.com"));
     let mut found = Attributes::of(settings.resource_attributes.wanted());
     found.text("cloud.provider", "tencent_cloud");
     found.text("cloud.platform", "tencent_cloud_cvm");
-    for (name, path) in [
-        ("cloud.account.id", "app-id"),
-        ("cloud.region", "placement/region"),
-        ("cloud.availability_zone", "placement/zone"),
-        ("host.id", "instance-id"),
-        ("host.name", "instance-name"),
-        ("host.image.id", "instance/image-id"),
-        ("host.type", "instance/instance-type"),
-    ] {
-        let value = outside.get(&format!("{origin}/latest/meta-data/{path}"), &[]).await;
-        found.text(name, value.map_err(|why| Miss::elsewhere(format!("failed to get {path}: {why}")))?);
-    }
+    let of = [
+        ("cloud.account.id", "app-id", "app-id"),
+        ("cloud.region", "placement/region", "region"),
+        ("cloud.availability_zone", "placement/zone", "zone"),
+        ("host.id", "instance-id", "instance-id"),
+        ("host.name", "instance-name", "instance-name"),
+        ("host.image.id", "instance/image-id", "image-id"),
+        ("host.type", "instance/instance-type", "instance-type"),
+    ];
+    paths(&mut found, outside, (&url, &[]), &of).await?;
     Ok(found)
 }
 
@@ -175,10 +198,13 @@ pub(super) async fn upcloud(settings: &UpCloud, outside: &Outside) -> Detected {
     let url = format!("{}/metadata/v1.json", outside.origin(LINK_LOCAL));
     let server = outside.json(&url, &[]).await.map_err(Miss::elsewhere)?;
     let mut found = Attributes::of(settings.resource_attributes.wanted());
-    found.text("cloud.provider", text(&server, "cloud_name"));
-    found.text("cloud.region", text(&server, "region"));
-    found.text("host.id", text(&server, "instance_id"));
-    found.text("host.name", text(&server, "hostname"));
+    let of = [
+        ("cloud.provider", "cloud_name"),
+        ("cloud.region", "region"),
+        ("host.id", "instance_id"),
+        ("host.name", "hostname"),
+    ];
+    found.fields(&server, of);
     Ok(found)
 }
 
@@ -188,7 +214,9 @@ pub(super) async fn vultr(settings: &Vultr, outside: &Outside) -> Detected {
     let mut found = Attributes::of(settings.resource_attributes.wanted());
     found.text("cloud.provider", "vultr");
     found.text("cloud.region", text(&server, "region.regioncode").to_lowercase());
-    found.text("host.id", text(&server, "instance-v2-id"));
+    // Old machines have no identifier of the second kind.
+    let id = field(&server, "instance-v2-id").filter(|id| !id.is_empty());
+    found.text("host.id", id.unwrap_or_else(|| text(&server, "instanceid")));
     found.text("host.name", text(&server, "hostname"));
     Ok(found)
 }

@@ -1,6 +1,7 @@
 //! Google Cloud.
 
 use super::arguments::Gcp;
+use super::clouds::LINK_LOCAL;
 use super::outside::{Attributes, Found, Miss, Outside};
 
 /// Metadata of Google.
@@ -20,72 +21,111 @@ impl Metadata<'_> {
         let name = self.get(path).await?;
         Ok(name.rsplit('/').next().unwrap_or_default().to_owned())
     }
-}
 
-/// The region of a zone.
-fn region(zone: &str) -> String {
-    zone.rsplit_once('-').map(|(region, _)| region.to_owned()).unwrap_or_default()
+    /// The zone, and the region that it lies in: `us-central1-c` and `us-central1`.
+    async fn zone(&self, found: &mut Attributes) {
+        let place =
+            self.last("instance/zone").await.and_then(|zone| match zone.splitn(3, '-').collect::<Vec<_>>()[..] {
+                [continent, area, _] => Ok((format!("{continent}-{area}"), zone)),
+                _ => Err(format!("zone was not in the expected format: country-region-zone.  Got {zone}")),
+            });
+        match place {
+            Ok((region, zone)) => {
+                found.text("cloud.region", region);
+                found.text("cloud.availability_zone", zone);
+            }
+            Err(why) => found.lacking.push(why),
+        }
+    }
 }
 
 pub(super) async fn gcp(settings: &Gcp, outside: &Outside) -> Result<Attributes, Miss> {
-    let origin = match outside.env("GCE_METADATA_HOST") {
-        Some(host) => format!("http://{host}"),
-        None => outside.origin("http://169.254.169.254").to_owned(),
-    };
-    let metadata = Metadata { outside, origin };
-    let project = metadata.get("project/project-id").await.map_err(Miss::elsewhere)?;
     let mut found = Attributes::of(settings.resource_attributes.wanted());
-    found.text("cloud.provider", "gcp");
-    found.text("cloud.account.id", project);
     let env = |name: &str| outside.env(name);
-    if env("KUBERNETES_SERVICE_HOST").is_some() {
+    if let [Some(project), Some(region), Some(instance)] = ["BMS_PROJECT_ID", "BMS_REGION", "BMS_INSTANCE_ID"].map(env)
+    {
+        found.text("cloud.provider", "gcp");
+        found.text("cloud.account.id", project);
+        found.text("cloud.platform", "gcp_bare_metal_solution");
+        found.text("host.name", instance);
+        found.text("cloud.region", region);
+        return Ok(found);
+    }
+    let named = env("GCE_METADATA_HOST");
+    let origin = named.as_ref().map_or_else(|| outside.origin(LINK_LOCAL).to_owned(), |host| format!("http://{host}"));
+    let metadata = Metadata { outside, origin };
+    let project = metadata.get("project/project-id").await;
+    if project.is_err() && named.is_none() && metadata.get("").await.is_err() {
+        // The program runs elsewhere, and the user who insists means machines of Google.
+        return Ok(Attributes::default());
+    }
+    found.text("cloud.provider", "gcp");
+    found.expected("cloud.account.id", project);
+    let location = match env("KUBERNETES_SERVICE_HOST") {
+        Some(_) => metadata.last("instance/attributes/cluster-location").await.ok(),
+        None => None,
+    };
+    let given = |names: &[&str]| {
+        let value = names.iter().find_map(|name| env(name));
+        value.ok_or_else(|| "environment variable not found".to_owned())
+    };
+    if let Some(location) = location {
         found.text("cloud.platform", "gcp_kubernetes_engine");
-        let location = metadata.last("instance/attributes/cluster-location").await?;
         // A zone is a region with a further letter.
-        let name = if location.matches('-').count() == 1 { "cloud.region" } else { "cloud.availability_zone" };
-        found.text(name, location);
-        found.text("k8s.cluster.name", metadata.get("instance/attributes/cluster-name").await?);
-        found.text("host.id", metadata.get("instance/id").await?);
+        match (location.matches('-').count(), location.rsplit_once('-')) {
+            (2, Some((region, _))) => {
+                found.text("cloud.availability_zone", &*location);
+                found.text("cloud.region", region);
+            }
+            (1, _) => found.text("cloud.region", location),
+            _ => found.lacking.push(format!("unrecognized format for cluster location: {location}")),
+        }
+        found.expected("k8s.cluster.name", metadata.get("instance/attributes/cluster-name").await);
+        found.expected("host.id", metadata.get("instance/id").await);
         // It is hidden from pods that have identities of their own.
         found.texts([("host.name", metadata.get("instance/name").await.ok())]);
-    } else if env("FUNCTION_TARGET").is_some() || env("K_CONFIGURATION").is_some() {
-        let is_function = env("FUNCTION_TARGET").is_some();
+        return Ok(found);
+    }
+    let is_function = env("FUNCTION_TARGET").is_some();
+    let is_service = is_function || env("K_CONFIGURATION").is_some();
+    let is_job = !is_service && env("CLOUD_RUN_JOB").is_some();
+    if is_service || is_job || env("CLOUD_RUN_WORKER_POOL").is_some() {
         found.text("cloud.platform", if is_function { "gcp_cloud_functions" } else { "gcp_cloud_run" });
-        found.texts([("faas.name", env("K_SERVICE")), ("faas.version", env("K_REVISION"))]);
-        found.text("faas.instance", metadata.get("instance/id").await?);
-        found.text("cloud.region", metadata.last("instance/region").await?);
-    } else if let Some(job) = env("CLOUD_RUN_JOB") {
-        found.text("cloud.platform", "gcp_cloud_run");
-        found.text("faas.name", job);
-        found.text("cloud.region", metadata.last("instance/region").await?);
-        found.text("faas.instance", metadata.get("instance/id").await?);
-        found.texts([
-            ("gcp.cloud_run.job.execution", env("CLOUD_RUN_EXECUTION")),
-            ("gcp.cloud_run.job.task_index", env("CLOUD_RUN_TASK_INDEX")),
-        ]);
-    } else if env("GAE_SERVICE").is_some() {
+        found.expected("faas.name", given(&["K_SERVICE", "CLOUD_RUN_JOB", "CLOUD_RUN_WORKER_POOL"]));
+        let region = metadata.last("instance/region").await;
+        let instance = metadata.get("instance/id").await;
+        if is_job {
+            found.expected("cloud.region", region);
+            found.expected("faas.instance", instance);
+            found.expected("gcp.cloud_run.job.execution", given(&["CLOUD_RUN_EXECUTION"]));
+            found.expected("gcp.cloud_run.job.task_index", given(&["CLOUD_RUN_TASK_INDEX"]));
+        } else {
+            found.expected("faas.version", given(&["CLOUD_RUN_REVISION", "K_REVISION"]));
+            found.expected("faas.instance", instance);
+            found.expected("cloud.region", region);
+        }
+    } else if env("GAE_ENV").as_deref() == Some("standard") || env("GAE_SERVICE").is_some() {
         found.text("cloud.platform", "gcp_app_engine");
-        found.texts([
-            ("faas.name", env("GAE_SERVICE")),
-            ("faas.version", env("GAE_VERSION")),
-            ("faas.instance", env("GAE_INSTANCE")),
-        ]);
-        let zone = metadata.last("instance/zone").await?;
-        let is_standard = env("GAE_ENV").as_deref() == Some("standard");
-        let of_zone = region(&zone);
-        found.text("cloud.region", if is_standard { metadata.last("instance/region").await? } else { of_zone });
-        found.text("cloud.availability_zone", zone);
+        for (name, variable) in
+            [("faas.name", "GAE_SERVICE"), ("faas.version", "GAE_VERSION"), ("faas.instance", "GAE_INSTANCE")]
+        {
+            found.expected(name, given(&[variable]));
+        }
+        if env("GAE_ENV").as_deref() == Some("standard") {
+            found.expected("cloud.availability_zone", metadata.last("instance/zone").await);
+            found.expected("cloud.region", metadata.last("instance/region").await);
+        } else {
+            metadata.zone(&mut found).await;
+        }
     } else if let Ok(kind) = metadata.get("instance/machine-type").await {
         found.text("cloud.platform", "gcp_compute_engine");
-        let zone = metadata.last("instance/zone").await?;
-        found.text("cloud.region", region(&zone));
-        found.text("cloud.availability_zone", zone);
+        metadata.zone(&mut found).await;
         found.text("host.type", kind);
-        found.text("host.id", metadata.get("instance/id").await?);
-        let name = metadata.get("instance/name").await?;
-        found.text("host.name", &*name);
-        found.text("gcp.gce.instance.name", name);
-        found.texts([("gcp.gce.instance.hostname", metadata.get("instance/hostname").await.ok())]);
+        found.expected("host.id", metadata.get("instance/id").await);
+        let name = metadata.get("instance/name").await;
+        found.expected("host.name", name.clone());
+        found.expected("gcp.gce.instance.hostname", metadata.get("instance/hostname").await);
+        found.expected("gcp.gce.instance.name", name);
         if let Ok(creator) = metadata.get("instance/attributes/created-by").await {
             group_manager(&creator, &mut found);
         }

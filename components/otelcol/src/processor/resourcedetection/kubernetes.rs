@@ -125,35 +125,35 @@ async fn kubeconfig(api: &KubernetesApi, outside: &Outside) -> Result<Cluster, S
 
 pub(super) async fn kubernetes_node(settings: &KubernetesNode, outside: &Outside) -> Result<Attributes, Miss> {
     let mut found = Attributes::of(settings.resource_attributes.wanted());
-    let name = outside.env(&settings.node_from_env_var);
-    let name = name.ok_or_else(|| format!("environment variable {} is not set", settings.node_from_env_var))?;
-    let failed = |why| format!("failed creating k8snode detector: {why}");
+    let variable = &*settings.node_from_env_var;
+    let name = outside.env(if variable.is_empty() { "K8S_NODE_NAME" } else { variable });
+    let nameless = "node name can't be found. Check the readme on how to set the required env variable";
+    let name = name.ok_or_else(|| nameless.to_owned())?;
+    let failed = |why| format!("failed creating k8snode detector: failed to create K8s API client: {why}");
     let cluster = Cluster::of(&settings.api, outside).await.map_err(failed)?;
-    if found.wants("k8s.node.uid") {
-        let node = cluster.get(&format!("/api/v1/nodes/{name}")).await;
-        found.text(
-            "k8s.node.uid",
-            text(&node.map_err(|why| format!("failed getting k8s node UID: {why}"))?, "metadata.uid"),
-        );
+    if ["k8s.node.uid", "k8s.node.name"].iter().any(|name| found.wants(name)) {
+        let missing = |why| Miss::elsewhere(format!("failed to fetch node with name {name} from K8s API: {why}"));
+        let node = cluster.get(&format!("/api/v1/nodes/{name}")).await.map_err(missing)?;
+        found.fields(&node, [("k8s.node.uid", "metadata.uid"), ("k8s.node.name", "metadata.name")]);
     }
-    found.text("k8s.node.name", name);
     Ok(found)
 }
 
 pub(super) async fn kubeadm(settings: &Kubeadm, outside: &Outside) -> Result<Attributes, Miss> {
     let mut found = Attributes::of(settings.resource_attributes.wanted());
-    let failed = |why| format!("failed creating kubeadm provider: {why}");
+    let failed = |why| format!("failed creating kubeadm provider: failed to create K8s API client: {why}");
     let cluster = Cluster::of(&settings.api, outside).await.map_err(failed)?;
     if found.wants("k8s.cluster.name") {
-        let failed = |why| format!("failed getting k8s cluster name: {why}");
-        let map = cluster.get("/api/v1/namespaces/kube-system/configmaps/kubeadm-config").await.map_err(failed)?;
-        let configuration = text(&map, "data.ClusterConfiguration");
-        let configuration = super::yaml::parse(&configuration).map_err(failed)?;
+        let missing = |why| Miss::elsewhere(format!("failed getting k8s cluster name: {why}"));
+        let map = cluster.get("/api/v1/namespaces/kube-system/configmaps/kubeadm-config").await.map_err(missing)?;
+        let nameless = || "ClusterConfiguration key not found in ConfigMap kubeadm-config".to_owned();
+        let configuration = field(&map, "data.ClusterConfiguration").ok_or_else(nameless).map_err(missing)?;
+        let configuration = super::yaml::parse(&configuration).map_err(missing)?;
         found.text("k8s.cluster.name", text(&configuration, "clusterName"));
     }
     if found.wants("k8s.cluster.uid") {
-        let failed = |why| format!("failed getting k8s cluster uid: {why}");
-        let namespace = cluster.get("/api/v1/namespaces/kube-system").await.map_err(failed)?;
+        let missing = |why| Miss::elsewhere(format!("failed getting k8s cluster uid: {why}"));
+        let namespace = cluster.get("/api/v1/namespaces/kube-system").await.map_err(missing)?;
         found.text("k8s.cluster.uid", text(&namespace, "metadata.uid"));
     }
     Ok(found)
@@ -171,24 +171,24 @@ pub(super) async fn openshift(settings: &OpenShift, outside: &Outside) -> Result
         tls.ca_pem = ca_of_pod(outside).await.ca_pem;
     }
     let cluster = Cluster::new(outside, &address, token, (tls, further)).await?;
-    let infrastructure = cluster.get("/apis/config.openshift.io/v1/infrastructures/cluster").await;
-    let infrastructure = infrastructure.map_err(Miss::elsewhere)?;
+    let missing = |why| Miss::elsewhere(format!("openshift metadata unavailable: {why}"));
+    let path = "/apis/config.openshift.io/v1/infrastructures/cluster/status";
+    let infrastructure = cluster.get(path).await.map_err(missing)?;
     let status = |path: &str| text(&infrastructure, &format!("status.platformStatus.{path}"));
     let (provider, platform, region) = match &*status("type").to_lowercase() {
         "aws" => ("aws", "aws_openshift", status("aws.region")),
-        "azure" => ("azure", "azure_openshift", status("azure.cloudName")),
+        "azure" => ("azure", "azure.openshift", status("azure.cloudName")),
         "gcp" => ("gcp", "gcp_openshift", status("gcp.region")),
         "ibmcloud" => ("ibm_cloud", "ibm_cloud_openshift", status("ibmcloud.location")),
         "openstack" => ("", "", status("openstack.cloudName")),
         _ => ("", "", String::new()),
     };
     let mut found = Attributes::of(settings.resource_attributes.wanted());
-    let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     found.texts([
-        ("k8s.cluster.name", given(&text(&infrastructure, "status.infrastructureName"))),
-        ("cloud.provider", given(provider)),
-        ("cloud.platform", given(platform)),
-        ("cloud.region", given(&region.to_lowercase())),
+        ("k8s.cluster.name", field(&infrastructure, "status.infrastructureName")),
+        ("cloud.provider", Some(provider.to_owned())),
+        ("cloud.platform", Some(platform.to_owned())),
+        ("cloud.region", Some(region.to_lowercase())),
     ]);
     Ok(found)
 }

@@ -16,12 +16,15 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(1);
 const SERVERS_MAX: usize = 3;
 const DOMAINS_MAX: usize = 6;
 
-/// The full name: what `/etc/hosts` calls the machine first, or else what the DNS does.
+/// The full name: what `/etc/hosts` calls the machine first, or else what the DNS calls it or one of its addresses.
 pub(super) async fn full(own: &str, outside: &Outside) -> Option<String> {
     let hosts = outside.file("/etc/hosts").await.unwrap_or_default();
-    match of_hosts(&hosts, own) {
+    if let Some(name) = of_hosts(&hosts, own) {
+        return Some(name);
+    }
+    match canonical(own, outside).await {
         Some(name) => Some(name),
-        None => canonical(own, outside).await,
+        None => of_address(own, outside).await,
     }
 }
 

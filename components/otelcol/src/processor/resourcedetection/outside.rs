@@ -1,5 +1,6 @@
 //! What detectors ask: the environment, files, metadata services.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,16 @@ pub(super) enum Found {
     List(Vec<String>),
 }
 
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Found::Text(text) => f.write_str(text),
+            Found::Int(number) => number.fmt(f),
+            Found::List(list) => write!(f, "[{}]", list.join(",")),
+        }
+    }
+}
+
 /// Why nothing was found.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Miss {
@@ -56,8 +67,8 @@ impl From<String> for Miss {
 
 impl Miss {
     /// What cannot be told is taken for a sign that the program runs elsewhere.
-    pub(super) fn elsewhere(why: String) -> Self {
-        Miss::Elsewhere(why)
+    pub(super) fn elsewhere(why: impl Into<String>) -> Self {
+        Miss::Elsewhere(why.into())
     }
 }
 
@@ -66,17 +77,28 @@ impl Miss {
 pub(super) struct Attributes {
     wanted: Wanted,
     pub(super) found: Vec<(String, Found)>,
+    /// Whether their names are those of the conventions.
+    pub(super) is_conventional: bool,
+    /// Why some are missing that the metadata service should have said: a failure for the user who insists on it.
+    pub(super) lacking: Vec<String>,
+    /// Why some are missing that the user may do without.
+    pub(super) warnings: Vec<String>,
 }
 
 impl Attributes {
     /// None yet, and of those that the user can switch off only these.
     pub(super) fn of(wanted: Wanted) -> Self {
-        Attributes { wanted, found: Vec::new() }
+        Attributes { wanted, is_conventional: true, ..Attributes::default() }
     }
 
     /// Whether the user wants an attribute.
     pub(super) fn wants(&self, name: &str) -> bool {
         self.wanted.contains(name)
+    }
+
+    /// Whether the user wants any attribute whose name begins so.
+    pub(super) fn wants_any_of(&self, prefix: &str) -> bool {
+        self.wanted.iter().any(|name| name.starts_with(prefix))
     }
 
     /// Adds a text, if the user wants it.
@@ -87,9 +109,24 @@ impl Attributes {
     /// Adds texts, if the user wants them and there are any.
     pub(super) fn texts<'a>(&mut self, of: impl IntoIterator<Item = (&'a str, Option<String>)>) {
         for (name, value) in of {
-            if let Some(value) = value {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
                 self.text(name, value);
             }
+        }
+    }
+
+    /// Adds a text that should be there.
+    pub(super) fn expected(&mut self, name: &str, value: Result<String, String>) {
+        match value {
+            Ok(value) => self.text(name, value),
+            Err(why) => self.lacking.push(why),
+        }
+    }
+
+    /// Adds texts at places of a document; those that it does not have are empty.
+    pub(super) fn fields<'a>(&mut self, json: &Value, of: impl IntoIterator<Item = (&'a str, &'a str)>) {
+        for (name, path) in of {
+            self.text(name, text(json, path));
         }
     }
 
@@ -167,6 +204,12 @@ impl Outside {
     /// Asks a metadata service.
     pub(super) async fn ask(&self, method: Method, url: &str, headers: &[(&str, &str)]) -> Result<Bytes, String> {
         ask(&self.client, method, url, headers).await
+    }
+
+    /// Asks a metadata service for a token.
+    pub(super) async fn put(&self, url: &str, headers: &[(&str, &str)]) -> Result<String, String> {
+        let body = self.ask(Method::PUT, url, headers).await?;
+        Ok(String::from_utf8_lossy(&body).trim().to_owned())
     }
 
     /// What a metadata service says at a URL, as text.

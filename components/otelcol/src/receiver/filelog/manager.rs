@@ -114,8 +114,9 @@ struct Sent {
     number: u64,
     /// Where it ends; nothing was read if there is no place.
     end: Option<(u32, Mark)>,
-    /// How many entries there were before it.
+    /// How many entries there were before it, and whether the header went on.
     records: i64,
+    in_header: bool,
 }
 
 /// A file that is read.
@@ -149,6 +150,8 @@ struct Turn {
 struct Manager {
     shared: Arc<Shared>,
     files: Vec<FileState>,
+    /// Those that were found last.
+    names: Arc<HashSet<Arc<str>>>,
     /// What is wrong with patterns, or with keeping positions.
     problem: Option<String>,
     told: Option<String>,
@@ -195,6 +198,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut stop: Stop) -> Result<(), Strin
     let mut manager = Manager {
         shared,
         files: Vec::new(),
+        names: Arc::default(),
         problem: None,
         told: None,
         saved_at: Instant::now(),
@@ -276,6 +280,8 @@ impl Manager {
                 is_open: false,
             });
         }
+        let found = self.files.iter().filter(|file| file.found);
+        self.names = Arc::new(found.map(|file| Arc::clone(&file.name)).collect());
     }
 
     /// The files in the order in which they were found; those that are gone first: their lines are older.
@@ -307,8 +313,7 @@ impl Manager {
             return Ok(Vec::new());
         }
         self.shared.metrics.reading.set(due.len() as f64);
-        let names: Arc<HashSet<Arc<str>>> =
-            Arc::new(self.files.iter().filter(|file| file.found).map(|file| Arc::clone(&file.name)).collect());
+        let names = Arc::clone(&self.names);
         let shared = Arc::clone(&self.shared);
         let turns = tokio::task::spawn_blocking(move || read(&shared, &names, due)).await;
         self.shared.metrics.reading.set(0.0);
@@ -338,7 +343,7 @@ impl Manager {
             }
             other => {
                 acks.safe();
-                file.sent.push_back(Sent { number, end: None, records: 0 });
+                file.sent.push_back(Sent { number, end: None, records: 0, in_header: false });
                 match other {
                     Ok(Step::More) => return true,
                     Ok(_) => file.error = None,
@@ -362,7 +367,8 @@ impl Manager {
             file.pieces.insert(chunk.piece, info);
         }
         let info = file.pieces.entry(chunk.piece).or_default();
-        file.sent.push_back(Sent { number, end: Some((chunk.piece, chunk.end)), records: info.records });
+        let (records, in_header) = (info.records, info.in_header);
+        file.sent.push_back(Sent { number, end: Some((chunk.piece, chunk.end)), records, in_header });
         let (entries, kept) = {
             let failures = &mut self.failures;
             let mut tell = |failure: Failure<'_>| failures.tell(&failure);
@@ -454,7 +460,7 @@ impl Manager {
                 // Each of the files begins again where nothing is safe any more.
                 for sent in file.sent.drain(..).rev() {
                     if let Some(info) = sent.end.and_then(|(piece, _)| file.pieces.get_mut(&piece)) {
-                        info.records = sent.records;
+                        (info.records, info.in_header) = (sent.records, sent.in_header);
                     }
                 }
                 reader.rewind();

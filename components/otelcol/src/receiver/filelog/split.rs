@@ -85,11 +85,39 @@ impl Splitter {
                 }
                 None if text.len() - from < self.bytes_max => return from,
                 _ => {
-                    put(lines, from, from + self.bytes_max);
-                    from += self.bytes_max;
+                    let cut = from + self.cut(&text[from..], encoding);
+                    put(lines, from, cut);
+                    from = cut;
                 }
             }
         }
+    }
+
+    /// How much of a text that is as long as an entry may be, or longer, is one: not more than there may be, up to where a
+    /// character ends.
+    fn cut(&self, text: &[u8], encoding: Encoding) -> usize {
+        let max = self.bytes_max;
+        if encoding.is_raw() {
+            let is_within = |byte: &u8| byte & 0xc0 == 0x80;
+            let Some(begin) = (max - 4..max).rev().find(|at| !text.get(*at).is_some_and(is_within)) else { return max };
+            let width = match text.get(begin) {
+                Some(0xc0..0xe0) => 2,
+                Some(0xe0..0xf0) => 3,
+                Some(0xf0..) => 4,
+                _ => 1,
+            };
+            let character = &text[begin..text.len().min(begin + width)];
+            let is_one = std::str::from_utf8(character).map_or_else(|error| error.error_len().is_none(), |_| true);
+            return if begin + width > max && begin > 0 && is_one { begin } else { max };
+        }
+        let (mut decoded, mut places) = (Vec::new(), Vec::new());
+        encoding.decode_with_places(&text[..text.len().min(max + 4)], &mut decoded, &mut places);
+        places.truncate(places.partition_point(|(raw, _)| *raw <= max));
+        // Of the last one there may be more to come.
+        if text.len() == max && decoded.ends_with("\u{fffd}".as_bytes()) && places.len() > 1 {
+            places.pop();
+        }
+        places.last().map_or(max, |(raw, _)| *raw)
     }
 
     /// Finds what a pattern begins or ends.
@@ -295,6 +323,7 @@ mod tests {
     fn what_is_too_long_comes_in_pieces() {
         for (kind, text, expected, rest) in [
             (multiline("", "", false), "abcdefgh\nij\nklmno", &["abcd", "efgh", "ij", "klmn"][..], "o"),
+            (multiline("", "", false), "aéé\na\u{1f600}b\n", &["aé", "é", "a", "\u{1f600}", "b"], ""),
             (multiline("^a", "", false), "abcdefgh\nax\n", &["abcd", "efgh", "\n"], "ax\n"),
             (multiline("", ";", false), "abcdefgh;ij;", &["abcd", "efgh", ";", "ij;"], ""),
             (multiline("", ";", false), "ééé;", &["éé", "é;"], ""),
@@ -304,6 +333,22 @@ mod tests {
             let found: Vec<&str> = found.iter().map(|line| std::str::from_utf8(line).unwrap()).collect();
             assert_eq!((&*found, &text[next..]), (expected, rest), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_between_characters_of_any_encoding() {
+        let utf16 = |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+        for (name, text, expected) in [
+            ("utf-16le", utf16("abc\na\u{1f600}\n"), ["ab", "c", "a", "\u{1f600}"].map(utf16).to_vec()),
+            ("gbk", b"a\xb2\xe2\xb2\xe2\xb2\xe2\n".to_vec(), vec![b"a\xb2\xe2\xb2\xe2".to_vec(), b"\xb2\xe2".to_vec()]),
+        ] {
+            let splitter = Splitter::new(None, 5, false).unwrap();
+            let (found, next) = split(&splitter, &text, Encoding::named(name).unwrap());
+            assert_eq!((found, next), (expected, text.len()), "{name}");
+        }
+        // What is no text is cut anywhere.
+        let splitter = Splitter::new(None, 4, false).unwrap();
+        assert_eq!(split(&splitter, &[0xff; 9], Encoding::RAW).0, [[0xff; 4]; 2]);
     }
 
     proptest! {

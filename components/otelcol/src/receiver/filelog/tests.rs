@@ -377,8 +377,25 @@ async fn the_first_lines_say_something_of_all() {
     }
 }
 
+#[tokio::test]
+async fn a_header_that_is_read_again_is_no_record() {
+    let (world, sink) = (world(), OtlpSink::default());
+    sink.keep_acks();
+    world.write("a.log", "# env=prod\none\n");
+    let header = "header {\n pattern = \"^#\"\n metadata_operators = [{ type = \"regex_parser\", \
+                  regex = \"^# env=(?P<env>.*)\" }]\n}";
+    let _unit = start(&world, &sink, &format!("{BEGINNING}{header}")).await;
+    arrive(&sink, &["one"]).await;
+    sink.settle(false);
+    arrive(&sink, &["one", "one"]).await;
+    sink.settle(true);
+    for record in records(&sink) {
+        assert_eq!(attribute(&record, "env").as_deref(), Some("prod"), "{record}");
+    }
+}
+
 fn gzip(path: PathBuf, text: &str) {
-    fs::write(path, corten_coding::Coding::Gzip.pack(None, [text.as_bytes()])).unwrap();
+    fs::write(path, corten_coding::Coding::Gzip.pack(None, [text.as_bytes()]).unwrap()).unwrap();
 }
 
 #[tokio::test]

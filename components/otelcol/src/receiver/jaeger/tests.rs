@@ -247,6 +247,31 @@ async fn packets_of_both_protocols_are_taken_and_what_is_none_harms_nobody() {
 }
 
 #[tokio::test]
+async fn what_is_under_way_goes_on_when_its_protocol_is_configured_no_more() {
+    let sink = OtlpSink::default();
+    let compact = format!("thrift_compact {{\n {ANY}\n}}");
+    let all = format!("thrift_http {{\n {ANY}\n}}\nthrift_binary {{\n {ANY}\n}}\n{compact}");
+    let mut unit = start(&sink, &all).await;
+    let http = address(&unit, "Starting HTTP server").await;
+    let binary = address(&unit, "Starting UDP server for Binary Thrift").await;
+    sink.keep_acks();
+    let from = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    from.send_to(&emit(Protocol::Binary), binary).await.unwrap();
+    let posted = tokio::spawn(async move { post(http, "POST", "/api/traces", "application/x-thrift", BINARY).await });
+    until("both are under way", || sink.items() == 2).await;
+    unit.update(&format!("protocols {{\n{compact}\n}}\noutput {{\n traces = [sink]\n}}")).await.unwrap();
+    while tokio::net::TcpStream::connect(http).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!posted.is_finished());
+    sink.settle(true);
+    assert_eq!(posted.await.unwrap(), (202, String::new()));
+    let accepted = || metric(&unit, "otelcol_receiver_accepted_spans_total", "udp_thrift_binary") == Some(1.0);
+    until("the packet is accepted, too", accepted).await;
+    unit.drain().await;
+}
+
+#[tokio::test]
 async fn a_port_that_is_taken_is_no_error_of_the_configuration_and_is_tried_again() {
     let other = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let to = other.local_addr().unwrap();

@@ -20,7 +20,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::translate;
-use crate::server::Entrance;
+use crate::server::{Entrance, Leaving};
 
 /// Where and how to receive packets.
 #[derive(Arguments, Clone, Debug, PartialEq)]
@@ -79,6 +79,12 @@ pub(super) struct UdpServer {
     task: Task,
 }
 
+impl From<UdpServer> for Task {
+    fn from(server: UdpServer) -> Task {
+        server.task
+    }
+}
+
 struct Settings {
     arguments: UdpArguments,
     protocol: Protocol,
@@ -92,10 +98,14 @@ impl UdpServer {
         arguments: Option<UdpArguments>,
         protocol: Protocol,
         entrance: impl FnOnce() -> Entrance<Traces>,
-        report: &Report,
+        (report, leaving): (&Report, &Leaving),
         cx: &Context<C>,
     ) -> Option<Self> {
-        let settings = Arc::new(Settings { arguments: arguments?, protocol, entrance: entrance() });
+        let Some(arguments) = arguments else {
+            leaving.add(current);
+            return None;
+        };
+        let settings = Arc::new(Settings { arguments, protocol, entrance: entrance() });
         if let Some(current) = current {
             current.settings.send_replace(settings);
             return Some(current);
@@ -114,11 +124,6 @@ impl UdpServer {
             }
         });
         Some(UdpServer { settings, task })
-    }
-
-    /// Receives nothing any more, and hands on what was received.
-    pub(super) async fn drain(self) {
-        self.task.stop().await;
     }
 }
 

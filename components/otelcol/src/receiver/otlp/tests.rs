@@ -122,7 +122,7 @@ impl Running {
         }
         let message = vec![message.into()];
         let (message, encoding) = match call.coding {
-            Some((coding, name)) => (pack(coding, &message), Some(name)),
+            Some((coding, name)) => (pack(coding, &message).unwrap(), Some(name)),
             None => (message, None),
         };
         let sent = Call { server: &uri, method, encoding, headers, timeout: LIMIT, answer_bytes_max: 1 << 20 };
@@ -182,7 +182,8 @@ async fn every_signal_arrives_over_each_protocol_in_each_encoding_and_packing() 
             ("snappy", Some(Coding::SnappyFramed)),
             ("lz4", Some(Coding::Lz4)),
         ] {
-            let pack = |bytes: &[u8]| coding.map_or_else(|| bytes.to_vec(), |coding| coding.pack(None, [bytes]));
+            let pack =
+                |bytes: &[u8]| coding.map_or_else(|| bytes.to_vec(), |coding| coding.pack(None, [bytes]).unwrap());
             let answer = running.post(path, "application/x-protobuf; x=y", name, pack(&message)).await;
             assert_eq!((answer.status, &*answer.body), (200, &b"\x0a\0"[..]), "{path} {name}");
             assert_eq!(answer.header("content-type"), PROTOBUF);
@@ -227,8 +228,8 @@ async fn a_request_that_is_none_is_answered_with_the_status_and_the_body_of_the_
     let json =
         |code: u8, text: &str| format!(r#"{{"code":{code},"message":{}}}"#, serde_json::json!(text)).into_bytes();
     let large = vec![b' '; 1025];
-    let bomb = Coding::Gzip.pack(None, [&vec![0; 1 << 20][..]]);
-    let huge = Coding::Snappy.pack(None, [&vec![0; 4096][..]]);
+    let bomb = Coding::Gzip.pack(None, [&vec![0; 1 << 20][..]]).unwrap();
+    let huge = Coding::Snappy.pack(None, [&vec![0; 4096][..]]).unwrap();
     let post = |kind, encoding| vec![("content-type", kind), ("content-encoding", encoding)];
     for (method, path, headers, body, status, kind, want) in [
         (
@@ -487,6 +488,39 @@ async fn a_request_is_answered_when_the_telemetry_is_safe_and_what_was_lost_is_t
 }
 
 #[tokio::test]
+async fn what_is_under_way_is_answered_when_its_protocol_is_configured_no_more() {
+    let mut running = Running::both().await;
+    running.sink.keep_acks();
+    let (http, grpc) = (running.http().await, running.grpc().await);
+    let post = Request::post(format!("http://{http}/v1/logs")).header("content-type", JSON).body(LOGS.into()).unwrap();
+    let post = tokio::spawn(async move { send(&client(ClientConfig::default(), false).await, post).await });
+    let call = tokio::spawn(async move {
+        let uri: Uri = format!("http://{grpc}").parse().unwrap();
+        let headers = HeaderMap::new();
+        let call =
+            Call { server: &uri, method: RECORDS, encoding: None, headers, timeout: LIMIT, answer_bytes_max: 99 };
+        call.send(&client(ClientConfig::default(), true).await, vec![message::<LogRecord>(LOGS).into()]).await
+    });
+    until("both are under way", || running.sink.items() == 2).await;
+    running.unit.update(ALL).await.unwrap();
+    for address in [http, grpc] {
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    // It is waited for at the end, too.
+    let Running { mut unit, sink } = running;
+    let drain = unit.drain();
+    tokio::pin!(drain);
+    assert!(tokio::time::timeout(Duration::from_millis(100), &mut drain).await.is_err());
+    assert!(!post.is_finished() && !call.is_finished());
+    sink.settle(true);
+    assert_eq!(post.await.unwrap().unwrap().status, 200);
+    assert!(call.await.unwrap().is_ok());
+    drain.await;
+}
+
+#[tokio::test]
 async fn without_somewhere_to_send_anything_there_is_no_server() {
     let mut running = Running::both().await;
     let (http, grpc) = (running.http().await, running.grpc().await);
@@ -649,7 +683,7 @@ async fn web_pages_may_send_where_they_are_allowed_to_and_ask_without_authentica
 
 #[tokio::test]
 async fn compression_can_be_restricted_and_extended() {
-    let packed = |coding: Coding| coding.pack(None, [LOGS.as_bytes()]);
+    let packed = |coding: Coding| coding.pack(None, [LOGS.as_bytes()]).unwrap();
     for (list, gzip, plain, framed) in [
         ("[\"gzip\"]", 200, 400, 400),
         ("[\"\"]", 400, 200, 400),
@@ -879,10 +913,10 @@ async fn hostile_telemetry_is_refused_and_the_rest_goes_on() {
     for (name, coding) in
         [("gzip", Coding::Gzip), ("zstd", Coding::Zstd), ("snappy", Coding::Snappy), ("lz4", Coding::Lz4)]
     {
-        let bomb = coding.pack(None, [&vec![0u8; 4 << 20][..]]);
+        let bomb = coding.pack(None, [&vec![0u8; 4 << 20][..]]).unwrap();
         let answer = running.post("/v1/traces", PROTOBUF, name, bomb.clone()).await;
         assert_eq!(answer.status, 400, "{name} {}", answer.text());
-        let packed = coding.pack(None, [&good[..]]);
+        let packed = coding.pack(None, [&good[..]]).unwrap();
         for bytes in [&packed[..packed.len() - 1], &packed[..1], &[]] {
             let answer = running.post("/v1/traces", PROTOBUF, name, bytes.to_vec()).await;
             // Some have no end that can be missing.

@@ -17,6 +17,9 @@ use crate::translate::units::ucum;
 
 /// The most buckets that a native histogram is written out in.
 const BUCKETS_MAX: usize = 1 << 16;
+/// The most empty buckets between others that the native histograms of a batch are written out with. A few bytes can say
+/// that there are thousands of them.
+pub(super) const GAPS_MAX: usize = 4 << 20;
 
 /// Ends of names that belong to a family of another name.
 const ENDS: [&str; 6] = ["_bucket", "_count", "_sum", "_total", "_info", "_created"];
@@ -116,6 +119,15 @@ pub(super) struct Writer<'w> {
     pub(super) arena: &'w mut Arena,
     /// The names of labels that were written.
     pub(super) names: HashMap<String, corten_otlp::Text>,
+    pub(super) gaps: &'w mut Gaps,
+}
+
+/// What is written between buckets.
+pub(super) struct Gaps {
+    /// How many empty buckets may still be written.
+    pub(super) left: usize,
+    /// How many histograms were left out because of them.
+    pub(super) left_out: usize,
 }
 
 impl<'a> Family<'a> {
@@ -486,15 +498,20 @@ fn exponential(group: &Group<'_>, writer: &mut Writer<'_>) -> Option<Exponential
             point.scale = native.schema;
             point.sum = Some(native.sum);
             point.zero_threshold = native.zero_threshold;
-            point.positive = buckets(&native.positive_spans, counts_of(native, true))?;
-            point.negative = buckets(&native.negative_spans, counts_of(native, false))?;
+            let positive = buckets(&native.positive_spans, counts_of(native, true), writer.gaps);
+            let negative = buckets(&native.negative_spans, counts_of(native, false), writer.gaps);
+            let (Some(positive), Some(negative)) = (positive, negative) else {
+                writer.gaps.left_out += 1;
+                return None;
+            };
+            (point.positive, point.negative) = (positive, negative);
         }
     }
     Some(point)
 }
 
 /// Runs of buckets with what lies between them; nothing if that is too many.
-fn buckets(spans: &[prometheus::Span], mut values: impl Iterator<Item = u64>) -> Option<Buckets> {
+fn buckets(spans: &[prometheus::Span], mut values: impl Iterator<Item = u64>, gaps: &mut Gaps) -> Option<Buckets> {
     let Some(first) = spans.first() else { return Some(Buckets::default()) };
     // OpenTelemetry counts from where buckets begin, Prometheus from where they end.
     let mut buckets = Buckets { offset: first.offset.wrapping_sub(1), counts: Vec::new() };
@@ -503,6 +520,7 @@ fn buckets(spans: &[prometheus::Span], mut values: impl Iterator<Item = u64>) ->
         if gap + span.length as usize + buckets.counts.len() > BUCKETS_MAX {
             return None;
         }
+        gaps.left = gaps.left.checked_sub(gap)?;
         buckets.counts.resize(buckets.counts.len() + gap, 0);
         buckets.counts.extend(values.by_ref().take(span.length as usize));
     }

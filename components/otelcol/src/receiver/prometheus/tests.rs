@@ -292,6 +292,22 @@ fn a_series_that_was_pushed_has_a_point_for_each_of_its_times() {
 }
 
 #[test]
+fn empty_buckets_between_others_have_a_limit_for_a_batch() {
+    let items: Vec<Json> = (0..200)
+        .map(|number| {
+            json!({"l": [["__name__", "n"], ["number", number.to_string()]], "t": 1, "h": {
+                "schema": 0, "sum": "1", "count": 2, "hint": 0, "ps": [[0, 1], [60_000, 1]], "pd": [1, 0],
+            }})
+        })
+        .collect();
+    let converted = convert(&batch(&case(json!(items))), "VERSION").unwrap();
+    let kept = families::GAPS_MAX / 60_000;
+    assert_eq!(converted.data.items(), kept);
+    let error = format!("{} native histograms have too many buckets and are left out", 200 - kept);
+    assert_eq!(converted.warnings.iter().map(|warning| &*warning.error).collect::<Vec<_>>(), [error]);
+}
+
+#[test]
 fn a_native_histogram_with_vast_gaps_is_dropped() {
     let items = json!([{"l": [["__name__", "n"]], "t": 1, "h": {
         "schema": 0, "sum": "1", "count": 2, "hint": 0, "ps": [[0, 1], [2_147_483_647u32, 1]], "pd": [1, 0],

@@ -12,7 +12,7 @@ use corten_signal::{Labels, MetricsBatch};
 use indexmap::IndexMap;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use super::families::{Family, Known, Writer, stem};
+use super::families::{Family, GAPS_MAX, Gaps, Known, Writer, stem};
 use super::resource;
 
 /// What the reference calls the scope of series that do not name theirs.
@@ -115,7 +115,13 @@ pub(super) fn convert(batch: &MetricsBatch, version: &str) -> Result<Converted, 
             family.add_exemplar(hash, exemplar);
         }
     }
-    let data = transaction.data(version);
+    let mut gaps = Gaps { left: GAPS_MAX, left_out: 0 };
+    let data = transaction.data(version, &mut gaps);
+    if gaps.left_out > 0 {
+        let error = format!("{} native histograms have too many buckets and are left out", gaps.left_out);
+        let what = "failed to add histogram datapoint";
+        transaction.warnings.push(Warning { what, error, labels: String::new() });
+    }
     Ok(Converted { data, warnings: transaction.warnings })
 }
 
@@ -292,10 +298,10 @@ impl<'a> Transaction<'a> {
     }
 
     /// The metrics.
-    fn data(&self, version: &str) -> Data<Metric> {
+    fn data(&self, version: &str, gaps: &mut Gaps) -> Data<Metric> {
         let mut data = Data::default();
         for resource in &self.resources {
-            let mut writer = Writer { arena: &mut data.arena, names: HashMap::new() };
+            let mut writer = Writer { arena: &mut data.arena, names: HashMap::new(), gaps };
             let mut scopes = Vec::new();
             for (id, families) in &resource.scopes {
                 let records: Vec<Metric> =
