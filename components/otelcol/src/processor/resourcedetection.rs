@@ -10,7 +10,6 @@ mod kubernetes;
 mod names;
 mod outside;
 mod platform;
-mod yaml;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -1280,6 +1279,13 @@ mod tests {
             let want = ["cloud.provider=aws", "cloud.platform=aws_eks"];
             assert_eq!(found("eks", "", &env, &root, recorded).await.unwrap(), want);
         }
+        // Of itself a detector takes the API and the account of the pod.
+        let recorded: Recorded = &[(
+            "GET /apis/config.openshift.io/v1/infrastructures/cluster/status",
+            "authorization: Bearer account",
+            r#"{"status":{"infrastructureName":"c"}}"#,
+        )];
+        assert_eq!(found("openshift", "", &pod, &root, recorded).await.unwrap(), ["k8s.cluster.name=c"]);
         let other: Recorded = &[("GET /version", "", r#"{"gitVersion":"v1.30-gke.1"}"#)];
         let outcome = found("eks", "", &pod, &root, other).await;
         assert_eq!(outcome, Err(Miss::elsewhere("eks metadata unavailable: not running on EKS")));
@@ -1318,6 +1324,12 @@ mod tests {
             panic!("there is no such context");
         };
         assert!(why.ends_with("auth_type=kubeConfig: context \"other\" does not exist"), "{why}");
+        // Several files are one configuration, and a token may be in a file beside its own.
+        world.write("a/config", "current-context: main\nusers:\n- name: u\n  user: {tokenFile: token}\n");
+        world.write("a/token", "account\n");
+        let env = [("KUBECONFIG", "/a/config:/home/.kube/config"), ("K8S_NODE_NAME", "n1")];
+        let got = found("kubernetes_node", &settings(""), &env, &world.path(""), &[]).await.unwrap();
+        assert_eq!(got, ["k8s.node.uid=u1", "k8s.node.name=n1"]);
     }
 
     #[tokio::test]

@@ -90,11 +90,8 @@ impl ApiConfig {
     /// This does not run in a pod, or the pod has no service account.
     pub async fn of_pod(surroundings: &Surroundings) -> Result<Self, Error> {
         let url = Self::url_of_pod(surroundings)?;
-        let token = surroundings.path(&format!("{ACCOUNT}/token"));
-        let file = token.clone();
-        off_thread(move || read_secret(&file)).await??;
+        let bearer_token_file = Self::token_file_of_pod(surroundings).await?;
         let tls_config = Self::tls_of_pod(surroundings).await?;
-        let bearer_token_file = token.display().to_string();
         let client = ClientConfig { bearer_token_file, tls_config, ..Self::client() };
         Ok(Self { url, client })
     }
@@ -112,6 +109,17 @@ impl ApiConfig {
         };
         let host = if host.contains(':') { format!("[{host}]") } else { host };
         Ok(format!("https://{host}:{port}"))
+    }
+
+    /// The file with the token of a pod's service account.
+    ///
+    /// # Errors
+    /// The pod has no service account, or its token cannot be read.
+    pub async fn token_file_of_pod(surroundings: &Surroundings) -> Result<String, Error> {
+        let path = surroundings.path(&format!("{ACCOUNT}/token"));
+        let file = path.display().to_string();
+        off_thread(move || read_secret(&path)).await??;
+        Ok(file)
     }
 
     /// The certificate authorities of a pod; those of the system if it has none.
@@ -149,7 +157,7 @@ impl ApiConfig {
         let paths: Vec<PathBuf> = paths
             .iter()
             .filter(|path| !path.as_os_str().is_empty())
-            .map(|path| surroundings.root.join(path.strip_prefix("/").unwrap_or(path)))
+            .map(|path| path.strip_prefix("/").map_or_else(|_| path.clone(), |path| surroundings.root.join(path)))
             .collect();
         let read = move || {
             let mut files = Vec::new();
@@ -323,6 +331,9 @@ mod tests {
         ] {
             assert_eq!(found(env, files).await.unwrap().url, url, "{env:?}");
         }
+        // What does not begin with a slash begins in the folder that the process is in.
+        let error = found(&[("KUBECONFIG", "no/such")], &[("no/such", &*of_home)]).await.unwrap_err();
+        assert!(error.contains("no/such") && !error.contains("/no/such"), "{error}");
         let error = found(&[("HOME", "/home")], &[]).await.unwrap_err();
         assert!(
             error.starts_with("unable to load in-cluster config: unable to load in-cluster configuration, "),
@@ -359,6 +370,8 @@ mod tests {
         assert_eq!(config.client.bearer_token_file, format!("{root}/d/f/t"));
         let tls = &config.client.tls_config;
         assert_eq!((&*tls.cert_pem, &*tls.cert_file, tls.key_pem.expose()), ("c", "", "k"));
+        let (config, _) = of(&kubeconfig("https://c", "exec: null, tokenFile: ~, token: t"), "").await.unwrap();
+        assert_eq!((config.client.bearer_token.expose(), &*config.client.bearer_token_file), ("t", ""));
         let (config, _) = of(&kubeconfig("https://c", "username: n, password: p"), "").await.unwrap();
         assert_eq!(config.client.basic_auth.unwrap().password.expose(), "p");
         let (config, _) = of(&kubeconfig("c:8080\n    proxy-url: http://p", USER), "bare").await.unwrap();
@@ -373,6 +386,7 @@ mod tests {
                 "",
                 "a command that gives credentials, which is not supported",
             ),
+            (kubeconfig("https://c", "auth-provider: {name: x}, exec: null"), "", "an authentication provider, which"),
             (kubeconfig("https://c", "as: x"), "", "acting for somebody else, which is not supported"),
             (kubeconfig("https://c", "client-key-data: '*'"), "", "client-key-data is not valid"),
             (kubeconfig("https://c\n    proxy-url: 'ftp://p'", USER), "", "proxy-url: "),

@@ -23,6 +23,8 @@ const PAGE_MS_MAX: u64 = 60_000;
 const EVENT_BYTES_MAX: usize = 16 << 20;
 /// How long it may take until a watch begins.
 const WATCH_BEGIN_MS_MAX: u64 = 30_000;
+/// How long a server goes on with a watch that it was not told the end of: it chooses from half an hour to an hour.
+const WATCH_UNTOLD: Duration = Duration::from_secs(2 * 3600);
 /// How much longer than it was asked to may the server go on with a watch.
 const WATCH_LATE: Duration = Duration::from_secs(30);
 /// A watch that ends sooner without having said anything has failed.
@@ -33,6 +35,9 @@ const WAIT_MIN: Duration = Duration::from_millis(800);
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// The longest wait that the API may ask for.
 const WAIT_ASKED_MAX: Duration = Duration::from_secs(300);
+
+/// The version that stands for any.
+const ANY: &str = "0";
 
 /// Objects of a kind, all or some.
 #[derive(Clone, Debug, PartialEq)]
@@ -126,7 +131,7 @@ type Step<T> = Result<Option<Change<T>>, ApiError>;
 impl<T> Follower<T> {
     pub(super) fn new(api: Api, collection: Collection, read: Box<Read<T>>) -> Self {
         // Any version is good enough to begin with, which spares the store of the cluster.
-        let state = State::List(Some("0".to_owned()));
+        let state = State::List(Some(ANY.to_owned()));
         Self { api, collection, read, state, resume: None, backoff: Backoff::new(WAIT_MIN, WAIT_MAX) }
     }
 
@@ -167,9 +172,10 @@ impl<T> Follower<T> {
                 let begun = Instant::now();
                 match within(WATCH_BEGIN_MS_MAX, self.api.ask(&target)).await {
                     Ok(body) => {
-                        // Whoever leaves it to the server cannot know when a silent one is dead.
-                        let limit = Some(self.collection.watch).filter(|limit| limit.as_secs() > 0);
-                        let ends = limit.and_then(|limit| begun.checked_add(limit)?.checked_add(WATCH_LATE));
+                        // One that is silent for longer is dead, even if its system still answers for it.
+                        let told = Some(self.collection.watch).filter(|watch| watch.as_secs() > 0);
+                        let limit = told.unwrap_or(WATCH_UNTOLD).saturating_add(WATCH_LATE);
+                        let ends = begun.checked_add(limit);
                         let lines = Lines::new(EVENT_BYTES_MAX);
                         *watch = Some(Box::new(Watch { body, lines, begun, ends, has_spoken: false }));
                         Ok(None)
@@ -207,7 +213,8 @@ impl<T> Follower<T> {
                 self.wait(&error);
                 // That is no failure if it was about a version.
                 let is_told = !error.is_expired || since.is_none();
-                if error.is_expired {
+                // The version of another server may make no sense to this one.
+                if error.is_expired || matches!(error.code, 400 | 422) {
                     self.state = State::List(None);
                 }
                 if is_told { Err(error) } else { Ok(None) }
@@ -268,11 +275,13 @@ impl<T> Follower<T> {
 
     /// Ends a watch. One that has lasted shows that all is well.
     fn break_off(&mut self) {
-        if let State::Watch(_, watch) = &mut self.state
-            && let Some(watch) = watch.take()
-            && watch.begun.elapsed() >= WATCH_MIN
-        {
+        let State::Watch(version, watch) = &mut self.state else { return };
+        if watch.take().is_some_and(|watch| watch.begun.elapsed() >= WATCH_MIN) {
             self.backoff.reset();
+        }
+        if version == ANY {
+            // A watch from there says what is, but not what is gone.
+            self.state = State::List(Some(ANY.to_owned()));
         }
     }
 
@@ -471,6 +480,82 @@ mod tests {
                 LIST.to_owned(),
             ]
         );
+    }
+
+    #[tokio::test]
+    async fn a_version_that_stands_for_any_is_no_place_to_go_on_from() {
+        let server = Server::start().await;
+        let mut follower = follower(&server, things()).await;
+        server.says(200, list(0, "", &["a", "b"]));
+        server.streams().send(event("ADDED", "a", 0) + &failure(429, "TooManyRequests")).unwrap();
+        assert_eq!(follower.next().await, all(&["a", "b"]));
+        assert_eq!(follower.next().await, is("a", 0));
+        assert!(follower.next().await.is_err());
+        // Meanwhile another has gone, which no watch tells. Nor does it where none has begun, or one has ended well.
+        server.says(200, list(0, "", &["a"]));
+        assert_eq!(follower.next().await, all(&["a"]));
+        server.says(503, "");
+        assert!(follower.next().await.is_err());
+        server.says(200, list(0, "", &[]));
+        assert_eq!(follower.next().await, all(&[]));
+        server.says(200, event("ADDED", "c", 0));
+        assert_eq!(follower.next().await, is("c", 0));
+        server.says(200, list(7, "", &["c"]));
+        assert_eq!(follower.next().await, all(&["c"]));
+        let asked = server.targets();
+        assert_eq!(asked.iter().filter(|target| target.starts_with(LIST)).count(), 4, "{asked:?}");
+    }
+
+    #[tokio::test]
+    async fn a_version_that_makes_no_sense_to_the_api_is_given_up() {
+        let server = Server::start().await;
+        let mut follower = follower(&server, things()).await;
+        server.says(400, json!({"code": 400, "message": "invalid resource version"}).to_string());
+        assert!(follower.next().await.is_err());
+        server.says(200, list(5, "", &["a"]));
+        assert_eq!(follower.next().await, all(&["a"]));
+        assert_eq!(server.targets()[1], LIST);
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_says_nothing_forever_is_broken_off() {
+        for (told, limit) in [(Duration::from_secs(60), 90), (Duration::ZERO, 7230), (Duration::from_millis(500), 7230)]
+        {
+            let server = Server::start().await;
+            let mut follower = follower(&server, Collection { watch: told, ..things() }).await;
+            server.says(200, list(5, "", &[]));
+            let _stream = server.streams();
+            assert_eq!(follower.next().await, all(&[]));
+            assert!(matches!(follower.step().await, Ok(None)), "it begins");
+            let State::Watch(_, Some(watch)) = &mut follower.state else { panic!("a watch") };
+            let limit = Duration::from_secs(limit);
+            assert_eq!(watch.ends.unwrap().duration_since(watch.begun), limit);
+            watch.ends = Some(watch.begun);
+            assert_eq!(follower.next().await.unwrap_err().to_string(), "watch has not ended in time");
+            server.streams().send(event("ADDED", "a", 6)).unwrap();
+            assert_eq!(follower.next().await, is("a", 6));
+        }
+    }
+
+    #[tokio::test]
+    async fn watches_that_end_at_once_are_waited_for_the_longer_the_more_of_them_there_are() {
+        let server = Server::start().await;
+        let mut follower =
+            follower(&server, things()).await.with_waits(Duration::from_millis(20), Duration::from_secs(1));
+        server.says(200, list(5, "", &[]));
+        assert_eq!(follower.next().await, all(&[]));
+        for round in 0..4 {
+            server.says(200, "");
+            let begun = Instant::now();
+            assert!(follower.next().await.is_err());
+            let resume = follower.resume.expect("a wait").duration_since(begun);
+            assert!(resume >= Duration::from_millis(20 << round), "{round}: {resume:?}");
+        }
+        // One that has said something is waited for, too.
+        server.says(200, event("ADDED", "a", 6));
+        assert_eq!(follower.next().await, is("a", 6));
+        assert!(matches!(follower.step().await, Ok(None)), "it ends");
+        assert!(follower.resume.is_some());
     }
 
     #[tokio::test]

@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use super::ApiError;
 
+/// The longest version: it has to stand in the URL of the next request. Those of Kubernetes are numbers.
+const VERSION_BYTES_MAX: usize = 256;
+
 /// Makes of an object what is kept of it.
 pub(super) type Read<T> = dyn Fn(&Value) -> T + Send + Sync;
 
@@ -58,7 +61,8 @@ impl<'de, T> Visitor<'de> for PageSeed<'_, T> {
             match key.as_str() {
                 "metadata" => {
                     let metadata: Value = map.next_value()?;
-                    page.version = text(&metadata, "resourceVersion").to_owned();
+                    page.version =
+                        version(&metadata).map_err(|why| A::Error::custom(format_args!("the list {why}")))?;
                     page.next = text(&metadata, "continue").to_owned();
                 }
                 "items" => {
@@ -140,10 +144,8 @@ impl<T> Event<T> {
     pub(super) fn parse(line: &[u8], read: &Read<T>) -> Result<Self, String> {
         let event: Value = serde_json::from_slice(line).map_err(|error| error.to_string())?;
         let object = event.get("object").ok_or("an event has no object")?;
-        let version = || match text(object.get("metadata").unwrap_or(&Value::Null), "resourceVersion") {
-            "" => Err("an object has no version".to_owned()),
-            version => Ok(version.to_owned()),
-        };
+        let metadata = object.get("metadata").unwrap_or(&Value::Null);
+        let version = || version(metadata).map_err(|why| format!("an object {why}"));
         let name = || name(object).ok_or("an object has no name");
         Ok(match text(&event, "type") {
             "ADDED" | "MODIFIED" => Event::Is { name: name()?, version: version()?, kept: read(object) },
@@ -173,6 +175,15 @@ impl ApiError {
             is_expired: code == 410 || matches!(reason, "Expired" | "Gone") || is_too_new,
             after: after.or(seconds.map(Duration::from_secs)),
         }
+    }
+}
+
+/// The version that metadata say; the error says what is wrong with it.
+fn version(metadata: &Value) -> Result<String, &'static str> {
+    match text(metadata, "resourceVersion") {
+        "" => Err("has no version"),
+        version if version.len() > VERSION_BYTES_MAX => Err("has a version that is too long"),
+        version => Ok(version.to_owned()),
     }
 }
 
@@ -254,6 +265,11 @@ mod tests {
         assert_eq!(event("OTHER", object), Err("there are no events of type \"OTHER\"".to_owned()));
         assert_eq!(event("ADDED", json!({"metadata": {"name": "a"}})), Err("an object has no version".to_owned()));
         assert_eq!(event("ADDED", json!({})), Err("an object has no name".to_owned()));
+        let metadata = json!({"name": "a", "resourceVersion": "1".repeat(VERSION_BYTES_MAX + 1)});
+        let long = "has a version that is too long".to_owned();
+        assert_eq!(event("ADDED", json!({"metadata": metadata})), Err(format!("an object {long}")));
+        let error = Page::parse(json!({"metadata": metadata}).to_string().as_bytes(), &named, 3).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("the list {long}")), "{error}");
         assert_eq!(Event::parse(b"{}", &named), Err("an event has no object".to_owned()));
     }
 

@@ -95,7 +95,8 @@ impl Api {
     pub async fn get(&self, path: &str) -> Result<Value, ApiError> {
         let exchange = async {
             let body = self.ask(path).await?.read(OBJECT_BYTES_MAX).await?;
-            serde_json::from_slice(&body).map_err(|error| ApiError::new(format!("{}{path}: {error}", self.url)))
+            serde_json::from_slice(&body)
+                .map_err(|error| ApiError::new(format!("{}{path}: {error}", crate::redact_url(&self.url))))
         };
         within(OBJECT_MS_MAX, exchange).await
     }

@@ -1,12 +1,12 @@
 //! As much of YAML as configurations of Kubernetes need: maps, lists and texts.
 
-use saphyr_parser::{Event, Parser};
+use saphyr_parser::{Event, Parser, ScalarStyle};
 use serde_json::{Map, Value};
 
 /// How deep maps and lists may lie in each other.
 const DEPTH_MAX: usize = 64;
 
-/// The first document. Everything that is no map and no list is a text, but for the two truth values.
+/// The first document. Everything that is no map and no list is a text, but for nothing and the two truth values.
 ///
 /// # Errors
 ///
@@ -26,8 +26,9 @@ pub fn parse_yaml(text: &str) -> Result<Value, String> {
             }
             Event::MappingEnd | Event::SequenceEnd => open.pop().map(Open::closed),
             Event::Scalar(text, style, ..) => Some(match (&*text, style) {
-                ("true", saphyr_parser::ScalarStyle::Plain) => Value::Bool(true),
-                ("false", saphyr_parser::ScalarStyle::Plain) => Value::Bool(false),
+                ("true" | "True" | "TRUE", ScalarStyle::Plain) => Value::Bool(true),
+                ("false" | "False" | "FALSE", ScalarStyle::Plain) => Value::Bool(false),
+                ("" | "~" | "null" | "Null" | "NULL", ScalarStyle::Plain) => Value::Null,
                 (text, _) => Value::String(text.to_owned()),
             }),
             Event::Alias(_) => return Err("aliases are not supported".to_owned()),
@@ -72,8 +73,15 @@ mod tests {
 
     #[test]
     fn maps_lists_and_texts() {
-        let text = "a: [x, {b: 'true'}]\nc:\n- d: 1\n  e: true\n- |\n  two\n  lines\n";
-        let want = serde_json::json!({"a": ["x", {"b": "true"}], "c": [{"d": "1", "e": true}, "two\nlines\n"]});
+        let text =
+            "a: [x, {b: 'true'}]\nc:\n- d: 1\n  e: true\n- |\n  two\n  lines\nf: [False, ~, null, 'null']\ng:\nh: ''\n";
+        let want = serde_json::json!({
+            "a": ["x", {"b": "true"}],
+            "c": [{"d": "1", "e": true}, "two\nlines\n"],
+            "f": [false, null, null, "null"],
+            "g": null,
+            "h": "",
+        });
         assert_eq!(parse_yaml(text), Ok(want));
         assert_eq!(parse_yaml(""), Ok(Value::Null));
         for wrong in ["a: [", "a: &x 1\nb: *x", &"[".repeat(100)] {

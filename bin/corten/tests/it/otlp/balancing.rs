@@ -3,11 +3,11 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use crate::otlp::{Backend, listening};
+use crate::otlp::{Backend, listening, request};
 use crate::support::{Corten, Folder, corten, exchange};
 use crate::torture::net::Server;
+use crate::torture::until;
 
 /// Answers a request: to a list with a slice of one endpoint, to a watch with nothing, and to Cloud Map with one instance.
 fn answer(stream: TcpStream, port: &str, seen: &Mutex<Vec<String>>) -> Option<()> {
@@ -25,8 +25,8 @@ fn answer(stream: TcpStream, port: &str, seen: &Mutex<Vec<String>>) -> Option<()
     let mut stream = reader.into_inner();
     if head.contains("watch=true") {
         stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").ok()?;
-        std::thread::sleep(Duration::from_secs(60));
-        return None;
+        // It lasts as long as who watches.
+        return stream.read_to_end(&mut Vec::new()).ok().map(|_| ());
     }
     let said = if head.starts_with("GET") {
         r#"{"metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"a"},"endpoints":[{"addresses":["127.0.0.1"]}]}]}"#
@@ -94,14 +94,21 @@ fn servers_are_found_by_what_the_environment_says() {
     let entrance = listening(&corten, "Starting HTTP server");
     let spans =
         r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"01010101010101010101010101010101","name":"s"}]}]}]}"#;
-    let request = format!(
-        "POST /v1/traces HTTP/1.1\r\nHost: corten\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: \
-         {}\r\n\r\n{spans}",
-        spans.len()
-    );
-    let answer = exchange(&entrance, &request).expect("an answer");
+    let answer = exchange(&entrance, &request("traces", spans)).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(backend.await_recorded("spans", 2).len(), 2);
+    for name in ["k8s", "aws"] {
+        until(&format!("{name} has brought its own"), || {
+            let metrics = corten.get("/metrics").body;
+            let brought = |line: &str| {
+                line.starts_with("otelcol_loadbalancer_backend_outcome_total{")
+                    && line.contains(&format!("component_id=\"otelcol.exporter.loadbalancing.{name}\""))
+                    && line.contains("success=\"true\"")
+                    && line.ends_with(" 1")
+            };
+            if metrics.lines().any(brought) { Ok(()) } else { Err(metrics.clone()) }
+        });
+    }
     let seen = seen.lock().expect("requests");
     let list =
         seen.iter().find(|head| head.starts_with("GET /apis/discovery.k8s.io/v1/namespaces/tracing/endpointslices?"));

@@ -1,53 +1,47 @@
 //! Kubernetes and what is made of it.
 
-use corten_net::{Client, ClientConfig, Secret, TlsConfig};
-use http::Method;
+use corten_net::kubernetes::{Api, ApiConfig, parse_yaml};
+use corten_net::{ClientConfig, ClientOptions, FurtherTls, ProxyConfig, TlsConfig};
 use serde_json::Value;
 
 use super::arguments::{Kubeadm, KubernetesApi, KubernetesNode, OpenShift};
-use super::outside::{Attributes, Miss, Outside, ask, field, json, text};
-
-/// Where a pod finds its service account.
-const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+use super::outside::{Attributes, Miss, Outside, field, in_time, text};
 
 /// The API of a cluster.
-pub(super) struct Cluster {
-    client: Client,
-    address: String,
-    token: Secret,
-}
+pub(super) struct Cluster(Api);
 
 impl Cluster {
-    async fn new(
-        outside: &Outside,
-        address: &str,
-        token: Secret,
-        tls: (TlsConfig, corten_net::FurtherTls),
-    ) -> Result<Self, String> {
-        let (tls_config, further) = tls;
-        let config = ClientConfig { tls_config, enable_http2: false, ..ClientConfig::default() };
-        let mut options = outside.options();
-        options.tls = further;
-        let client = Client::new(config, options).await.map_err(|error| error.to_string())?;
-        Ok(Cluster { client, address: address.trim_end_matches('/').to_owned(), token })
+    async fn new(outside: &Outside, config: ApiConfig, tls: FurtherTls) -> Result<Self, String> {
+        // Tests speak without TLS.
+        let is_plain = outside.origin("").starts_with("http://");
+        let url = if is_plain { config.url.replacen("https://", "http://", 1) } else { config.url };
+        // The API is near, whatever the environment and the configuration of kubectl say of proxies.
+        let client = ClientConfig { proxy: ProxyConfig::default(), enable_http2: false, ..config.client };
+        let options = ClientOptions { tls, ..outside.options() };
+        let api = Api::new(ApiConfig { url, client }, options).await;
+        api.map(Cluster).map_err(|error| error.to_string())
     }
 
     /// That of the cluster in which this is a pod, with the pod's service account.
     pub(super) async fn of_pod(outside: &Outside) -> Result<Self, String> {
-        let address = address_of_pod(outside)?;
-        let token = outside.file(&format!("{ACCOUNT}/token")).await?;
-        Self::new(outside, &address, Secret::new(token.trim()), (ca_of_pod(outside).await, Default::default())).await
+        url_of_pod(outside)?;
+        let config = ApiConfig::of_pod(&outside.surroundings()).await.map_err(|error| error.to_string())?;
+        Self::new(outside, config, FurtherTls::default()).await
     }
 
     async fn of(api: &KubernetesApi, outside: &Outside) -> Result<Self, String> {
         match &*api.auth_type {
             "serviceAccount" => Self::of_pod(outside).await,
-            "kubeConfig" => kubeconfig(api, outside)
-                .await
-                .map_err(|why| format!("error connecting to k8s with auth_type=kubeConfig: {why}")),
+            "kubeConfig" => {
+                let failed = |why| format!("error connecting to k8s with auth_type=kubeConfig: {why}");
+                let config = ApiConfig::of_kubectl(&outside.surroundings(), &api.context).await;
+                let config = config.map_err(|error| failed(error.to_string()))?;
+                Self::new(outside, config, FurtherTls::default()).await.map_err(failed)
+            }
             "none" => {
-                let tls = TlsConfig { insecure_skip_verify: true, ..TlsConfig::default() };
-                Self::new(outside, &address_of_pod(outside)?, Secret::default(), (tls, Default::default())).await
+                let tls_config = TlsConfig { insecure_skip_verify: true, ..TlsConfig::default() };
+                let client = ClientConfig { tls_config, ..ClientConfig::default() };
+                Self::new(outside, ApiConfig { url: url_of_pod(outside)?, client }, FurtherTls::default()).await
             }
             other => Err(format!("auth_type {other:?} says nothing of certificates and cannot be used")),
         }
@@ -55,72 +49,15 @@ impl Cluster {
 
     /// What the API says at a path.
     pub(super) async fn get(&self, path: &str) -> Result<Value, String> {
-        let url = format!("{}{path}", self.address);
-        let bearer = format!("Bearer {}", self.token.expose());
-        let header = (!self.token.is_empty()).then_some(("Authorization", &*bearer));
-        json(&url, &ask(&self.client, Method::GET, &url, header.as_slice()).await?)
+        let answer = async { self.0.get(path).await.map_err(|error| error.to_string()) };
+        in_time(&format!("the API at {path}"), answer).await
     }
 }
 
-fn address_of_pod(outside: &Outside) -> Result<String, String> {
-    let (host, port) = (outside.env("KUBERNETES_SERVICE_HOST"), outside.env("KUBERNETES_SERVICE_PORT"));
-    let (Some(host), Some(port)) = (host, port) else {
-        return Err(
-            "unable to load k8s config, KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT must be defined".to_owned()
-        );
-    };
-    let host = if host.contains(':') { format!("[{host}]") } else { host };
-    // Tests speak without TLS.
-    let scheme = if outside.origin("").starts_with("http://") { "http" } else { "https" };
-    Ok(format!("{scheme}://{host}:{port}"))
-}
-
-async fn ca_of_pod(outside: &Outside) -> TlsConfig {
-    let ca_pem = outside.file(&format!("{ACCOUNT}/ca.crt")).await.unwrap_or_default();
-    TlsConfig { ca_pem, ..TlsConfig::default() }
-}
-
-/// The cluster of a configuration of `kubectl`.
-async fn kubeconfig(api: &KubernetesApi, outside: &Outside) -> Result<Cluster, String> {
-    let named = outside.env("KUBECONFIG").and_then(|paths| Some(paths.split(':').next()?.to_owned()));
-    let path = match (named, outside.env("HOME")) {
-        (Some(path), _) => path,
-        (None, Some(home)) => format!("{home}/.kube/config"),
-        (None, None) => return Err("neither KUBECONFIG nor HOME is set".to_owned()),
-    };
-    let config = super::yaml::parse(&outside.file(&path).await?)?;
-    let context = if api.context.is_empty() { text(&config, "current-context") } else { api.context.clone() };
-    let entry = |list: &str, name: &str, what: &str| {
-        let entries = config.get(list).and_then(Value::as_array).into_iter().flatten();
-        let found = entries.filter(|entry| text(entry, "name") == name).find_map(|entry| entry.get(what)).cloned();
-        found.ok_or_else(|| format!("{what} {name:?} does not exist"))
-    };
-    let context = entry("contexts", &context, "context")?;
-    let cluster = entry("clusters", &text(&context, "cluster"), "cluster")?;
-    let user = entry("users", &text(&context, "user"), "user").unwrap_or_default();
-    let decoded = |json: &Value, name: &str| -> Result<String, String> {
-        use base64::Engine as _;
-        let Some(encoded) = field(json, name) else { return Ok(String::new()) };
-        let bytes = base64::engine::general_purpose::STANDARD.decode(encoded.trim());
-        let text = bytes.ok().and_then(|bytes| String::from_utf8(bytes).ok());
-        text.ok_or_else(|| format!("{name} is not valid"))
-    };
-    let tls = TlsConfig {
-        ca_pem: decoded(&cluster, "certificate-authority-data")?,
-        ca_file: text(&cluster, "certificate-authority"),
-        cert_pem: decoded(&user, "client-certificate-data")?,
-        cert_file: text(&user, "client-certificate"),
-        key_pem: Secret::new(decoded(&user, "client-key-data")?),
-        key_file: text(&user, "client-key"),
-        server_name: text(&cluster, "tls-server-name"),
-        insecure_skip_verify: cluster.get("insecure-skip-tls-verify") == Some(&Value::Bool(true)),
-        ..TlsConfig::default()
-    };
-    let token = match field(&user, "tokenFile") {
-        Some(file) => outside.file(&file).await?.trim().to_owned(),
-        None => text(&user, "token"),
-    };
-    Cluster::new(outside, &text(&cluster, "server"), Secret::new(token), (tls, Default::default())).await
+fn url_of_pod(outside: &Outside) -> Result<String, String> {
+    ApiConfig::url_of_pod(&outside.surroundings()).map_err(|_| {
+        "unable to load k8s config, KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT must be defined".to_owned()
+    })
 }
 
 pub(super) async fn kubernetes_node(settings: &KubernetesNode, outside: &Outside) -> Result<Attributes, Miss> {
@@ -148,7 +85,7 @@ pub(super) async fn kubeadm(settings: &Kubeadm, outside: &Outside) -> Result<Att
         let map = cluster.get("/api/v1/namespaces/kube-system/configmaps/kubeadm-config").await.map_err(missing)?;
         let nameless = || "ClusterConfiguration key not found in ConfigMap kubeadm-config".to_owned();
         let configuration = field(&map, "data.ClusterConfiguration").ok_or_else(nameless).map_err(missing)?;
-        let configuration = super::yaml::parse(&configuration).map_err(missing)?;
+        let configuration = parse_yaml(&configuration).map_err(missing)?;
         found.text("k8s.cluster.name", text(&configuration, "clusterName"));
     }
     if found.wants("k8s.cluster.uid") {
@@ -160,17 +97,24 @@ pub(super) async fn kubeadm(settings: &Kubeadm, outside: &Outside) -> Result<Att
 }
 
 pub(super) async fn openshift(settings: &OpenShift, outside: &Outside) -> Result<Attributes, Miss> {
-    let address = if settings.address.is_empty() { address_of_pod(outside)? } else { settings.address.clone() };
-    let token = if settings.token.is_empty() {
-        Secret::new(outside.file(&format!("{ACCOUNT}/token")).await?.trim())
-    } else {
-        settings.token.clone()
+    let surroundings = outside.surroundings();
+    let url = match settings.address.trim_end_matches('/') {
+        "" => url_of_pod(outside)?,
+        address => address.to_owned(),
     };
-    let (mut tls, further) = settings.tls.of_net()?;
-    if tls.ca_pem.is_empty() && tls.ca_file.is_empty() {
-        tls.ca_pem = ca_of_pod(outside).await.ca_pem;
+    let (mut tls_config, further) = settings.tls.of_net()?;
+    if tls_config.ca_pem.is_empty() && tls_config.ca_file.is_empty() {
+        let of_pod = ApiConfig::tls_of_pod(&surroundings).await.map_err(|error| error.to_string())?;
+        tls_config.ca_file = of_pod.ca_file;
     }
-    let cluster = Cluster::new(outside, &address, token, (tls, further)).await?;
+    let mut client = ClientConfig { tls_config, ..ClientConfig::default() };
+    if settings.token.is_empty() {
+        let file = ApiConfig::token_file_of_pod(&surroundings).await;
+        client.bearer_token_file = file.map_err(|error| error.to_string())?;
+    } else {
+        client.bearer_token = settings.token.clone();
+    }
+    let cluster = Cluster::new(outside, ApiConfig { url, client }, further).await?;
     let missing = |why| Miss::elsewhere(format!("openshift metadata unavailable: {why}"));
     let path = "/apis/config.openshift.io/v1/infrastructures/cluster/status";
     let infrastructure = cluster.get(path).await.map_err(missing)?;

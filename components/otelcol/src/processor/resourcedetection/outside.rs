@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corten_files::read_limited;
+use corten_net::kubernetes::Surroundings;
 use corten_net::{Body, Client, ClientConfig, ClientOptions};
 use http::{HeaderName, HeaderValue, Method, Request};
 use serde_json::Value;
@@ -174,6 +175,11 @@ impl Outside {
         self.options.clone()
     }
 
+    /// What says where the API of Kubernetes is.
+    pub(super) fn surroundings(&self) -> Surroundings {
+        Surroundings::new(Arc::clone(&self.env), self.root.clone())
+    }
+
     /// Where a metadata service is.
     pub(super) fn origin<'a>(&'a self, usual: &'a str) -> &'a str {
         self.origin.as_deref().unwrap_or(usual)
@@ -240,9 +246,14 @@ pub(super) async fn ask(client: &Client, method: Method, url: &str, headers: &[(
         let body = response.into_body().read(ANSWER_BYTES_MAX).await.map_err(|error| error.to_string())?;
         if status.is_success() { Ok(body) } else { Err(format!("{url} returned {status}")) }
     };
+    in_time(url, exchange).await
+}
+
+/// Gives up an exchange that takes too long.
+pub(super) async fn in_time<T>(whom: &str, exchange: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     match tokio::time::timeout(ANSWER_WAIT_MAX, exchange).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(format!("no answer from {url} within {ANSWER_WAIT_MAX:?}")),
+        Err(_) => Err(format!("no answer from {whom} within {ANSWER_WAIT_MAX:?}")),
     }
 }
 
