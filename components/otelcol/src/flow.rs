@@ -191,3 +191,39 @@ impl<S: OtlpSignal> Consume<S> for Unsupported {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use corten_otlp::{Batch, LogRecord};
+    use corten_testkit::otlp;
+
+    use super::*;
+
+    /// Keeps the batches that it is handed.
+    #[derive(Default)]
+    struct Kept(Mutex<Vec<Batch<LogRecord>>>);
+
+    impl Consume<OtlpLogs> for Kept {
+        fn consume(&self, batch: Batch<LogRecord>) -> BoxFuture<'_, Result<(), ConsumeError>> {
+            self.0.lock().push(batch);
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn all_consumers_share_the_message_and_what_one_of_them_decodes() {
+        let kept = [Arc::new(Kept::default()), Arc::new(Kept::default())];
+        let inlets = kept.clone().map(|kept| {
+            let inlet = Inlet::<OtlpLogs>::new("otelcol.exporter.a");
+            inlet.attach(kept);
+            inlet
+        });
+        let batch = otlp(r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"a"}}]}]}]}"#);
+        let place = |batch: &Batch<LogRecord>| batch.message().next().unwrap().as_ptr();
+        let was = place(&batch);
+        Fanout::new(inlets.iter().map(Inlet::receiver)).consume(batch).await.unwrap();
+        let [one, other] = kept.map(|kept| kept.0.lock().pop().unwrap());
+        assert_eq!([place(&one), place(&other)], [was; 2]);
+        assert!(Arc::ptr_eq(one.data().next().unwrap(), other.data().next().unwrap()));
+    }
+}

@@ -247,15 +247,21 @@ impl<V> Recent<V> {
 
     /// Uses one.
     pub(crate) fn get(&mut self, hash: u128) -> Option<&mut V> {
+        self.get_with_place(hash).map(|(_, value)| value)
+    }
+
+    /// Uses one. The place in the order that it had before comes with it.
+    pub(crate) fn get_with_place(&mut self, hash: u128) -> Option<(u64, &mut V)> {
         let (used, value) = self.map.get_mut(&hash)?;
+        let place = *used;
         // Whoever comes again at once stays where it is.
-        if *used != self.uses {
+        if place != self.uses {
             self.order.remove(used);
             self.uses += 1;
             self.order.insert(self.uses, hash);
             *used = self.uses;
         }
-        Some(value)
+        Some((place, value))
     }
 
     /// Adds one, which takes the place of another one with its hash. The least recently used one that is too many now comes
@@ -274,8 +280,21 @@ impl<V> Recent<V> {
         if self.map.len() <= len_max {
             return None;
         }
+        self.pop().map(|(oldest, _, value)| (oldest, value))
+    }
+
+    /// Takes out the least recently used one. The place in the order that it had comes with it.
+    pub(crate) fn pop(&mut self) -> Option<(u128, u64, V)> {
         let (_, oldest) = self.order.pop_first()?;
-        self.map.remove(&oldest).map(|(_, value)| (oldest, value))
+        self.map.remove(&oldest).map(|(place, value)| (oldest, place, value))
+    }
+
+    /// Puts one where it was in the order before it was used or taken out.
+    pub(crate) fn put_back(&mut self, hash: u128, value: V, place: u64) {
+        if let Some((used, _)) = self.map.insert(hash, (place, value)) {
+            self.order.remove(&used);
+        }
+        self.order.insert(place, hash);
     }
 
     /// Takes one out.
@@ -390,5 +409,25 @@ mod tests {
         recent.retain(|value| *value != 30);
         assert_eq!(recent.hashes().collect::<Vec<_>>(), [0, 2]);
         assert_eq!((recent.remove(0), recent.remove(0), recent.len()), (Some(0), None, 1));
+    }
+
+    #[test]
+    fn what_is_put_back_has_its_place_again() {
+        let mut recent = Recent::default();
+        for hash in 0..4 {
+            recent.insert(hash, hash * 10, 4);
+        }
+        let place = recent.get_with_place(1).unwrap().0;
+        let (oldest, oldest_place, value) = recent.pop().unwrap();
+        assert_eq!((oldest, value), (0, 0));
+        assert_eq!(recent.hashes().collect::<Vec<_>>(), [2, 3, 1]);
+        recent.put_back(1, 11, place);
+        recent.put_back(0, 0, oldest_place);
+        assert_eq!(recent.hashes().collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert_eq!(recent.peek(1).copied(), Some(11));
+        // The one that was used last keeps its place, and may be put back to it.
+        let place = recent.get_with_place(3).unwrap().0;
+        recent.put_back(3, 31, place);
+        assert_eq!((recent.hashes().collect::<Vec<_>>(), recent.len()), (vec![0, 1, 2, 3], 4));
     }
 }

@@ -12,7 +12,7 @@ mod telemetry;
 mod tls;
 
 pub(crate) use self::arguments::{GrpcServerArguments, HttpServerArguments};
-pub(crate) use self::deliver::{Entrance, ReceiverMetrics, unavailable};
+pub(crate) use self::deliver::{Entrance, Onward, ReceiverMetrics, unavailable};
 pub(crate) use self::grpc::{GrpcCall, GrpcServer, GrpcService, PreparedGrpc};
 pub(crate) use self::http::{
     CROWDED, CROWDED_AFTER, HttpRequest, HttpServer, HttpService, PreparedHttp, Unread, bare, crowded,

@@ -17,7 +17,7 @@ pub(crate) enum ErrorMode {
     Ignore,
     /// The next one is evaluated. A condition that fails is not met.
     Silent,
-    /// All of the batch is refused.
+    /// All of the batch is refused; a policy of sampling has no say in the trace.
     Propagate,
 }
 

@@ -1,5 +1,7 @@
 //! Paths: which there are, and what they read and write.
 
+use std::net::SocketAddr;
+
 use corten_golang::time::Time;
 use corten_otlp::metrics::{Buckets, Number, Points};
 use corten_otlp::{Arena, Map, Text, Value};
@@ -370,7 +372,11 @@ pub(crate) fn get<'p>(leaf: Leaf, item: &mut Item<'_>) -> Got<'p> {
         Leaf::ResourceSchema => return Ok(Val::Text(*item.resource_schema_url)),
         Leaf::ClientAddress => {
             let peer = item.request.and_then(|request| request.peer);
-            return Ok(peer.map_or(Val::Nil, |peer| Val::from(peer.to_string())));
+            let shown = peer.map(|peer| match (peer.ip().to_canonical(), peer.port()) {
+                (address, 0) => address.to_string(),
+                (address, port) => SocketAddr::new(address, port).to_string(),
+            });
+            return Ok(shown.map_or(Val::Nil, Val::from));
         }
         Leaf::ClientMetadata => {
             let Some(request) = item.request else { return Ok(Val::Map(Map::default())) };
@@ -612,6 +618,12 @@ fn counts<'p>(counts: Option<Vec<u64>>, arena: &mut Arena) -> Option<Val<'p>> {
 }
 
 /// Texts as a list.
+/// The values of a header of the request, whose name may be written in either case.
+pub(crate) fn header(item: &mut Item<'_>, name: &[u8]) -> Option<Value> {
+    let values = item.request?.metadata.get(std::str::from_utf8(name).ok()?);
+    (!values.is_empty()).then(|| texts(item.arena, values))
+}
+
 pub(crate) fn texts(arena: &mut Arena, texts: &[String]) -> Value {
     let values: Vec<Value> = texts.iter().map(|text| arena.own_str(text)).collect();
     Value::List(arena.list(&values))

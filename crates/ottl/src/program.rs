@@ -421,14 +421,20 @@ impl Path {
             };
             return path::trace_state_entry(item, &key);
         }
-        let root = match path::get(self.leaf, item)? {
-            Val::Map(map) => Value::Map(map),
-            Val::List(list) if self.leaf == Leaf::LogBody => Value::List(list),
-            other if self.leaf == Leaf::LogBody => return Err(body_has_no_keys(other.into_value(item.arena)?)),
-            // Attributes of a point that has none.
-            _ => return Ok(Val::Nil),
+        let found = if self.leaf == Leaf::ClientMetadata {
+            let name = first.val(item)?;
+            path::header(item, name.text()?)
+        } else {
+            let root = match path::get(self.leaf, item)? {
+                Val::Map(map) => Value::Map(map),
+                Val::List(list) if self.leaf == Leaf::LogBody => Value::List(list),
+                other if self.leaf == Leaf::LogBody => return Err(body_has_no_keys(other.into_value(item.arena)?)),
+                // Attributes of a point that has none.
+                _ => return Ok(Val::Nil),
+            };
+            step(root, first, item)?
         };
-        let Some(mut value) = step(root, first, item)? else { return Ok(Val::Nil) };
+        let Some(mut value) = found else { return Ok(Val::Nil) };
         for key in rest {
             match step(value, key, item)? {
                 Some(next) => value = next,

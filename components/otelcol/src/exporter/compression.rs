@@ -16,7 +16,7 @@ pub enum Compression {
     /// As `gzip`.
     #[default]
     Gzip,
-    /// As `zlib`, which is what HTTP means with `deflate`.
+    /// As `zlib`, which is what HTTP means with `deflate`. gRPC does not know it.
     Zlib,
     /// The same under its other name.
     Deflate,

@@ -360,7 +360,7 @@ struct Files {
     open_max: usize,
     /// By path; the one that was used last stands last.
     writers: IndexMap<String, Writer>,
-    /// Those of the settings before, which are written and closed first.
+    /// Those of the settings before, until they are written.
     before: Option<Arc<Mutex<Files>>>,
     health: Arc<HealthBoard>,
     /// Why something could not be written the last time.
@@ -466,16 +466,7 @@ impl Files {
 
     /// The file of a path.
     fn writer(&mut self, path: &str) -> Result<&mut Writer, Failure> {
-        if let Some(before) = &self.before {
-            let mut files = before.blocking_lock();
-            files.flush();
-            let why = files.failing.clone();
-            drop(files);
-            if let Some(why) = why {
-                return Err(Failure { why, is_of_name: false });
-            }
-            self.before = None;
-        }
+        self.write_before(path)?;
         match self.writers.get_index_of(path) {
             Some(at) => {
                 let last = self.writers.len() - 1;
@@ -498,12 +489,42 @@ impl Files {
         self.writers.get_mut(path).ok_or_else(missing)
     }
 
+    /// Writes what the files of the settings before still hold. One that cannot be written keeps nothing but itself from
+    /// going on: the settings may be others because of it.
+    ///
+    /// # Errors
+    ///
+    /// Why this file cannot be written, which is to go on behind what was to be written to it before.
+    fn write_before(&mut self, path: &str) -> Result<(), Failure> {
+        let Some(before) = self.before.take() else { return Ok(()) };
+        let mut files = before.blocking_lock();
+        files.flush();
+        let holds_back = files.writers.get(path).is_some_and(|writer| !writer.is_clear());
+        let why = holds_back.then(|| files.failing.clone().unwrap_or_default());
+        let is_written = files.is_clear();
+        drop(files);
+        if !is_written {
+            self.before = Some(before);
+        }
+        why.map_or(Ok(()), |why| Err(Failure { why, is_of_name: false }))
+    }
+
+    /// Whether everything was written.
+    fn is_clear(&self) -> bool {
+        self.before.is_none() && self.writers.values().all(Writer::is_clear)
+    }
+
     fn flush(&mut self) {
-        let mut outcome = match &self.paths {
-            // What could not be opened at the start is tried again.
-            Paths::One(_) if self.failing.is_some() => self.writers.values_mut().try_for_each(Writer::open),
-            _ => Ok(()),
+        let path = match &self.paths {
+            Paths::One(path) => path.clone(),
+            // None of them is to be written just now.
+            Paths::Several { .. } => String::new(),
         };
+        let mut outcome = self.write_before(&path);
+        if matches!(self.paths, Paths::One(_)) && self.failing.is_some() {
+            // What could not be opened at the start is tried again.
+            outcome = outcome.and(self.writers.values_mut().try_for_each(Writer::open));
+        }
         let mut does = matches!(self.paths, Paths::One(_));
         for writer in self.writers.values_mut() {
             does |= !writer.is_clear();
@@ -518,6 +539,9 @@ impl Files {
 
     fn close(&mut self) {
         self.flush();
+        if let Some(before) = self.before.take() {
+            before.blocking_lock().close();
+        }
         let lost = self.writers.values().filter(|writer| !writer.is_clear()).count();
         if lost > 0 {
             let why = self.failing.clone().unwrap_or_default();
@@ -879,6 +903,40 @@ mod tests {
         until("it is well", || world.health_text() == "healthy: started scheduled components").await;
         entrance(&unit).consume(logs("b")).await.unwrap();
         until("it is written", || read(&path).contains("\"b\"")).await;
+    }
+
+    #[tokio::test]
+    async fn other_settings_help_where_a_file_cannot_be_opened() {
+        let world = host("otelcol.exporter.file.a");
+        let (one, two) = (world.path("folder/out"), world.path("out"));
+        let mut unit = start(world.clone(), &format!("path = {one:?}\nflush_interval = \"10ms\"")).await.unwrap();
+        until("it is known", || world.health_text().starts_with("unhealthy: open ")).await;
+        unit.update(&format!("path = {two:?}\nflush_interval = \"10ms\"")).await.unwrap();
+        until("it is well", || world.health_text() == "healthy: started scheduled components").await;
+        entrance(&unit).consume(logs("a")).await.unwrap();
+        until("it is written", || read(&two).contains("\"a\"")).await;
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_a_full_disk_did_not_take_keeps_no_other_file_from_being_written() {
+        let world = host("otelcol.exporter.file.a");
+        let settings = |path: &std::path::Path| format!("path = {path:?}\nflush_interval = \"10ms\"");
+        let mut unit = start(world.clone(), &settings("/dev/full".as_ref())).await.unwrap();
+        entrance(&unit).consume(logs("kept")).await.unwrap();
+        until("it is known", || world.health_text().starts_with("unhealthy: write ")).await;
+        // Its own file waits for what is to stand before.
+        unit.update("path = \"/dev/full\"\nflush_interval = \"20ms\"").await.unwrap();
+        let error = entrance(&unit).consume(logs("later")).await.unwrap_err().to_string();
+        assert_eq!(error, "write /dev/full: no space left on device");
+        for name in ["one", "two"] {
+            let path = world.path(name);
+            unit.update(&settings(&path)).await.unwrap();
+            entrance(&unit).consume(logs("a")).await.unwrap();
+            until("it is written", || read(&path).contains("\"a\"")).await;
+        }
+        unit.drain().await;
+        assert!(world.logs().contains("telemetry could not be written"), "{}", world.logs());
     }
 
     #[tokio::test]

@@ -387,13 +387,16 @@ impl GrpcClient {
         Ok(Peer { address, client, passed_over: Mutex::default(), unanswered: AtomicU32::new(0) })
     }
 
-    async fn client_to(&self, address: Option<SocketAddr>) -> Result<Client, corten_net::Error> {
+    fn client_to(
+        &self,
+        address: Option<SocketAddr>,
+    ) -> impl Future<Output = Result<Client, corten_net::Error>> + Send + use<> {
         let connect_to = match (address, &self.target.place) {
             (Some(address), _) => Some((address.ip().to_string(), address.port())),
             (None, Place::Host(host, port) | Place::One(host, port)) => Some((host.clone(), *port)),
             (None, Place::Unix(_)) => None,
         };
-        Client::new(self.config.clone(), ClientOptions { connect_to, ..self.options.clone() }).await
+        Client::new(self.config.clone(), ClientOptions { connect_to, ..self.options.clone() })
     }
 
     /// Makes a call with a message that is packed, and waits for the answer.
@@ -456,7 +459,7 @@ impl GrpcClient {
                         continue;
                     }
                     Err(status) if status.code == Code::DEADLINE_EXCEEDED => {
-                        self.went_unanswered(&peer).await;
+                        self.went_unanswered(&peer);
                         return Err(status);
                     }
                     outcome => {
@@ -544,16 +547,20 @@ impl GrpcClient {
     }
 
     /// Gives up the connection after some calls in a row that were not answered, and passes over their address.
-    async fn went_unanswered(&self, peer: &Peer) {
+    fn went_unanswered(&self, peer: &Arc<Peer>) {
         if peer.unanswered.fetch_add(1, Ordering::Relaxed) + 1 < UNANSWERED_MAX {
             return;
         }
         peer.unanswered.store(0, Ordering::Relaxed);
         // Others may answer: each call to this one costs all the time that a call may take.
         peer.pass_over();
-        if let Ok(client) = self.client_to(peer.address).await {
-            peer.client.store(Arc::new(client));
-        }
+        // The call has no time left to wait for that: files may have to be read.
+        let (peer, made) = (Arc::clone(peer), self.client_to(peer.address));
+        tokio::spawn(async move {
+            if let Ok(client) = made.await {
+                peer.client.store(Arc::new(client));
+            }
+        });
     }
 }
 
@@ -725,6 +732,30 @@ mod tests {
             }
         }
         assert_eq!((unanswered, server.seen().len()), (UNANSWERED_MAX as usize, 20 - UNANSWERED_MAX as usize));
+    }
+
+    #[tokio::test]
+    async fn a_connection_over_which_nothing_is_answered_is_given_up() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec!["tempo".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let world = host("otelcol.exporter.otlp.a");
+        let cx = world.context::<OtlpExporter>();
+        let limit = Duration::from_millis(200);
+        let owner = Owner::of(&cx, "otlp");
+        let mut connection = connection("pick_first");
+        connection.tls.insecure = false;
+        // It is read on another thread, which takes longer than a call may whose time is over.
+        connection.tls.setting.ca_pem = certificate.pem();
+        let endpoint = silent.local_addr().unwrap().to_string();
+        let client = GrpcClient::new(&endpoint, &connection, limit, cx.services(), &owner, true).await.unwrap();
+        let peer = Arc::clone(&client.known.lock().peers[0]);
+        let before = peer.client.load_full();
+        for _ in 0..UNANSWERED_MAX {
+            assert!(Arc::ptr_eq(&before, &peer.client.load_full()));
+            client.call(METHOD, Vec::new(), &RequestContext::default()).await.unwrap_err();
+        }
+        until("there is another one", || !Arc::ptr_eq(&before, &peer.client.load_full())).await;
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use corten_otlp::metrics::{CUMULATIVE, DELTA, Metric, Points};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use self::sum::{Dropped, Sum};
+use self::sum::{Delta, Dropped, Sum};
 use super::tracking::{self, AllKnown, SCOPE_LABELS, SERIES_MAX, Track, Tracker, Tracking, retain_metrics};
 use crate::flow::{DebugMetrics, Output};
 use crate::identity::Hasher;
@@ -205,7 +205,7 @@ impl Track for Known {
                         *temporality = CUMULATIVE;
                         points.retain_mut(|point| {
                             let hash = of(point.attributes);
-                            counts(tally, add(series, hash, settings, now, 0, |sum| sum.number(point)))
+                            counts(tally, add(series, hash, settings, now, point))
                         });
                         !points.is_empty()
                     }
@@ -213,12 +213,7 @@ impl Track for Known {
                         *temporality = CUMULATIVE;
                         points.retain_mut(|point| {
                             let hash = of(point.attributes);
-                            counts(
-                                tally,
-                                add(series, hash, settings, now, sum::histogram_bytes(point), |sum| {
-                                    sum.histogram(point)
-                                }),
-                            )
+                            counts(tally, add(series, hash, settings, now, point))
                         });
                         !points.is_empty()
                     }
@@ -226,12 +221,7 @@ impl Track for Known {
                         *temporality = CUMULATIVE;
                         points.retain_mut(|point| {
                             let hash = of(point.attributes);
-                            counts(
-                                tally,
-                                add(series, hash, settings, now, sum::exponential_bytes(point), |sum| {
-                                    sum.exponential(point)
-                                }),
-                            )
+                            counts(tally, add(series, hash, settings, now, point))
                         });
                         !points.is_empty()
                     }
@@ -255,32 +245,27 @@ impl Track for Known {
     }
 }
 
-/// Adds a point to its series. So much is known of one that it begins.
-fn add(
+/// Adds a point to its series.
+fn add<P: Delta>(
     series: &mut AllKnown<Series>,
     hash: u128,
     settings: &Settings,
     now: Instant,
-    heap_bytes: usize,
-    add: impl FnOnce(&mut Sum) -> Result<(), Dropped>,
+    point: &mut P,
 ) -> Result<(), Dropped> {
-    if !series.has_room(hash, heap_bytes, settings.series_max) {
+    if !series.has_room(hash, settings.series_max, point.bytes_max(), |known| point.bytes_with(&known.sum)) {
         return Err(Dropped::Limit);
     }
-    let mut add = Some(add);
     let known = series.change(hash, |known| {
         known.seen = now;
-        add.take().map_or(Ok(()), |add| add(&mut known.sum))
+        point.add_to(&mut known.sum)
     });
-    match (known, add) {
-        (None, Some(add)) => {
-            let mut sum = Sum::default();
-            let outcome = add(&mut sum);
-            series.insert(hash, Series { seen: now, sum });
-            outcome
-        }
-        (known, _) => known.unwrap_or(Ok(())),
-    }
+    known.unwrap_or_else(|| {
+        let mut sum = Sum::default();
+        let outcome = point.add_to(&mut sum);
+        series.insert(hash, Series { seen: now, sum });
+        outcome
+    })
 }
 
 impl Inner {
@@ -296,6 +281,7 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
+    use corten_otlp::metrics::{Buckets, ExponentialPoint};
     use corten_signal::ConsumeError;
     use corten_testkit::{OtlpSink, Unit, otlp};
 
@@ -393,6 +379,30 @@ mod tests {
             assert!(len(&points[point]["negative"]["bucketCounts"]) <= 160);
         }
         assert_eq!(points[11]["count"], "6");
+    }
+
+    #[test]
+    fn histograms_that_grow_take_no_more_than_there_may_be() {
+        const BYTES_MAX: usize = 1 << 20;
+        let mut series = AllKnown::limited(1 << 20, BYTES_MAX);
+        let settings = Settings { age_max: Duration::MAX, limit: 0, series_max: 1 << 20 };
+        let now = Instant::now();
+        let mut added = |time_ns, offset| {
+            let point = || ExponentialPoint {
+                time_ns,
+                positive: Buckets { offset, counts: vec![1] },
+                ..ExponentialPoint::default()
+            };
+            let all = (0..10_000).map(|hash| add(&mut series, hash, &settings, now, &mut point()));
+            let added = all.filter(Result::is_ok).count();
+            assert!(series.bytes() <= BYTES_MAX, "{}", series.bytes());
+            added
+        };
+        let begun = added(1, 0);
+        assert!((1_000..9_000).contains(&begun), "{begun}");
+        // Points far from the first make series larger: for those there is no room. For the others there is.
+        assert!(added(2, 150) < 10);
+        assert_eq!(added(3, 0), begun);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! `otelcol.processor.interval`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use corten_component::log::Level;
@@ -142,9 +143,11 @@ struct Stage {
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
 impl Stage {
-    fn say(&self, message: &str, points: usize, bytes: usize) {
+    fn say(&self, message: &str, newest: &Inner) {
         if self.said.is_time(SAY_EVERY) {
-            self.logger.warn(message, &[("series", points.into()), ("bytes", bytes.into())]);
+            let series = newest.points + newest.away.points.load(Ordering::Relaxed);
+            let bytes = newest.held_bytes() + newest.away.bytes.load(Ordering::Relaxed);
+            self.logger.warn(message, &[("series", series.into()), ("bytes", bytes.into())]);
         }
     }
 }
@@ -154,12 +157,11 @@ impl Consume<OtlpMetrics> for Stage {
         Box::pin(async move {
             let rest = {
                 let mut newest = self.newest.inner.lock();
-                let bytes = newest.held_bytes();
-                if bytes >= newest.bytes_max {
-                    let points = newest.points;
-                    drop(newest);
-                    self.newest.early.notify_one();
-                    self.say("too much waits for the interval: it is sent before its time", points, bytes);
+                if newest.is_full() {
+                    if newest.is_urgent() {
+                        self.newest.early.notify_one();
+                    }
+                    self.say("too much waits for the interval: it is sent before its time", &newest);
                     let reason = "too much waits for the interval to end".to_owned();
                     return Err(ConsumeError::Retry { after: None, reason });
                 }
@@ -170,11 +172,11 @@ impl Consume<OtlpMetrics> for Stage {
                     batch.acks.hold();
                     newest.acks.join(batch.acks.clone());
                 }
-                if newest.held_bytes() >= newest.bytes_max {
+                if newest.is_urgent() {
                     self.newest.early.notify_one();
                 }
-                if newest.points >= newest.series_max {
-                    self.say("too many series: points of further ones do not wait", newest.points, bytes);
+                if newest.room() == 0 {
+                    self.say("too many series: points of further ones do not wait", &newest);
                 }
                 drop(newest);
                 batch.with(parts)
@@ -196,6 +198,27 @@ pub(crate) struct Newest {
     early: Arc<Notify>,
 }
 
+/// How much was collected, and is on its way.
+#[derive(Debug, Default)]
+struct Away {
+    points: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// What is on its way counts until this is dropped: it may have to be taken back.
+pub(crate) struct OnItsWay {
+    away: Arc<Away>,
+    points: usize,
+    bytes: usize,
+}
+
+impl Drop for OnItsWay {
+    fn drop(&mut self) {
+        self.away.points.fetch_sub(self.points, Ordering::Relaxed);
+        self.away.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 struct Inner {
     passthrough: PassThrough,
     hasher: Hasher,
@@ -209,7 +232,8 @@ struct Inner {
     points: usize,
     /// How much memory points take besides their attributes, in bytes.
     bytes: usize,
-    /// Whether a point came that waits.
+    away: Arc<Away>,
+    /// Whether a point came that waits, or did so already.
     changed: bool,
     /// How much memory there was when what is no longer used was last left out.
     compacted_bytes: usize,
@@ -230,6 +254,7 @@ impl Default for Inner {
             series: ByHash::default(),
             points: 0,
             bytes: 0,
+            away: Arc::default(),
             changed: false,
             compacted_bytes: 0,
             acks: Acks::NONE,
@@ -250,6 +275,22 @@ impl Inner {
     fn held_bytes(&self) -> usize {
         let places = self.resources.len() + self.scopes.len() + self.metrics.len();
         self.data.arena.held_bytes() + self.bytes + places * OVERHEAD_BYTES
+    }
+
+    /// For how many further series there is room.
+    fn room(&self) -> usize {
+        let away = self.away.points.load(Ordering::Relaxed);
+        self.series_max.saturating_sub(self.points.saturating_add(away))
+    }
+
+    /// Whether there is too much for more to wait.
+    fn is_full(&self) -> bool {
+        self.held_bytes().saturating_add(self.away.bytes.load(Ordering::Relaxed)) >= self.bytes_max
+    }
+
+    /// Whether what waits should not wait any longer.
+    fn is_urgent(&self) -> bool {
+        self.held_bytes() >= self.bytes_max
     }
 
     fn waits(&self, points: &Points) -> bool {
@@ -292,7 +333,8 @@ impl Inner {
         let (resource, scope) = place.hashes;
         let hash = self.hasher.metric(scope, from, metric);
         let known = self.metrics.get(&hash).copied();
-        if known.is_none() && self.points >= self.series_max {
+        let room = self.room();
+        if known.is_none() && room == 0 {
             return false;
         }
         let (at, of, nth) = known.unwrap_or_else(|| self.new_metric(from, place, metric, (resource, scope, hash)));
@@ -310,7 +352,7 @@ impl Inner {
             hasher: &mut self.hasher,
             series: &mut self.series,
             hash,
-            room: self.series_max.saturating_sub(self.points),
+            room,
             bytes: &mut self.bytes,
             changed: &mut self.changed,
         };
@@ -454,7 +496,11 @@ impl Keeping<'_> {
                     *self.changed = true;
                     false
                 }
-                Some(_) => false,
+                Some(known) => {
+                    // Who sends the same again is told when it got on.
+                    *self.changed |= point.time_ns() == known.time_ns();
+                    false
+                }
                 None if self.room == 0 => true,
                 None => {
                     let attributes = self.arena.carry_map(self.from, point.attributes());
@@ -551,29 +597,36 @@ impl Point for SummaryPoint {
 }
 
 impl Collect for Newest {
-    type Kept = ();
+    type Kept = OnItsWay;
 
-    fn collect(&self) -> Option<(Batch<Metric>, ())> {
+    fn collect(&self) -> Option<(Batch<Metric>, OnItsWay)> {
         let mut inner = self.inner.lock();
-        let Inner { passthrough, hasher, data, acks, points, series_max, bytes_max, .. } = std::mem::take(&mut *inner);
+        let bytes = inner.held_bytes();
+        let Inner { passthrough, hasher, data, acks, points, away, series_max, bytes_max, .. } =
+            std::mem::take(&mut *inner);
         (inner.passthrough, inner.hasher) = (passthrough, hasher);
         (inner.series_max, inner.bytes_max) = (series_max, bytes_max);
-        drop(inner);
+        inner.away = Arc::clone(&away);
         if points == 0 {
+            drop(inner);
             acks.safe();
             return None;
         }
+        away.points.fetch_add(points, Ordering::Relaxed);
+        away.bytes.fetch_add(bytes, Ordering::Relaxed);
+        drop(inner);
         let mut batch = Batch::of(data, Arc::default());
         batch.acks = acks;
-        Some((batch, ()))
+        Some((batch, OnItsWay { away, points, bytes }))
     }
 
     /// Points that nobody took wait again, but for those of which there is a newer one.
-    fn put_back(&self, mut batch: Batch<Metric>, (): ()) {
+    fn put_back(&self, mut batch: Batch<Metric>, kept: OnItsWay) {
         let mut parts = batch.take_data();
         let mut inner = self.inner.lock();
+        drop(kept);
         let passthrough = std::mem::take(&mut inner.passthrough);
-        // There is room for what was there: it was less than what there may be.
+        // There is room for what was there: no more came meanwhile than there may be besides it.
         let series_max = std::mem::replace(&mut inner.series_max, usize::MAX);
         parts.iter_mut().for_each(|data| inner.take(data));
         (inner.passthrough, inner.series_max) = (passthrough, series_max);
@@ -666,9 +719,15 @@ mod tests {
         }
         assert_eq!(arrived(&sink), [(0, 1, 3), (0, 2, 5)]);
         assert!(world.logs().contains("too many series"), "{}", world.logs());
-        let (batch, ()) = stage.newest.collect().unwrap();
+        let (batch, on_its_way) = stage.newest.collect().unwrap();
+        // What is on its way may come back: there is no room for others yet.
+        stage.consume(testing::sum(CUMULATIVE, 4, 7, 0, 1)).await.unwrap();
+        assert_eq!(arrived(&sink)[2..], [(0, 1, 7)]);
         stage.forward.consume(batch).await.unwrap();
-        assert_eq!(arrived(&sink)[2..], [(0, 2, 4), (0, 2, 6)]);
+        assert_eq!(arrived(&sink)[3..], [(0, 2, 4), (0, 2, 6)]);
+        drop(on_its_way);
+        stage.consume(testing::sum(CUMULATIVE, 4, 8, 0, 2)).await.unwrap();
+        assert_eq!(arrived(&sink).len(), 5);
     }
 
     #[tokio::test(start_paused = true)]
@@ -702,6 +761,76 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(1), stage.newest.early.notified()).await.unwrap();
         assert!(stage.newest.collect().is_some());
         stage.consume(large(1000)).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_takes_for_long_does_not_become_more_and_more() {
+        let (sink, world) = (OtlpSink::default(), corten_testkit::host("otelcol.processor.interval.a"));
+        let stage = stage(&sink, &world);
+        stage.newest.inner.lock().bytes_max = 1 << 20;
+        let (stopper, stop) = corten_component::Stop::pair();
+        let periodic = Periodic {
+            interval: Duration::from_secs(3600),
+            forward: stage.forward.clone(),
+            resend: Resend::new(world.host().logger.clone(), Level::Error, FAILED),
+            early: Arc::clone(&stage.newest.early),
+            turn: Arc::default(),
+        };
+        let task = tokio::spawn(periodic.run(Arc::clone(&stage.newest), stop));
+        // Each hour brings other series.
+        let send = async |hour: u32| {
+            let mut taken = 0;
+            for number in 0..200 {
+                let text = format!("{hour}.{number}.{}", "x".repeat(10_000));
+                let point = format!(
+                    r#"{{"timeUnixNano":"1","attributes":[{{"key":"k","value":{{"stringValue":"{text}"}}}}]}}"#
+                );
+                taken += usize::from(stage.consume(testing::metric("m", "gauge", 0, &point)).await.is_ok());
+            }
+            taken
+        };
+        let first = send(0).await;
+        assert!((20..200).contains(&first), "{first}");
+        // It does not wait for the hour to end.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(sink.items(), first);
+        sink.answer_with(busy());
+        let mut taken = 0;
+        for hour in 1..=5 {
+            taken += send(hour).await;
+            tokio::time::sleep(Duration::from_secs(3601)).await;
+        }
+        assert!((20..first + first / 2).contains(&taken), "{taken} {first}");
+        sink.answer_with(None);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(sink.items(), first + taken);
+        assert_eq!(stage.consume(testing::sum(CUMULATIVE, 1, 1, 0, 1)).await, Ok(()));
+        stopper.stop();
+        task.await.unwrap().unwrap();
+        assert_eq!(sink.items(), first + taken + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_the_same_again_waits_for_it_as_before() {
+        use corten_signal::acks::{Answer, waiter};
+        let sink = OtlpSink::default();
+        let unit = start::<IntervalProcessor>(&sink, "").await.unwrap();
+        let batch = || {
+            otlp::<Metric>(
+                r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[
+                {"name":"waits","gauge":{"dataPoints":[{"timeUnixNano":"1","asInt":"1"}]}},
+                {"name":"goes on","sum":{"dataPoints":[{"asInt":"1"}]}}]}]}]}"#,
+            )
+        };
+        sink.answer_with(busy());
+        assert!(testing::send(&unit, batch()).await.is_err());
+        sink.answer_with(None);
+        let (acks, mut told) = waiter();
+        let mut again = batch();
+        again.acks = acks;
+        testing::send(&unit, again).await.unwrap();
+        assert_eq!(sink.sizes(), [1]);
+        assert_eq!(told.wait(Duration::from_millis(1)).await, Answer::Held);
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub struct MemoryLimiterArguments {
     #[arg(default_with = ByteSize::default, default_text = "20% of limit")]
     spike_limit: ByteSize,
     /// The most memory that the process is to have, as a percentage of what its control group allows or, if that is less,
-    /// of what the machine has. It takes the place of `limit`.
+    /// of what the machine has. It stands in place of `limit`: only one of the two may be set.
     #[arg(default = 0)]
     limit_percentage: u32,
     /// How much memory is left for what arrives before the next look, as a percentage of the same.

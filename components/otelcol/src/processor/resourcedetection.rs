@@ -850,6 +850,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for (detector, settings) in [
             ("ec2", "ec2 {\nmax_attempts = 1\n}"),
+            ("ec2", "ec2 {\nmax_attempts = 70\nmax_backoff = \"1ms\"\n}"),
             ("azure", ""),
             ("akamai", ""),
             ("digitalocean", ""),

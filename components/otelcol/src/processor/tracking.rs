@@ -77,8 +77,9 @@ pub(crate) trait Known: Clone {
 pub(crate) struct AllKnown<K> {
     recent: Recent<Entry<K>>,
     bytes: usize,
-    /// What was known before the changes, in their order; nothing of a series that was not known.
-    before: Vec<(u128, Option<K>)>,
+    /// What was known before the changes, in their order, and its place in the order of series; nothing of a series that was
+    /// not known.
+    before: Vec<(u128, Option<(u64, K)>)>,
     /// Tells the changes of this time from earlier ones.
     time: u64,
     series_max: usize,
@@ -118,10 +119,10 @@ impl<K: Known> AllKnown<K> {
     /// Changes what is known of a series; nothing if it is not known.
     #[inline]
     pub(crate) fn change<T>(&mut self, hash: u128, change: impl FnOnce(&mut K) -> T) -> Option<T> {
-        let entry = self.recent.get(hash)?;
+        let (place, entry) = self.recent.get_with_place(hash)?;
         if entry.time != self.time {
             entry.time = self.time;
-            self.before.push((hash, Some(entry.known.clone())));
+            self.before.push((hash, Some((place, entry.known.clone()))));
         }
         let bytes = entry.known.heap_bytes();
         let outcome = change(&mut entry.known);
@@ -133,24 +134,27 @@ impl<K: Known> AllKnown<K> {
     pub(crate) fn insert(&mut self, hash: u128, known: K) {
         debug_assert!(!self.recent.contains(hash));
         self.before.push((hash, None));
-        self.put(hash, known, self.time);
-    }
-
-    fn put(&mut self, hash: u128, known: K, time: u64) {
         self.bytes += Self::bytes_of(&known);
-        self.recent.insert(hash, Entry { time, known }, usize::MAX);
+        self.recent.insert(hash, Entry { time: self.time, known }, usize::MAX);
     }
 
-    /// Whether there is room for one more series of which so much is known, or for so much of one that is known.
-    pub(crate) fn has_room(&mut self, hash: u128, heap_bytes: usize, series_max: usize) -> bool {
-        let more = size_of::<Entry<K>>() + OVERHEAD_BYTES + heap_bytes;
+    /// Whether there is room for one more series, or for a change of one that is known. So much is known of it then at most;
+    /// what is known of one that is changed says how much exactly.
+    pub(crate) fn has_room(
+        &mut self,
+        hash: u128,
+        series_max: usize,
+        heap_bytes_max: usize,
+        changed_bytes: impl FnOnce(&K) -> usize,
+    ) -> bool {
+        let more = size_of::<Entry<K>>() + OVERHEAD_BYTES + heap_bytes_max;
         if self.bytes + more <= self.bytes_max && self.recent.len() < series_max {
             return true;
         }
         match self.recent.peek(hash) {
             Some(entry) => {
-                let has = entry.known.heap_bytes();
-                heap_bytes <= has || self.bytes + (heap_bytes - has) <= self.bytes_max
+                let (has, needs) = (entry.known.heap_bytes(), changed_bytes(&entry.known));
+                needs <= has || self.bytes + (needs - has) <= self.bytes_max
             }
             None => false,
         }
@@ -160,10 +164,10 @@ impl<K: Known> AllKnown<K> {
     pub(crate) fn make_room(&mut self) -> usize {
         let before = self.recent.len();
         while self.recent.len() > self.series_max || self.bytes > self.bytes_max {
-            let Some((hash, entry)) = self.recent.pop_beyond(0) else { break };
+            let Some((hash, place, entry)) = self.recent.pop() else { break };
             self.bytes = self.bytes.saturating_sub(Self::bytes_of(&entry.known));
             if entry.time != self.time {
-                self.before.push((hash, Some(entry.known)));
+                self.before.push((hash, Some((place, entry.known))));
             }
         }
         before - self.recent.len()
@@ -200,9 +204,10 @@ impl<K: Known> AllKnown<K> {
             if let Some(entry) = self.recent.remove(hash) {
                 self.bytes = self.bytes.saturating_sub(Self::bytes_of(&entry.known));
             }
-            if let Some(known) = known {
+            if let Some((place, known)) = known {
+                self.bytes += Self::bytes_of(&known);
                 // It was changed at no time that is not settled.
-                self.put(hash, known, 0);
+                self.recent.put_back(hash, Entry { time: 0, known }, place);
             }
         }
         before.shrink_to(BEFORE_KEPT_MAX);
@@ -210,8 +215,13 @@ impl<K: Known> AllKnown<K> {
     }
 
     #[cfg(test)]
-    fn limited(series_max: usize, bytes_max: usize) -> Self {
+    pub(crate) fn limited(series_max: usize, bytes_max: usize) -> Self {
         AllKnown { series_max, bytes_max, ..Self::default() }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 
@@ -424,6 +434,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_longest_ago_is_forgotten_first_whatever_was_taken_back() {
+        let mut known = AllKnown::<Vec<u8>>::limited(4, usize::MAX);
+        for hash in 0..4 {
+            known.insert(hash, Vec::new());
+        }
+        known.settle(true);
+        for attempt in 0..10 {
+            known.change(2, |series| series.push(1));
+            known.insert(7, Vec::new());
+            known.insert(8, Vec::new());
+            assert_eq!(known.make_room(), 2);
+            assert!(known.recent.peek(0).is_none() && known.recent.peek(1).is_none(), "{attempt}");
+            known.settle(false);
+            assert_eq!(known.recent.hashes().collect::<Vec<_>>(), [0, 1, 2, 3]);
+        }
+    }
+
+    #[test]
     fn series_are_bounded_in_number_and_in_bytes() {
         let one = size_of::<Entry<Vec<u8>>>() + OVERHEAD_BYTES;
         let mut known = AllKnown::<Vec<u8>>::limited(100, 10 * one + 1000);
@@ -433,8 +461,12 @@ mod tests {
             known.settle(true);
             assert!(known.bytes <= 10 * one + 1000 && known.len() <= 3);
         }
-        assert!(known.has_room(999, 500, 100) && !known.has_room(5, 501, 100) && !known.has_room(999, 1 << 20, 100));
-        assert!(known.has_room(999, 500, 0) && !known.has_room(5, 0, 0));
+        let mut has_room = |hash, bytes, series_max| known.has_room(hash, series_max, bytes, |_| bytes);
+        assert!(has_room(999, 500, 100) && !has_room(5, 501, 100) && !has_room(999, 1 << 20, 100));
+        assert!(has_room(999, 500, 0) && !has_room(5, 0, 0));
+        // What a known one needs is asked for where the most that it could be is too much.
+        assert!(known.has_room(999, 100, 1 << 20, |known| known.len()));
+        assert!(!known.has_room(999, 100, 1 << 20, |known| known.len() + (1 << 20)));
         for hash in 2000..3000 {
             known.insert(hash, Vec::new());
             known.make_room();

@@ -204,6 +204,7 @@ impl<S: OtlpSignal<Record: Walk>> Process<S> for Groups {
 #[cfg(test)]
 mod tests {
     use corten_component::Definition;
+    use corten_otlp::{AuthData, Metadata, RequestContext};
     use corten_testkit::{OtlpSink, Unit, host, otlp};
 
     use super::*;
@@ -308,6 +309,52 @@ mod tests {
             let found = made(body, signal).await.unwrap();
             let expected = plain(&source.replacen(old, &new, usize::from(!old.is_empty())));
             assert_eq!(plain(&found), expected, "{body}");
+        }
+    }
+
+    #[derive(Debug)]
+    struct Sender;
+
+    impl AuthData for Sender {
+        fn attribute(&self, name: &str) -> Option<String> {
+            (name == "subject").then(|| "somebody".to_owned())
+        }
+
+        fn names(&self) -> Vec<String> {
+            vec!["subject".to_owned()]
+        }
+
+        fn as_any(&self) -> &dyn std::any::Any {
+            self
+        }
+    }
+
+    #[tokio::test]
+    async fn statements_see_who_sent_what_and_how() {
+        let set = |key: &str, path: &str| format!("`set(attributes[\"{key}\"], otelcol.client.{path})`");
+        let statements = [
+            set("from", "addr"),
+            set("tenant", "metadata[\"X-Tenant\"][0]"),
+            set("other", "metadata[\"other\"]"),
+            set("who", "auth.attributes[\"subject\"]"),
+        ];
+        let body = format!("log_statements {{\n context = \"log\"\n statements = [{}]\n}}", statements.join(", "));
+        let sink = OtlpSink::default();
+        let unit = start(&sink, &body).await.unwrap();
+        // Over HTTP only the address is known.
+        for (peer, from) in
+            [("10.0.0.7:0", "10.0.0.7"), ("[::ffff:10.0.0.7]:9", "10.0.0.7:9"), ("[fe80::1]:0", "fe80::1")]
+        {
+            let mut metadata = Metadata::default();
+            metadata.add("x-tenant", "t");
+            let mut batch = otlp::<LogRecord>(LOGS);
+            let auth = Some(Arc::new(Sender) as Arc<dyn AuthData>);
+            batch.context = Arc::new(RequestContext { peer: peer.parse().ok(), metadata, auth });
+            unit.world.consumer("input").logs.consume(batch).await.unwrap();
+            let json: serde_json::Value = serde_json::from_str(&sink.batches().pop().unwrap().json).unwrap();
+            let text = |key: &str, text: &str| serde_json::json!({"key": key, "value": {"stringValue": text}});
+            let expected = serde_json::json!([text("from", from), text("tenant", "t"), text("who", "somebody")]);
+            assert_eq!(json["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]["attributes"], expected);
         }
     }
 

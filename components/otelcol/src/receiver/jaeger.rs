@@ -11,7 +11,6 @@ use corten_config::Arguments;
 use corten_config::arguments::CheckErrors;
 use corten_net::{ServerBody, http_error, media_type};
 use corten_otlp::{Batch, RpcStatus, Traces};
-use corten_signal::Fanout;
 use corten_signal::flow::BoxFuture;
 use corten_wire::jaeger::{Protocol, read_batch, read_post_spans};
 use http::{Method, Response, StatusCode, header};
@@ -20,7 +19,7 @@ use self::udp::{UdpArguments, UdpServer};
 use crate::flow::{DebugMetrics, Output};
 use crate::server::{
     Entrance, GrpcCall, GrpcServer, GrpcServerArguments, GrpcService, HttpRequest, HttpServer, HttpServerArguments,
-    HttpService, Leaving, PreparedGrpc, PreparedHttp, ReceiverMetrics, Unread, bare, crowded,
+    HttpService, Leaving, Onward, PreparedGrpc, PreparedHttp, ReceiverMetrics, Unread, bare, crowded,
 };
 
 /// Receives spans as Jaeger's clients send them, and sends them on as traces.
@@ -76,6 +75,7 @@ pub struct JaegerReceiver {
     http: Option<HttpServer>,
     binary: Option<UdpServer>,
     compact: Option<UdpServer>,
+    onward: Onward<Traces>,
     reports: [Report; 4],
     leaving: Leaving,
 }
@@ -100,14 +100,14 @@ impl Component for JaegerReceiver {
             http: None,
             binary: None,
             compact: None,
+            onward: Onward::default(),
             reports: listen::reports(cx),
             leaving: Leaving::default(),
         });
-        let JaegerReceiver { grpc, http, binary, compact, reports, leaving } = now;
+        let JaegerReceiver { grpc, http, binary, compact, onward, reports, leaving } = now;
         let JaegerArguments { protocols, output, .. } = arguments;
-        let traces = output.traces(cx);
         // Without somewhere to send anything there is nothing to listen for.
-        let protocols = traces.is_some().then_some(protocols);
+        let protocols = onward.follow(output.traces(cx)).map(|_| protocols);
         let (grpc_block, http_block, binary_block, compact_block) = match protocols {
             Some(Protocols { grpc, thrift_http, thrift_binary, thrift_compact }) => {
                 (grpc, thrift_http, thrift_binary, thrift_compact)
@@ -116,7 +116,7 @@ impl Component for JaegerReceiver {
         };
         let entrance = |transport| {
             let metrics = ReceiverMetrics::new::<_, Traces>(cx, "jaeger", transport);
-            Entrance::new(traces.clone().unwrap_or_else(|| Fanout::new(Vec::new())), metrics)
+            Entrance::new(onward.clone(), metrics)
         };
         let service = || Arc::new(Collector(entrance("grpc"))) as Arc<dyn GrpcService>;
         let grpc = GrpcServer::commit(grpc, grpc_block.map(PreparedGrpc::new), service, (&reports[0], &leaving), cx);
@@ -127,7 +127,7 @@ impl Component for JaegerReceiver {
         let service = || entrance("udp_thrift_compact");
         let compact =
             UdpServer::commit(compact, compact_block, Protocol::Compact, service, (&reports[3], &leaving), cx);
-        JaegerReceiver { grpc, http, binary, compact, reports, leaving }
+        JaegerReceiver { grpc, http, binary, compact, onward, reports, leaving }
     }
 
     async fn drain(self, _: &Context<Self>) {

@@ -10,7 +10,6 @@ use corten_config::arguments::CheckErrors;
 use corten_net::grpc::Code;
 use corten_net::{ServerBody, full_body, media_type};
 use corten_otlp::{Batch, OtlpLogs, OtlpMetrics, OtlpSignal, RpcStatus, Traces};
-use corten_signal::Fanout;
 use corten_signal::flow::BoxFuture;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
@@ -18,7 +17,8 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use crate::flow::{DebugMetrics, Output};
 use crate::server::{
     CROWDED, CROWDED_AFTER, Entrance, GrpcCall, GrpcServer, GrpcServerArguments, GrpcService, HttpRequest, HttpServer,
-    HttpServerArguments, HttpService, Leaving, PreparedGrpc, PreparedHttp, ReceiverMetrics, Unread, unavailable,
+    HttpServerArguments, HttpService, Leaving, Onward, PreparedGrpc, PreparedHttp, ReceiverMetrics, Unread,
+    unavailable,
 };
 
 /// Receives telemetry in OTLP, over gRPC and over HTTP, and sends it on.
@@ -98,6 +98,7 @@ fn rooted(path: &str) -> String {
 pub struct OtlpReceiver {
     grpc: Option<GrpcServer>,
     http: Option<HttpServer>,
+    onward: (Onward<Traces>, Onward<OtlpMetrics>, Onward<OtlpLogs>),
     reports: [Report; 2],
     leaving: Leaving,
 }
@@ -120,12 +121,17 @@ impl Component for OtlpReceiver {
         let now = current.unwrap_or_else(|| OtlpReceiver {
             grpc: None,
             http: None,
+            onward: Default::default(),
             reports: listen::reports(cx),
             leaving: Leaving::default(),
         });
-        let OtlpReceiver { grpc, http, reports, leaving } = now;
+        let OtlpReceiver { grpc, http, onward, reports, leaving } = now;
         let OtlpArguments { grpc: grpc_block, http: http_block, output, .. } = arguments;
-        let ways = Ways { traces: output.traces(cx), metrics: output.metrics(cx), logs: output.logs(cx) };
+        let ways = Ways {
+            traces: onward.0.follow(output.traces(cx)),
+            metrics: onward.1.follow(output.metrics(cx)),
+            logs: onward.2.follow(output.logs(cx)),
+        };
         let leads_somewhere = ways.traces.is_some() || ways.metrics.is_some() || ways.logs.is_some();
         let prepared = grpc_block.filter(|_| leads_somewhere).map(PreparedGrpc::new);
         let service = || Arc::new(ways.grpc(cx)) as Arc<dyn GrpcService>;
@@ -139,7 +145,7 @@ impl Component for OtlpReceiver {
         };
         let service = || Arc::new(ways.http(paths, cx)) as Arc<dyn HttpService>;
         let http = HttpServer::commit(http, prepared, service, (&reports[1], &leaving), cx);
-        OtlpReceiver { grpc, http, reports, leaving }
+        OtlpReceiver { grpc, http, onward, reports, leaving }
     }
 
     async fn drain(self, _: &Context<Self>) {
@@ -152,9 +158,9 @@ impl Component for OtlpReceiver {
 
 /// Where the signals go; nothing for one that goes nowhere.
 struct Ways {
-    traces: Option<Fanout<Traces>>,
-    metrics: Option<Fanout<OtlpMetrics>>,
-    logs: Option<Fanout<OtlpLogs>>,
+    traces: Option<Onward<Traces>>,
+    metrics: Option<Onward<OtlpMetrics>>,
+    logs: Option<Onward<OtlpLogs>>,
 }
 
 /// The way into the program for one signal over one transport.
@@ -162,7 +168,7 @@ type Way = Box<dyn Export>;
 
 impl Ways {
     fn all(&self, transport: &str, cx: &Context<OtlpReceiver>) -> [Option<Way>; 3] {
-        fn way<S: OtlpSignal>(to: &Option<Fanout<S>>, transport: &str, cx: &Context<OtlpReceiver>) -> Option<Way> {
+        fn way<S: OtlpSignal>(to: &Option<Onward<S>>, transport: &str, cx: &Context<OtlpReceiver>) -> Option<Way> {
             let metrics = || ReceiverMetrics::new::<_, S>(cx, "otlp", transport);
             to.clone().map(|to| Box::new(Entrance::new(to, metrics())) as Way)
         }

@@ -11,15 +11,14 @@ use corten_config::Arguments;
 use corten_net::grpc::Code;
 use corten_net::{ServerBody, full_body, http_error, media_type};
 use corten_otlp::{Batch, Data, Span, Traces};
-use corten_signal::Fanout;
 use corten_signal::flow::BoxFuture;
 use corten_wire::zipkin;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::flow::{DebugMetrics, Output};
 use crate::server::{
-    Entrance, HttpRequest, HttpServer, HttpServerArguments, HttpService, Leaving, PreparedHttp, ReceiverMetrics,
-    Unread, bare, crowded,
+    Entrance, HttpRequest, HttpServer, HttpServerArguments, HttpService, Leaving, Onward, PreparedHttp,
+    ReceiverMetrics, Unread, bare, crowded,
 };
 
 /// Receives spans as Zipkin's clients send them over HTTP, and sends them on as traces.
@@ -49,6 +48,7 @@ pub struct ZipkinArguments {
 /// The component.
 pub struct ZipkinReceiver {
     http: Option<HttpServer>,
+    onward: Onward<Traces>,
     report: Report,
     leaving: Leaving,
 }
@@ -68,22 +68,24 @@ impl Component for ZipkinReceiver {
     }
 
     fn commit(current: Option<Self>, arguments: ZipkinArguments, cx: &Context<Self>) -> Self {
-        let (http, report, leaving) = match current {
-            Some(ZipkinReceiver { http, report, leaving }) => (http, report, leaving),
-            None => (None, listen::report(cx), Leaving::default()),
-        };
+        let now = current.unwrap_or_else(|| ZipkinReceiver {
+            http: None,
+            onward: Onward::default(),
+            report: listen::report(cx),
+            leaving: Leaving::default(),
+        });
+        let ZipkinReceiver { http, onward, report, leaving } = now;
         let ZipkinArguments { parse_string_tags, server, output, .. } = arguments;
-        let traces = output.traces(cx);
-        let prepared = traces.is_some().then(|| PreparedHttp::new(server));
+        let prepared = onward.follow(output.traces(cx)).map(|_| PreparedHttp::new(server));
         let service = || {
             let entrances = Format::ALL.map(|format| {
                 let metrics = ReceiverMetrics::new::<_, Traces>(cx, "zipkin", format.transport());
-                Entrance::new(traces.clone().unwrap_or_else(|| Fanout::new(Vec::new())), metrics)
+                Entrance::new(onward.clone(), metrics)
             });
             Arc::new(Spans { entrances, parse_string_tags }) as Arc<dyn HttpService>
         };
         let http = HttpServer::commit(http, prepared, service, (&report, &leaving), cx);
-        ZipkinReceiver { http, report, leaving }
+        ZipkinReceiver { http, onward, report, leaving }
     }
 
     async fn drain(self, _: &Context<Self>) {

@@ -1,7 +1,9 @@
 //! How telemetry that was received is handed on, and what its sender is told.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use corten_component::metrics::Counter;
 use corten_component::{Component, Context};
 use corten_net::Backoff;
@@ -20,9 +22,33 @@ const SAFE_WAIT_MAX: Duration = Duration::from_secs(30);
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(100);
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// Where the telemetry of one signal goes: what is under way when that changes goes where all else goes from then on, since
+/// where it went before may be gone.
+pub(crate) struct Onward<S: OtlpSignal>(Arc<ArcSwap<Fanout<S>>>);
+
+impl<S: OtlpSignal> Onward<S> {
+    /// Goes there from now on. Nothing changes for what is under way if there is nowhere to go.
+    pub(crate) fn follow(&self, forward: Option<Fanout<S>>) -> Option<Self> {
+        self.0.store(Arc::new(forward?));
+        Some(self.clone())
+    }
+}
+
+impl<S: OtlpSignal> Default for Onward<S> {
+    fn default() -> Self {
+        Onward(Arc::new(ArcSwap::from_pointee(Fanout::new([]))))
+    }
+}
+
+impl<S: OtlpSignal> Clone for Onward<S> {
+    fn clone(&self) -> Self {
+        Onward(Arc::clone(&self.0))
+    }
+}
+
 /// The way into the program for the telemetry of one signal that comes over one transport.
 pub(crate) struct Entrance<S: OtlpSignal> {
-    forward: Fanout<S>,
+    onward: Onward<S>,
     metrics: ReceiverMetrics,
 }
 
@@ -78,9 +104,9 @@ impl ReceiverMetrics {
 }
 
 impl<S: OtlpSignal> Entrance<S> {
-    /// Telemetry is handed on to `forward`.
-    pub(crate) fn new(forward: Fanout<S>, metrics: ReceiverMetrics) -> Self {
-        Entrance { forward, metrics }
+    /// Telemetry is handed on to where `onward` goes at the time.
+    pub(crate) fn new(onward: Onward<S>, metrics: ReceiverMetrics) -> Self {
+        Entrance { onward, metrics }
     }
 
     /// Hands telemetry on, and waits until it is safe, or until a stage keeps it that only time makes go on.
@@ -124,7 +150,8 @@ impl<S: OtlpSignal> Entrance<S> {
         let (acks, mut waiter) = acks::waiter();
         batch.acks = acks;
         let began = tokio::time::Instant::now();
-        match tokio::time::timeout(SAFE_WAIT_MAX, self.forward.consume(batch)).await {
+        let forward = self.onward.0.load_full();
+        match tokio::time::timeout(SAFE_WAIT_MAX, forward.consume(batch)).await {
             Ok(Ok(())) => match waiter.wait(SAFE_WAIT_MAX.saturating_sub(began.elapsed())).await {
                 Answer::Safe | Answer::Held => Ok(()),
                 Answer::Failed => Err(unavailable("the telemetry was lost on its way", None)),

@@ -240,7 +240,12 @@ impl ApiConfig {
         if server.is_empty() {
             return Err(format!("cluster {:?} has no server", text(context, "cluster")));
         }
-        let url = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
+        // Where anything is said of certificates, TLS is meant.
+        let tls = &client.tls_config;
+        let has_certificates =
+            [&tls.ca_pem, &tls.ca_file, &tls.cert_pem, &tls.cert_file].iter().any(|it| !it.is_empty());
+        let scheme = if has_certificates || tls.insecure_skip_verify { "https" } else { "http" };
+        let url = if server.contains("://") { server.to_owned() } else { format!("{scheme}://{server}") };
         Ok(Self { url, client })
     }
 }
@@ -375,8 +380,19 @@ mod tests {
         let (config, _) = of(&kubeconfig("https://c", "username: n, password: p"), "").await.unwrap();
         assert_eq!(config.client.basic_auth.unwrap().password.expose(), "p");
         let (config, _) = of(&kubeconfig("c:8080\n    proxy-url: http://p", USER), "bare").await.unwrap();
-        assert_eq!((&*config.url, config.client.proxy.proxy_url.expose()), ("http://c:8080", "http://p"));
+        assert_eq!((&*config.url, config.client.proxy.proxy_url.expose()), ("https://c:8080", "http://p"));
         assert!(!config.client.has_auth());
+        // No token goes over an open line to a server that has certificates.
+        let authority = "    certificate-authority: ca.pem\n";
+        for (said, url) in [
+            ("", "http://c:8080"),
+            ("    certificate-authority-data: Yw==\n", "https://c:8080"),
+            ("    insecure-skip-tls-verify: true\n", "https://c:8080"),
+            ("    insecure-skip-tls-verify: false\n", "http://c:8080"),
+        ] {
+            let text = kubeconfig("c:8080", USER).replace(authority, said);
+            assert_eq!(of(&text, "").await.unwrap().0.url, url, "{said}");
+        }
         for (text, context, why) in [
             (kubeconfig("https://c", USER), "other", "context \"other\" does not exist"),
             (kubeconfig("https://c", USER), "lost", "cluster \"x\" does not exist"),

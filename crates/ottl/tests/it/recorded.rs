@@ -263,6 +263,30 @@ fn statements_change_what_the_collector_changes() {
     report(&wrong, cases.len());
 }
 
+/// What differs each time cannot be recorded, and ids of profiles cannot be written anywhere.
+#[test]
+fn what_cannot_be_recorded_holds() {
+    let inputs = data("inputs.json");
+    let mut logs = batch::<LogRecord>(&inputs["log"]);
+    let sources = [
+        r#"IsMatch(UUID(), "^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")"#,
+        r#"IsMatch(UUIDv7(), "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")"#,
+        "UUIDv7() != UUIDv7()",
+        r#"ProfileID(0x0102030405060708090a0b0c0d0e0f10) == ProfileID("0102030405060708090a0b0c0d0e0f10")"#,
+        "ProfileID(0x0102030405060708090a0b0c0d0e0f10) != ProfileID(0x0102030405060708090a0b0c0d0e0f11)",
+        "Now() > Unix(1700000000)",
+    ];
+    let conditions = compile_conditions(Context::Log, &sources).unwrap();
+    for_each(&mut logs, Context::Log, None, |item| {
+        for condition in conditions.conditions() {
+            assert_eq!(condition.holds(item), Ok(true), "{}", condition.source());
+        }
+        Ok(())
+    })
+    .unwrap();
+    assert!(compile_conditions(Context::Log, &["ProfileID(0x0102) == nil"]).is_err());
+}
+
 #[test]
 fn an_expression_by_itself_has_a_value() {
     let inputs = data("inputs.json");

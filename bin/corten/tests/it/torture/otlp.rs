@@ -174,6 +174,110 @@ fn what_was_accepted_arrives_however_often_the_program_is_killed() {
     corten.end();
 }
 
+/// Other arguments for all on the way in each round, and one component that is there in every other round only.
+fn reloaded(sink: &Sink, round: u64) -> String {
+    let (to, more) = match round % 2 {
+        0 => ("otelcol.processor.batch.all.input", String::new()),
+        _ => (
+            "otelcol.processor.attributes.some.input",
+            format!(
+                "otelcol.processor.attributes \"some\" {{
+	action {{
+		key    = \"round\"
+		action = \"upsert\"
+		value  = {round}
+	}}
+	output {{
+		logs = [otelcol.processor.batch.all.input]
+	}}
+}}
+"
+            ),
+        ),
+    };
+    format!(
+        "{more}otelcol.receiver.otlp \"in\" {{
+	http {{
+		endpoint     = \"127.0.0.1:0\"
+		idle_timeout = \"{}s\"
+	}}
+	output {{
+		logs = [{to}]
+	}}
+}}
+otelcol.processor.batch \"all\" {{
+	timeout = \"{}ms\"
+	output {{
+		logs = [otelcol.exporter.otlphttp.out.input]
+	}}
+}}
+otelcol.exporter.otlphttp \"out\" {{
+	encoding = \"json\"
+	client {{
+		endpoint    = \"http://{}\"
+		compression = \"none\"
+		timeout     = \"{}s\"
+	}}
+}}
+",
+        60 + round,
+        10 + round,
+        sink.server.address,
+        10 + round
+    )
+}
+
+/// Sends numbered records in two pieces, so that there is always something under way.
+fn push_slowly(address: SocketAddr, numbers: Range<u64>) -> std::io::Result<u16> {
+    let records: Vec<String> = numbers.map(|number| format!(r#"{{"body":{{"intValue":"{number}"}}}}"#)).collect();
+    let body = request(&records.join(","));
+    let head = format!(
+        "POST /v1/logs HTTP/1.1\r\nHost: corten\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut client = Client::connect(address)?;
+    client.send(format!("{head}{}", &body[..9]).as_bytes())?;
+    std::thread::sleep(Duration::from_millis(10));
+    client.send(&body.as_bytes()[9..])?;
+    Ok(client.answer()?.status)
+}
+
+#[test]
+fn reloads_refuse_no_request_and_lose_no_record() {
+    let (sink, stop) = (Sink::start(), Arc::new(AtomicBool::new(false)));
+    let corten = Corten::start_in(Folder::new(&reloaded(&sink, 0)), &[]);
+    let address = receiver(&corten);
+    let senders: Vec<JoinHandle<BTreeSet<u64>>> = (0..SENDERS as u64)
+        .map(|sender| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                let mut next = sender << 32;
+                while !stop.load(Ordering::Relaxed) {
+                    let status = push_slowly(address, next..next + RECORDS);
+                    assert_eq!(status.expect("an answer"), 200);
+                    next += RECORDS;
+                }
+                (sender << 32..next).collect()
+            })
+        })
+        .collect();
+    for round in 1..=rounds(50) {
+        let reloaded = corten.reload(&reloaded(&sink, round));
+        assert_eq!(reloaded.status, 200, "{reloaded:?}");
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut accepted = BTreeSet::new();
+    for sender in senders {
+        accepted.append(&mut sender.join().expect("every request is taken"));
+    }
+    assert!(accepted.len() > 1_000, "few records were sent: {}", accepted.len());
+    until("all of them arrive", || {
+        let missing = accepted.difference(&lock(&sink.taken)).count();
+        if missing == 0 { Ok(()) } else { Err(format!("{missing} of {} are missing", accepted.len())) }
+    });
+    corten.end();
+}
+
 /// The memory of the overloaded program, and what its limiter is told.
 const MEMORY_BYTES_MAX: u64 = 256 << 20;
 

@@ -22,7 +22,7 @@ pub(super) enum End {
     Whole,
     /// Behind so many bytes, a part of a message.
     Torn(u64),
-    /// Behind so many bytes, something that no message begins with.
+    /// Behind so many bytes, something that no message begins with, or anything at all in a file of something else.
     Foreign(u64),
 }
 
@@ -53,23 +53,41 @@ impl Framing {
         file.file.seek(SeekFrom::Start(0))?;
         // A length of nothing is skipped, and does not count as a message: that is how space that was never written reads.
         let mut whole_bytes = 0;
+        // Where something else stands between lengths, nothing is known of what is behind the last of them.
+        let mut are_messages = true;
         while let Some(length) = file.take::<4>()? {
             let length = u64::from(u32::from_be_bytes(length));
             if length > file.left() {
-                let torn = self.may_begin(&mut file, length)?;
+                let torn = are_messages && self.may_begin(&mut file, length)?;
                 return Ok(if torn { End::Torn(whole_bytes) } else { End::Foreign(whole_bytes) });
             }
-            file.skip(length)?;
+            let end = file.at + length;
+            are_messages = are_messages && (length == 0 || self.begins(&mut file, length)?);
+            file.skip(end - file.at)?;
             if length > 0 {
-                whole_bytes = file.at;
+                whole_bytes = end;
             }
         }
         let may_be_length = file.take()?.is_none_or(|[first]| first < LENGTH_FIRST_END);
-        Ok(match may_be_length {
+        Ok(match are_messages && may_be_length {
             _ if whole_bytes == len_bytes => End::Whole,
             true => End::Torn(whole_bytes),
             false => End::Foreign(whole_bytes),
         })
+    }
+
+    /// Whether so many bytes, which there are, begin as a message does. It reads no more of them than that.
+    fn begins(self, file: &mut Within<impl Read + Seek>, length: u64) -> io::Result<bool> {
+        let begin: &[u8] = if self == Framing::Packed { &ZSTD } else { &[PART] };
+        if length < begin.len() as u64 {
+            return Ok(false);
+        }
+        for byte in begin {
+            if file.take()? != Some([*byte]) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether what is left of a file may be the beginning of a message of a length.
@@ -180,6 +198,14 @@ mod tests {
         for cut in one.len()..both.len() {
             let want = if cut == one.len() { End::Whole } else { End::Torn(at) };
             assert_eq!(end(Framing::Messages, &both[..cut]), want, "{cut}");
+        }
+        // What another program wrote is not cut, whatever its end looks like.
+        let other = framed(b"{\"a\":1}");
+        let at = other.len() as u64;
+        for more in [&b"\x00\x00\x00\x09\x0a\x03ab"[..], &[0; 2], &[0; 8]] {
+            assert_eq!(end(Framing::Messages, &[&other[..], more].concat()), End::Foreign(at), "{more:?}");
+            let other = [&one[..], b"\0\0\0\x01\x28", more].concat();
+            assert_eq!(end(Framing::Packed, &other), End::Foreign(one.len() as u64 + 5), "{more:?}");
         }
         assert_eq!(end(Framing::Packed, b"\x00\x00\x00\x09\x28\xb5"), End::Torn(0));
         assert_eq!(end(Framing::Packed, b"\x00\x00\x00\x09\x28\xb5\x2f\xfd\x00"), End::Torn(0));

@@ -239,7 +239,12 @@ impl Endpoints {
 
     /// Whether there is an exporter for each of these endpoints, and for no other.
     pub(super) fn are(&self, found: &[String]) -> bool {
-        self.found == found && found.iter().all(|endpoint| self.exporters.contains_key(&with_port(endpoint)))
+        self.found == found && self.is_whole()
+    }
+
+    /// Whether there is an exporter for each endpoint.
+    pub(super) fn is_whole(&self) -> bool {
+        self.found.iter().all(|endpoint| self.exporters.contains_key(&with_port(endpoint)))
     }
 
     /// Prepares the exporters of these endpoints: of those that there is none for, or, for other arguments, of all. One that

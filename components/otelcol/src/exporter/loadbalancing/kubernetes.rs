@@ -1,6 +1,7 @@
 //! The endpoints of a service of Kubernetes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::time::Duration;
 
 use corten_component::Stop;
@@ -8,11 +9,14 @@ use corten_config::Arguments;
 use corten_net::ClientOptions;
 use corten_net::kubernetes::{Api, ApiConfig, Change, Collection, Follower, Surroundings};
 use serde_json::Value;
+use tokio::time::sleep;
 
 use super::resolver::{ENDPOINTS_MAX, Keeper, or};
 
 /// What the metrics call them.
 const NAME: &str = "k8s";
+/// After how long it is tried again to make exporters that could not be made: the endpoints may not change for days.
+const AGAIN: Duration = Duration::from_secs(5);
 /// The most slices of endpoints that a service may have.
 const SLICES_MAX: usize = 1000;
 
@@ -88,10 +92,19 @@ impl Slices {
             ports: self.settings.ports.iter().map(ToString::to_string).collect(),
         };
         let mut follower = self.follower(name, &namespace).await.map_err(|error| error.to_string())?;
+        let mut are_whole = true;
         loop {
-            let change = tokio::select! {
-                change = follower.next() => change,
-                () = stop.wait() => return Ok(()),
+            let change = {
+                let mut next = pin!(follower.next());
+                loop {
+                    tokio::select! {
+                        change = &mut next => break change,
+                        () = stop.wait() => return Ok(()),
+                        () = sleep(AGAIN), if !are_whole => {
+                            are_whole = keeper.keep(NAME, known.endpoints(), &stop).await;
+                        }
+                    }
+                }
             };
             match change {
                 Ok(change) => {
@@ -102,7 +115,7 @@ impl Slices {
                     }
                     keeper.resolved(NAME, slices).await;
                     if slices > 0 || is_all {
-                        keeper.keep(NAME, known.endpoints(), &stop).await;
+                        are_whole = keeper.keep(NAME, known.endpoints(), &stop).await;
                     }
                 }
                 Err(error) => keeper.failed(NAME, &error.to_string()).await,
@@ -303,6 +316,15 @@ mod tests {
     impl Following {
         /// Follows as a process that `KUBECONFIG` says where the cluster is.
         async fn start(cluster: &Cluster, settings: KubernetesResolver) -> Self {
+            Self::start_with(cluster, settings, |_| fixed(&["a".to_owned()], DIRECT, "")).await
+        }
+
+        /// With other arguments, which may name files.
+        async fn start_with(
+            cluster: &Cluster,
+            settings: KubernetesResolver,
+            body: impl FnOnce(&World) -> String,
+        ) -> Self {
             let world = host(ID);
             world.write("kube/config", cluster.kubeconfig("account"));
             world.write(NAMESPACE, "tracing");
@@ -316,7 +338,7 @@ mod tests {
             let maker = Maker {
                 owner: Owner::of(&cx, otlp::TYPE),
                 services: Arc::clone(cx.services()),
-                otlp: arguments(&fixed(&["a".to_owned()], DIRECT, "")).protocol.otlp,
+                otlp: arguments(&body(&world)).protocol.otlp,
                 names_peers: false,
             };
             let router = Router {
@@ -499,6 +521,26 @@ mod tests {
             assert_eq!(ids(&servers[at])[had[at]..], wanted(&names[1..], &names[at], 40..80));
         }
         assert_eq!(ids(&servers[0]).len(), had[0]);
+        following.end().await;
+    }
+
+    #[tokio::test]
+    async fn an_exporter_that_could_not_be_made_is_made_when_that_is_possible() {
+        let cluster = Cluster::start().await;
+        cluster.put(PATH, slice("a", &[(&["10.0.0.1"], "")]));
+        let body = |world: &World| {
+            let authority = format!("ca_file = {:?}", world.path("ca.pem"));
+            fixed(&["a".to_owned()], DIRECT, "").replace("insecure = true", &authority)
+        };
+        let following = Following::start_with(&cluster, resolver("tempo.tracing", ""), body).await;
+        let said = || following.world.logs().contains("failed to create new exporter for endpoint");
+        until("it is said", said).await;
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec!["tempo".to_owned()]).unwrap().self_signed(&key).unwrap();
+        following.world.write("ca.pem", certificate.pem());
+        let endpoints = ["10.0.0.1:4317".to_owned()];
+        let is_made = || following.endpoints.try_lock().is_ok_and(|known| known.are(&endpoints));
+        until("it is made", is_made).await;
         following.end().await;
     }
 

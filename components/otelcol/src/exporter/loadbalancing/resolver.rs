@@ -159,8 +159,8 @@ impl Keeper {
         self.logger.warn("failed to resolve", &[("resolver", resolver.into()), ("error", error.into())]);
     }
 
-    /// Keeps the endpoints to these.
-    pub(super) async fn keep(&self, resolver: &str, mut found: Vec<String>, stop: &Stop) {
+    /// Keeps the endpoints to these. Whether there is an exporter for each; if not, the same is to be tried again.
+    pub(super) async fn keep(&self, resolver: &str, mut found: Vec<String>, stop: &Stop) -> bool {
         found.sort();
         if found.len() > ENDPOINTS_MAX {
             let fields = [("endpoints", found.len().into()), ("used", ENDPOINTS_MAX.into())];
@@ -170,7 +170,7 @@ impl Keeper {
         let mut endpoints = self.endpoints.lock().await;
         // Somebody else looks for endpoints now.
         if stop.is_set() || endpoints.are(&found) {
-            return;
+            return true;
         }
         if endpoints.found() != found {
             endpoints.metrics().updated(resolver, found.len());
@@ -179,5 +179,6 @@ impl Keeper {
         if !stop.is_set() {
             endpoints.commit(prepared);
         }
+        endpoints.is_whole()
     }
 }

@@ -554,7 +554,7 @@ impl<'a> Rest<'a> {
 
 #[cfg(test)]
 mod tests {
-    use corten_otlp::{LogRecord, OtlpLogs};
+    use corten_otlp::{AuthData, LogRecord, OtlpLogs};
     use corten_testkit::otlp;
     use proptest::prelude::*;
 
@@ -565,6 +565,31 @@ mod tests {
             otlp(r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"a"}}]}]}]}"#);
         batch.context = Arc::new(context);
         batch
+    }
+
+    #[derive(Debug)]
+    struct Sender;
+
+    impl AuthData for Sender {
+        fn attribute(&self, _: &str) -> Option<String> {
+            Some("somebody".to_owned())
+        }
+
+        fn names(&self) -> Vec<String> {
+            vec!["subject".to_owned()]
+        }
+
+        fn as_any(&self) -> &dyn std::any::Any {
+            self
+        }
+    }
+
+    #[test]
+    fn who_sent_it_is_not_written() {
+        let known = RequestContext { auth: Some(Arc::new(Sender)), ..RequestContext::default() };
+        let body = Bytes::from(encode(&logs(known)));
+        assert_eq!(body, encode(&logs(RequestContext::default())));
+        assert!(decode::<OtlpLogs>(&body).unwrap().context.auth.is_none());
     }
 
     proptest! {

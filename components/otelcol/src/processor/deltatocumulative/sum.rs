@@ -8,6 +8,8 @@ use crate::exponential::widen;
 
 /// How many ranges histograms have at most that grow exponentially, above 0 and below it.
 const RANGES_MAX: i64 = 160;
+/// As many, and one more where those below 1 are halved: the reference rounds towards 0.
+const RANGES_KEPT_MAX: usize = RANGES_MAX as usize + 1;
 
 /// Why a point is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,16 +40,75 @@ enum Value {
     Exponential(Box<ExponentialPoint>),
 }
 
-/// How much is known of a series of histograms, in bytes.
-pub(super) fn histogram_bytes(point: &HistogramPoint) -> usize {
-    let numbers = point.bucket_counts.len() + point.explicit_bounds.len();
-    size_of::<HistogramPoint>() + numbers * size_of::<u64>()
+/// A point that is added to the sum of its series.
+pub(super) trait Delta {
+    /// How much memory the sum takes at most then besides itself, in bytes.
+    fn bytes_max(&self) -> usize;
+
+    /// How much it takes at most if it is added to this.
+    fn bytes_with(&self, sum: &Sum) -> usize;
+
+    /// Adds it, and makes it the sum.
+    fn add_to(&mut self, sum: &mut Sum) -> Result<(), Dropped>;
 }
 
-/// How much is known at most of a series of histograms that grow exponentially, in bytes.
-pub(super) fn exponential_bytes(point: &ExponentialPoint) -> usize {
-    let ranges = |buckets: &Buckets| buckets.counts.len().min(RANGES_MAX as usize);
-    size_of::<ExponentialPoint>() + (ranges(&point.positive) + ranges(&point.negative)) * size_of::<u64>()
+impl Delta for NumberPoint {
+    fn bytes_max(&self) -> usize {
+        0
+    }
+
+    fn bytes_with(&self, _: &Sum) -> usize {
+        0
+    }
+
+    fn add_to(&mut self, sum: &mut Sum) -> Result<(), Dropped> {
+        sum.number(self)
+    }
+}
+
+impl Delta for HistogramPoint {
+    fn bytes_max(&self) -> usize {
+        let numbers = self.bucket_counts.len() + self.explicit_bounds.len();
+        size_of::<HistogramPoint>() + numbers * size_of::<u64>()
+    }
+
+    fn bytes_with(&self, _: &Sum) -> usize {
+        self.bytes_max()
+    }
+
+    fn add_to(&mut self, sum: &mut Sum) -> Result<(), Dropped> {
+        sum.histogram(self)
+    }
+}
+
+impl Delta for ExponentialPoint {
+    fn bytes_max(&self) -> usize {
+        size_of::<ExponentialPoint>() + 2 * RANGES_KEPT_MAX * size_of::<u64>()
+    }
+
+    fn bytes_with(&self, sum: &Sum) -> usize {
+        let Value::Exponential(sum) = &sum.value else { return self.bytes_max() };
+        let scale = sum.scale.min(self.scale);
+        let at_scale = |buckets: &Buckets, of: i32| {
+            let times = of.saturating_sub(scale).clamp(0, 31);
+            counted(buckets).map(|(first, end)| (first >> times, ((end - 1) >> times) + 1))
+        };
+        let ranges = |before: &Buckets, more: &Buckets| {
+            let ranges = match (at_scale(before, sum.scale), at_scale(more, self.scale)) {
+                (Some(one), Some(other)) => one.1.max(other.1) - one.0.min(other.0),
+                (Some(one), None) | (None, Some(one)) => one.1 - one.0,
+                (None, None) => 0,
+            };
+            // Where nothing is added, what there is keeps its room.
+            usize::try_from(ranges).unwrap_or(0).min(RANGES_KEPT_MAX).max(before.counts.capacity())
+        };
+        let ranges = ranges(&sum.positive, &self.positive) + ranges(&sum.negative, &self.negative);
+        size_of::<ExponentialPoint>() + ranges * size_of::<u64>()
+    }
+
+    fn add_to(&mut self, sum: &mut Sum) -> Result<(), Dropped> {
+        sum.exponential(self)
+    }
 }
 
 impl Sum {
@@ -55,8 +116,14 @@ impl Sum {
     pub(super) fn heap_bytes(&self) -> usize {
         match &self.value {
             Value::None | Value::Number(_) => 0,
-            Value::Histogram(sum) => histogram_bytes(sum),
-            Value::Exponential(sum) => exponential_bytes(sum),
+            Value::Histogram(sum) => {
+                let numbers = sum.bucket_counts.capacity() + sum.explicit_bounds.capacity();
+                size_of::<HistogramPoint>() + numbers * size_of::<u64>()
+            }
+            Value::Exponential(sum) => {
+                let ranges = sum.positive.counts.capacity() + sum.negative.counts.capacity();
+                size_of::<ExponentialPoint>() + ranges * size_of::<u64>()
+            }
         }
     }
 
@@ -76,8 +143,7 @@ impl Sum {
         Ok(true)
     }
 
-    /// Adds a point, and makes it the sum.
-    pub(super) fn number(&mut self, point: &mut NumberPoint) -> Result<(), Dropped> {
+    fn number(&mut self, point: &mut NumberPoint) -> Result<(), Dropped> {
         if self.takes(point.start_time_ns, point.time_ns)?
             && let Value::Number(sum) = self.value
         {
@@ -92,8 +158,7 @@ impl Sum {
         Ok(())
     }
 
-    /// Adds a point, and makes it the sum.
-    pub(super) fn histogram(&mut self, point: &mut HistogramPoint) -> Result<(), Dropped> {
+    fn histogram(&mut self, point: &mut HistogramPoint) -> Result<(), Dropped> {
         let takes = self.takes(point.start_time_ns, point.time_ns)?;
         if takes && let Value::Histogram(sum) = &mut self.value {
             // With as many counts, too: a point does not become larger than it was.
@@ -122,8 +187,7 @@ impl Sum {
         Ok(())
     }
 
-    /// Adds a point, and makes it the sum.
-    pub(super) fn exponential(&mut self, point: &mut ExponentialPoint) -> Result<(), Dropped> {
+    fn exponential(&mut self, point: &mut ExponentialPoint) -> Result<(), Dropped> {
         if self.takes(point.start_time_ns, point.time_ns)?
             && let Value::Exponential(sum) = &mut self.value
         {
@@ -146,6 +210,9 @@ impl Sum {
         let none = Buckets::default();
         let times = too_fine(&sum.positive, &none).max(too_fine(&sum.negative, &none));
         coarsen(&mut sum, times);
+        // A point may have had a million of them.
+        sum.positive.counts.shrink_to_fit();
+        sum.negative.counts.shrink_to_fit();
         self.value = Value::Exponential(Box::new(sum));
         Ok(())
     }
@@ -196,14 +263,16 @@ fn count(buckets: &Buckets, range: i64) -> u64 {
     at.and_then(|at| buckets.counts.get(at)).copied().unwrap_or_default()
 }
 
+/// The first range that has a count, and the one behind the last.
+fn counted(buckets: &Buckets) -> Option<(i64, i64)> {
+    let first = buckets.counts.iter().position(|count| *count > 0)?;
+    let last = buckets.counts.iter().rposition(|count| *count > 0)?;
+    Some((i64::from(buckets.offset) + first as i64, i64::from(buckets.offset) + last as i64 + 1))
+}
+
 /// The first range of two that has a count, and the one behind the last; what has no counts at all is where it says.
 fn used(one: &Buckets, other: &Buckets) -> (i64, i64) {
-    let some = |buckets: &Buckets| {
-        let first = buckets.counts.iter().position(|count| *count > 0)?;
-        let last = buckets.counts.iter().rposition(|count| *count > 0)?;
-        Some((i64::from(buckets.offset) + first as i64, i64::from(buckets.offset) + last as i64 + 1))
-    };
-    match (some(one), some(other)) {
+    match (counted(one), counted(other)) {
         (Some(one), Some(other)) => (one.0.min(other.0), one.1.max(other.1)),
         (Some(one), None) | (None, Some(one)) => one,
         (None, None) => (ends(one).0, ends(one).0),
@@ -262,4 +331,54 @@ fn merge(sum: &mut Buckets, more: &Buckets) {
     let (first, end) = used(sum, more);
     let counts = (first..end).map(|range| count(sum, range).saturating_add(count(more, range))).collect();
     *sum = Buckets { offset: i32::try_from(first).unwrap_or_default(), counts };
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn buckets() -> impl Strategy<Value = Buckets> {
+        (-400..400i32, prop::collection::vec(0..3u64, 0..300)).prop_map(|(offset, counts)| Buckets { offset, counts })
+    }
+
+    fn point() -> impl Strategy<Value = ExponentialPoint> {
+        (buckets(), buckets(), -3..4i32, prop_oneof![Just(0.0), 0.0..1e3]).prop_map(
+            |(positive, negative, scale, zero_threshold)| ExponentialPoint {
+                positive,
+                negative,
+                scale,
+                zero_threshold,
+                ..ExponentialPoint::default()
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_sum_takes_no_more_than_it_is_said_to_take(points in prop::collection::vec(point(), 1..6)) {
+            let mut sum = Sum::default();
+            for (mut point, time_ns) in points.into_iter().zip(1..) {
+                point.time_ns = time_ns;
+                let most = point.bytes_with(&sum);
+                prop_assert!(most <= point.bytes_max());
+                prop_assert!(point.add_to(&mut sum).is_ok());
+                prop_assert!(sum.heap_bytes() <= most, "{} > {most}", sum.heap_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_a_huge_histogram_is_small() {
+        let huge = || Buckets { offset: 0, counts: vec![1; 1_000_000] };
+        let mut sum = Sum::default();
+        for time_ns in 1..3 {
+            let mut point =
+                ExponentialPoint { time_ns, positive: huge(), negative: huge(), ..ExponentialPoint::default() };
+            point.add_to(&mut sum).unwrap();
+            let Value::Exponential(kept) = &sum.value else { panic!("{sum:?}") };
+            assert!(kept.positive.counts.capacity() + kept.negative.counts.capacity() <= 320);
+        }
+    }
 }

@@ -58,8 +58,8 @@ pub(super) async fn ec2(settings: &Ec2, outside: &Outside) -> Result<Attributes,
             Err(why) if settings.max_attempts == attempt => return Err(unavailable(why)),
             Err(_) => {
                 tokio::time::sleep(wait.min(settings.max_backoff)).await;
-                wait *= 2;
-                attempt += 1;
+                wait = wait.saturating_mul(2);
+                attempt = attempt.saturating_add(1);
             }
         }
     };

@@ -38,7 +38,8 @@ pub(super) struct SharedPolicy {
     pub(super) name: String,
     /// Type of the policy: `always_sample`, `latency`, `numeric_attribute`, `probabilistic`, `status_code`,
     /// `string_attribute`, `rate_limiting`, `bytes_limiting`, `span_count`, `boolean_attribute`, `ottl_condition`,
-    /// `trace_state` or `trace_flags`. A policy that is not part of another one can be `composite`, `and`, `not` or `drop`.
+    /// `trace_state` or `trace_flags`. A policy that is not part of another one can be `composite`, `and`, `not` or `drop`,
+    /// and a part of a composite one `and`.
     #[arg(name = "type")]
     pub(super) kind: String,
     /// Settings of `latency`: samples traces that take long.

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corten_component::Definition;
-use corten_net::grpc::Call;
+use corten_net::grpc::{Call, Status};
 use corten_net::{Body, Client, ClientConfig, ClientOptions};
 use corten_otlp::{Data, Span};
 use corten_signal::ConsumeError;
@@ -187,24 +187,43 @@ async fn thrift_over_http_is_answered_as_the_reference_does() {
     assert_eq!(escaped("a<b>&\"'"), "a&lt;b&gt;&amp;&#34;&#39;");
 }
 
+async fn call(to: SocketAddr, message: &'static [u8]) -> Result<Bytes, Status> {
+    let uri: Uri = format!("http://{to}").parse().unwrap();
+    let options = ClientOptions { http2_prior_knowledge: true, ..ClientOptions::default() };
+    let client = Client::new(ClientConfig::default(), options).await.unwrap();
+    let method = "/jaeger.api_v2.CollectorService/PostSpans";
+    let (headers, timeout) = (HeaderMap::new(), Duration::from_secs(20));
+    let call = Call { server: &uri, method, encoding: None, headers, timeout, answer_bytes_max: 99 };
+    call.send(&client, vec![Bytes::from_static(message)]).await
+}
+
+#[tokio::test]
+async fn headers_go_with_the_spans_where_they_are_to() {
+    for (argument, kept) in [("", false), ("include_metadata = true", true)] {
+        let sink = OtlpSink::default();
+        let block = format!("{{\n {ANY}\n {argument}\n}}");
+        let unit = start(&sink, &format!("grpc {block}\nthrift_http {block}")).await;
+        let http = address(&unit, "Starting HTTP server").await;
+        post(http, "POST", "/api/traces", "application/x-thrift", BINARY).await;
+        call(address(&unit, "Starting GRPC server").await, MESSAGE).await.unwrap();
+        let kinds = ["content-type=application/x-thrift", "content-type=application/grpc"];
+        for (batch, kind) in sink.batches().iter().zip(kinds) {
+            assert_eq!(batch.metadata.iter().any(|have| have == kind), kept, "{:?}", batch.metadata);
+        }
+        assert_eq!(sink.sizes(), [1, 1]);
+    }
+}
+
 #[tokio::test]
 async fn calls_of_the_collector_are_taken() {
     let sink = OtlpSink::default();
     let unit = start(&sink, &format!("grpc {{\n {ANY}\n}}")).await;
-    let uri: Uri = format!("http://{}", address(&unit, "Starting GRPC server").await).parse().unwrap();
-    let options = ClientOptions { http2_prior_knowledge: true, ..ClientOptions::default() };
-    let client = Client::new(ClientConfig::default(), options).await.unwrap();
-    let call = async |message: &'static [u8]| {
-        let method = "/jaeger.api_v2.CollectorService/PostSpans";
-        let (headers, timeout) = (HeaderMap::new(), Duration::from_secs(20));
-        let call = Call { server: &uri, method, encoding: None, headers, timeout, answer_bytes_max: 99 };
-        call.send(&client, vec![Bytes::from_static(message)]).await
-    };
-    assert_eq!(call(MESSAGE).await.unwrap(), "");
+    let to = address(&unit, "Starting GRPC server").await;
+    assert_eq!(call(to, MESSAGE).await.unwrap(), "");
     assert_eq!(sink.sizes(), [1]);
-    assert_eq!(call(b"\x0a\x05").await.unwrap_err().code.0, 13);
+    assert_eq!(call(to, b"\x0a\x05").await.unwrap_err().code.0, 13);
     sink.answer_with(Some(ConsumeError::Retry { after: None, reason: "busy".into() }));
-    let error = call(MESSAGE).await.unwrap_err();
+    let error = call(to, MESSAGE).await.unwrap_err();
     assert_eq!((error.code.0, &*error.message), (14, "busy"));
     assert_eq!(metric(&unit, "otelcol_receiver_accepted_spans_total", "grpc"), Some(1.0));
 }

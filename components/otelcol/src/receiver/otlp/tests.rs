@@ -521,6 +521,38 @@ async fn what_is_under_way_is_answered_when_its_protocol_is_configured_no_more()
 }
 
 #[tokio::test]
+async fn what_is_under_way_goes_where_all_goes_when_it_has_arrived() {
+    let (keys, before) = (Arc::new(Keys::default()), OtlpSink::default());
+    let handler = Handler::new("otelcol.auth.keys", None, Some(Arc::clone(&keys) as Arc<dyn ServerAuth>));
+    let names = [("before", before.value()), ("keys", Value::capsule(Arc::new(handler)))];
+    let server = format!("{{\n {ANY}\n auth = keys\n}}");
+    let to = |sink: &str| format!("grpc {server}\nhttp {server}\noutput {{\n logs = [{sink}]\n}}");
+    let mut running = Running::start_with(&to("before"), &names).await;
+    let len = LOGS.len();
+    let head = format!(
+        "POST /v1/logs HTTP/1.1\r\nHost: a\r\nAuthorization: key\r\nContent-Type: application/json\r\n\
+         Content-Length: {len}\r\n\r\n{}",
+        &LOGS[..9]
+    );
+    let mut http = TcpStream::connect(running.http().await).await.unwrap();
+    http.write_all(head.as_bytes()).await.unwrap();
+    let message = message::<LogRecord>(LOGS);
+    let sent = [&[0, 0, 0, 0, message.len() as u8][..], &message].concat();
+    let headers = [&call_headers(), &b"\0\x0dauthorization\x03key"[..]].concat();
+    let mut grpc = http2(running.grpc().await).await;
+    grpc.write_all(&[frame(1, 4, 1, &headers), frame(0, 0, 1, &sent[..9])].concat()).await.unwrap();
+    until("both are under way", || keys.0.lock().len() == 2).await;
+    running.unit.update(&to("sink")).await.unwrap();
+    http.write_all(&LOGS.as_bytes()[9..]).await.unwrap();
+    grpc.write_all(&frame(0, 1, 1, &sent[9..])).await.unwrap();
+    until("both are there", || running.sink.items() + before.items() == 2).await;
+    assert_eq!(running.sink.items(), 2);
+    let mut answer = vec![0; 12];
+    http.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 200");
+}
+
+#[tokio::test]
 async fn without_somewhere_to_send_anything_there_is_no_server() {
     let mut running = Running::both().await;
     let (http, grpc) = (running.http().await, running.grpc().await);
@@ -956,7 +988,9 @@ async fn a_thousand_connections_that_say_nothing_keep_nobody_out() {
     let running = Running::both().await;
     let (http, grpc) = (running.http().await, running.grpc().await);
     let mut idle = Vec::new();
-    for _ in 0..250 {
+    // Both ends of each are open in this process.
+    corten_os::limits::raise_open_files_limit();
+    for _ in 0..500 {
         idle.push(TcpStream::connect(http).await.unwrap());
         idle.push(TcpStream::connect(grpc).await.unwrap());
     }

@@ -194,3 +194,14 @@ async fn tags_become_numbers_where_they_are_to() {
         assert!(sink.batches()[0].json.contains(want), "{}", sink.batches()[0].json);
     }
 }
+
+#[tokio::test]
+async fn headers_go_with_the_spans_where_they_are_to() {
+    for (argument, kept) in [("", false), ("include_metadata = true", true)] {
+        let sink = OtlpSink::default();
+        let (_unit, to) = start(&sink, argument).await;
+        assert_eq!(send(to, "POST", "/api/v2/spans", "application/json", SPAN).await.0, 202);
+        let metadata = &sink.batches()[0].metadata;
+        assert_eq!(metadata.contains(&"content-type=application/json".to_owned()), kept, "{metadata:?}");
+    }
+}
