@@ -16,7 +16,7 @@ use crate::{
     callgrind,
     error::{Context, Error, Result},
     hole::Hole,
-    http,
+    http::{self, Follow},
     logs::{self, Load, Way},
     otlp,
     peers::{self, PEERS},
@@ -165,10 +165,12 @@ enum Work {
     Pipeline(Pipeline),
     /// The same, with a small queue and perhaps a second endpoint that never answers.
     Queue(Pipeline, bool),
-    /// The same, with the instructions counted.
-    Instructions(Pipeline),
+    /// The same, with the instructions counted, while somebody looks at what passes or not.
+    Instructions(Pipeline, bool),
     Logs(Load, Way),
     Otlp(otlp::Load),
+    /// The same, with the instructions counted, while somebody looks at what passes or not.
+    OtlpInstructions(otlp::Load, bool),
     Idle,
     Start,
 }
@@ -184,9 +186,15 @@ fn sides<'a>(kind: &Kind, subjects: &'a [Subject]) -> Vec<Side<'a>> {
             side(subject, " without", Work::Queue(pipeline, false)),
         ],
         Kind::Instructions(pipeline) => vec![
-            side(subject, " with rules", Work::Instructions(Pipeline { relabel: true, ..pipeline })),
-            side(subject, " without", Work::Instructions(pipeline)),
+            side(subject, " with rules", Work::Instructions(Pipeline { relabel: true, ..pipeline }, false)),
+            side(subject, " without", Work::Instructions(pipeline, false)),
         ],
+        Kind::LiveView(pipeline) => [(" looked at", true), ("", false)]
+            .map(|(what, looked)| side(subject, what, Work::Instructions(pipeline, looked)))
+            .into(),
+        Kind::OtlpLiveView(load) => [(" looked at", true), ("", false)]
+            .map(|(what, looked)| side(subject, what, Work::OtlpInstructions(load, looked)))
+            .into(),
         Kind::Logs(load) => {
             let way = if load.rate > 0 { Way::Steady } else { Way::Backlog };
             vec![side(subject, "", Work::Logs(load, way))]
@@ -223,11 +231,14 @@ pub(crate) async fn run(settings: Settings, mut say: impl FnMut(String)) -> Resu
             fs::create_dir_all(&dir).context(format!("cannot make {}", dir.display()))?;
             let dir = fs::canonicalize(&dir).context(format!("cannot find {}", dir.display()))?;
             let measured = match &side.work {
-                Work::Pipeline(pipeline) | Work::Queue(pipeline, _) | Work::Instructions(pipeline) => {
+                Work::Pipeline(pipeline) | Work::Queue(pipeline, _) | Work::Instructions(pipeline, _) => {
                     measure_pipeline(&settings, pipeline, side, pair, &dir).await
                 }
                 Work::Logs(load, way) => logs::measure(settings.run(&dir, pair), side.subject, load, *way).await,
-                Work::Otlp(load) => otlp::measure(settings.run(&dir, pair), side.subject, load).await,
+                Work::Otlp(load) => otlp::measure(settings.run(&dir, pair), side.subject, load, None).await,
+                Work::OtlpInstructions(load, looked) => {
+                    otlp::measure(settings.run(&dir, pair), side.subject, load, Some(*looked)).await
+                }
                 Work::Idle => measure_idle(&settings, side.subject, &dir).await,
                 Work::Start => measure_start(&settings, side.subject, &dir).await,
             };
@@ -377,6 +388,11 @@ pub(crate) async fn watch_memory(subject: &mut Process, until: Instant, figures:
     Ok(())
 }
 
+/// The path of what a component takes and hands on, as it happens.
+pub(crate) fn live_view(component: &str) -> String {
+    format!("/api/v0/corten/tap/{component}?side=both")
+}
+
 async fn measure_pipeline(
     settings: &Settings,
     pipeline: &Pipeline,
@@ -390,7 +406,8 @@ async fn measure_pipeline(
         Work::Queue(_, false) => (None, Some(HOLE_QUEUE_CAP)),
         _ => (None, None),
     };
-    let counted = matches!(side.work, Work::Instructions(_));
+    let counted = matches!(side.work, Work::Instructions(..));
+    let looked_at = matches!(side.work, Work::Instructions(_, true));
     let (subject_cpu, harness_cpu) = settings.cpus();
     let (list, file_sd) = (dir.join("targets.list"), dir.join("targets.json"));
     let mut args = vec![
@@ -418,6 +435,7 @@ async fn measure_pipeline(
         relabel: pipeline.relabel,
         hole: hole.as_ref().map(Hole::address),
         queue_cap,
+        live_view: looked_at,
     })?;
     let (program, args) = match counted {
         true => callgrind::command(&subject.binary, &launch.args, dir),
@@ -448,6 +466,10 @@ async fn measure_pipeline(
         away_from_scrapes(&mut process, pipeline, sink_at).await?;
     }
 
+    let view = match looked_at {
+        true => Some(Follow::start(told_at()?, &live_view("prometheus.scrape.bench")).await?),
+        false => None,
+    };
     let mut figures = Figures::new();
     let harness = [target.pid(), sink.pid(), std::process::id()];
     let sink_before: sink::Stats = http::get_json(sink_at, "/stats").await?;
@@ -459,11 +481,13 @@ async fn measure_pipeline(
     if counted {
         callgrind::zero(process.pid()).await?;
     }
+    let shown_before = view.as_ref().map(Follow::items);
     let before = Edge::read(process.pid(), &harness)?;
     let length = pipeline.interval * intervals(settings.window, pipeline.interval);
     watch_memory(&mut process, before.at + length, &mut figures).await?;
     let sink_after: sink::Stats = http::get_json(sink_at, "/stats").await?;
     let target_after: target::Stats = http::get_json(target_at, "/stats").await?;
+    let shown = view.as_ref().zip(shown_before).map(|(view, before)| view.items() - before);
     // Last: it holds up the subject while it writes.
     let instructions = if counted { Some(callgrind::count(process.pid(), dir).await?) } else { None };
     let after = Edge::read(process.pid(), &harness)?;
@@ -494,8 +518,10 @@ async fn measure_pipeline(
     figures.extend(procfs::proportional(process.pid()).map(|bytes| ("proportional_mib", bytes as f64 / MIB)));
     if let Some(instructions) = instructions {
         figures.insert("instructions_per_sample", instructions as f64 / payload);
+        figures.insert("instructions_per_second", instructions as f64 / seconds);
     }
-    let mut void = None;
+    figures.extend(shown.map(|shown| ("shown_per_second", shown as f64 / seconds)));
+    let mut void = view.as_ref().and_then(Follow::ended);
     if let Some(hole) = &hole {
         let dropped = hole.dropped(told_at()?).await? - dropped_before;
         figures.insert("hole_dropped_per_second", dropped / seconds);
@@ -618,6 +644,7 @@ fn empty_job(dir: &Path) -> Job<'_> {
         relabel: false,
         hole: None,
         queue_cap: None,
+        live_view: false,
     }
 }
 
@@ -770,7 +797,8 @@ mod tests {
         let named = |kind: &Kind| sides(kind, &subjects).into_iter().map(|side| side.name).collect::<Vec<_>>();
         assert_eq!(named(&Kind::BlackHole(PIPELINE)), ["corten beside a hole", "corten without"]);
         let all = sides(&Kind::Instructions(PIPELINE), &subjects);
-        let rules = all.iter().map(|side| matches!(side.work, Work::Instructions(Pipeline { relabel: true, .. })));
+        let rules =
+            all.iter().map(|side| matches!(side.work, Work::Instructions(Pipeline { relabel: true, .. }, false)));
         assert_eq!(rules.collect::<Vec<_>>(), [true, false]);
         let named =
             |name: &str| sides(&scenario::find(name).unwrap().kind, &subjects).into_iter().map(|side| side.name);

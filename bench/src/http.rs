@@ -1,6 +1,16 @@
 //! As much HTTP as the harness needs: a server for the target and the sink, a one-shot client for the driver.
 
-use std::{convert::Infallible, future::Future, io, net::SocketAddr, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -9,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    task::JoinHandle,
 };
 
 use crate::error::{Context, Error, Result};
@@ -59,6 +70,80 @@ pub(crate) fn json(value: &impl serde::Serialize) -> Answer {
     match serde_json::to_vec(value) {
         Ok(body) => text(StatusCode::OK, body),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+/// An answer that goes on and on, read as it comes until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Follow {
+    reader: JoinHandle<String>,
+    bytes: Arc<AtomicU64>,
+    items: Arc<AtomicU64>,
+}
+
+/// What each item of a live view begins with.
+const ITEM: &[u8] = b"event: item\n";
+
+impl Follow {
+    /// Asks for a path, and waits for the head of the answer, which has to be 200.
+    pub(crate) async fn start(address: SocketAddr, path: &str) -> Result<Self> {
+        let what = format!("GET http://{address}{path}");
+        let asked = async {
+            let mut stream = TcpStream::connect(address).await?;
+            stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
+            let mut head = vec![0; 4096];
+            let length = stream.read(&mut head).await?;
+            head.truncate(length);
+            io::Result::Ok((stream, head))
+        };
+        let asked = tokio::time::timeout(Duration::from_secs(30), asked).await.context(&what)?.context(&what)?;
+        let (mut stream, head) = asked;
+        if status(&head) != Some(200) {
+            let said = String::from_utf8_lossy(&head);
+            return Err(Error::new(format!("{what}: {}", said.lines().next().unwrap_or("no answer"))));
+        }
+        let bytes = Arc::new(AtomicU64::new(0));
+        let items = Arc::new(AtomicU64::new(0));
+        let (counted, counted_items) = (Arc::clone(&bytes), Arc::clone(&items));
+        let reader = tokio::spawn(async move {
+            let mut buffer = vec![0; 64 << 10];
+            // What an item may begin with stays in front of what is read next.
+            let mut kept = 0;
+            loop {
+                let length = match stream.read(&mut buffer[kept..]).await {
+                    Ok(0) => return "the answer ended".to_owned(),
+                    Ok(length) => length,
+                    Err(error) => return error.to_string(),
+                };
+                counted.fetch_add(length as u64, Ordering::Relaxed);
+                let there = &buffer[..kept + length];
+                let found = there.windows(ITEM.len()).filter(|window| *window == ITEM).count();
+                counted_items.fetch_add(found as u64, Ordering::Relaxed);
+                kept = there.len().min(ITEM.len() - 1);
+                let from = there.len() - kept;
+                buffer.copy_within(from..from + kept, 0);
+            }
+        });
+        Ok(Self { reader, bytes, items })
+    }
+
+    /// How many items of a live view came so far.
+    pub(crate) fn items(&self) -> u64 {
+        self.items.load(Ordering::Relaxed)
+    }
+
+    /// What is wrong with it, if it has ended or brought nothing.
+    pub(crate) fn ended(&self) -> Option<String> {
+        if self.reader.is_finished() {
+            return Some("what was followed has ended".to_owned());
+        }
+        (self.bytes.load(Ordering::Relaxed) == 0).then(|| "what was followed has brought nothing".to_owned())
+    }
+}
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        self.reader.abort();
     }
 }
 

@@ -18,9 +18,10 @@ use self::{
     sink::Stats,
 };
 use crate::{
-    driver::{Edge, Figures, LOOK_EVERY, Measured, wait_ready, watch_memory},
+    callgrind,
+    driver::{Edge, Figures, LOOK_EVERY, Measured, live_view, wait_ready, watch_memory},
     error::{Error, Result},
-    http,
+    http::{self, Follow},
     logs::Settings,
     process::Process,
     subject::{self, Subject},
@@ -67,14 +68,24 @@ const WARM: Duration = Duration::from_secs(5);
 /// How long nothing may arrive until a run is given up.
 const STALL: Duration = Duration::from_secs(30);
 
-/// Measures one run.
-pub(crate) async fn measure(settings: Settings<'_>, subject: &Subject, load: &Load) -> Measured {
+/// Measures one run. Whether its instructions are counted, and if so whether somebody looks at what passes.
+pub(crate) async fn measure(
+    settings: Settings<'_>,
+    subject: &Subject,
+    load: &Load,
+    instructions: Option<bool>,
+) -> Measured {
+    let (counted, looked_at) = (instructions.is_some(), instructions == Some(true));
     let load = if subject.kind == subject::Kind::CortenRun { *load } else { configure::of_peer(load) };
     let (mut sink, sink_at) = Process::harness("otlpsink", &[], settings.dir, settings.cpus.1).await?;
     let listen = subject::free_address()?;
-    let job = OtlpJob { dir: settings.dir, load: &load, listen, sink: sink_at.address };
+    let job = OtlpJob { dir: settings.dir, load: &load, listen, sink: sink_at.address, live_view: looked_at };
     let launch = configure::prepare(subject, &job)?;
-    let mut process = Process::start(&subject.name, &subject.binary, &launch.args, settings.dir, settings.cpus.0)?;
+    let (program, args) = match counted {
+        true => callgrind::command(&subject.binary, &launch.args, settings.dir),
+        false => (subject.binary.clone(), launch.args.clone()),
+    };
+    let mut process = Process::start(&subject.name, &program, &args, settings.dir, settings.cpus.0)?;
     if let Some(address) = launch.ready {
         wait_ready(address).await?;
     }
@@ -92,15 +103,28 @@ pub(crate) async fn measure(settings: Settings<'_>, subject: &Subject, load: &Lo
     let (sender, sender_at) = Process::harness("otlpload", &args, settings.dir, settings.cpus.1).await?;
     let run = Run { load, sink: sink_at.address, sender: sender_at.address };
     tokio::time::sleep(WARM).await;
+    let view = match (looked_at, launch.ready) {
+        (true, Some(address)) => Some(Follow::start(address, &live_view("otelcol.processor.batch.bench")).await?),
+        _ => None,
+    };
 
     let mut figures = Figures::new();
     let harness = [sink.pid(), sender.pid(), std::process::id()];
     let counted_before = run.counted().await?;
+    if counted {
+        callgrind::zero(process.pid()).await?;
+    }
+    let shown_before = view.as_ref().map(Follow::items);
     let before = Edge::read(process.pid(), &harness)?;
     watch_memory(&mut process, before.at + settings.window, &mut figures).await?;
     let after = Edge::read(process.pid(), &harness)?;
     let counted_after = run.counted().await?;
-    let void = run.end(&mut process).await?;
+    // It holds up the subject while it writes.
+    let spent_instructions = if counted { Some(callgrind::count(process.pid(), settings.dir).await?) } else { None };
+    let shown = view.as_ref().zip(shown_before).map(|(view, before)| view.items() - before);
+    let void = view.as_ref().and_then(Follow::ended);
+    drop(view);
+    let void = run.end(&mut process).await?.or(void);
 
     after.load(&before, &mut figures);
     let seconds = (after.at - before.at).as_secs_f64();
@@ -110,6 +134,11 @@ pub(crate) async fn measure(settings: Settings<'_>, subject: &Subject, load: &Lo
     figures.insert("items_per_second", items / seconds);
     figures.insert("cpu_us_per_item", spent.total_ns as f64 / 1e3 / items);
     figures.insert("cpu_user_share", spent.user_share);
+    if let Some(instructions) = spent_instructions {
+        figures.insert("instructions_per_item", instructions as f64 / items);
+        figures.insert("instructions_per_second", instructions as f64 / seconds);
+    }
+    figures.extend(shown.map(|shown| ("shown_per_second", shown as f64 / seconds)));
     figures.insert("wire_bytes_per_item", (arrived.wire_bytes - arrived_before.wire_bytes) as f64 / items);
     let requests = (arrived.requests - arrived_before.requests) as f64;
     figures.insert("items_per_request", items / requests);

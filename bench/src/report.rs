@@ -74,6 +74,8 @@ const BLACK_HOLE: &[Column] = &[
 const INSTRUCTIONS: &[Column] = &[
     column("samples_per_second", "samples/s", 0, false),
     exact("instructions_per_sample", "instructions/sample", 0),
+    exact("instructions_per_second", "instructions/s", 0),
+    column("shown_per_second", "items seen/s", 1, false),
     column("samples_per_request", "samples/request", 0, false),
     column("other_cores", "other cores", 2, false),
 ];
@@ -121,6 +123,15 @@ const OTLP: &[Column] = &[
     column("other_cores", "other cores", 2, false),
 ];
 
+const OTLP_INSTRUCTIONS: &[Column] = &[
+    column("items_per_second", "items/s", 0, false),
+    exact("instructions_per_item", "instructions/item", 0),
+    exact("instructions_per_second", "instructions/s", 0),
+    column("shown_per_second", "items seen/s", 1, false),
+    column("items_per_request", "items/request", 0, false),
+    column("other_cores", "other cores", 2, false),
+];
+
 const IDLE: &[Column] = &[
     column("rss_mean_mib", "RSS MiB", 1, true),
     column("anonymous_mean_mib", "anon MiB", 1, true),
@@ -141,11 +152,12 @@ pub(crate) fn columns(kind: &Kind) -> &'static [Column] {
     match kind {
         Kind::Pipeline(_) => PIPELINE,
         Kind::BlackHole(_) => BLACK_HOLE,
-        Kind::Instructions(_) => INSTRUCTIONS,
+        Kind::Instructions(_) | Kind::LiveView(_) => INSTRUCTIONS,
         Kind::Logs(_) => LOGS,
         Kind::LogsQueue(_) => LOGS_QUEUE,
         Kind::LogsRest(_) => LOGS_REST,
         Kind::Otlp(_) | Kind::OtlpSmall(_) => OTLP,
+        Kind::OtlpLiveView(_) => OTLP_INSTRUCTIONS,
         Kind::Idle => IDLE,
         Kind::Start => START,
     }

@@ -37,6 +37,8 @@ pub(crate) enum Kind {
     BlackHole(Pipeline),
     /// Ours beside itself, under a simulator that counts instructions: with relabel rules, and without.
     Instructions(Pipeline),
+    /// Ours beside itself, under the simulator: with a live view open, and without.
+    LiveView(Pipeline),
     /// Files to a push API: a backlog, or steady where lines have a rate.
     Logs(Load),
     /// Ours beside itself, under the simulator: a backlog through the durable queue, and without a disk.
@@ -47,6 +49,8 @@ pub(crate) enum Kind {
     Otlp(otlp::Load),
     /// Ours beside itself: with few items in a request, and with many.
     OtlpSmall(otlp::Load),
+    /// Ours beside itself, under the simulator: with a live view open, and without.
+    OtlpLiveView(otlp::Load),
     /// Nothing to do: the memory of an empty configuration.
     Idle,
     /// From exec to the first 200 of `/-/ready`.
@@ -74,7 +78,13 @@ impl Scenario {
     pub(crate) fn alone(&self) -> bool {
         matches!(
             self.kind,
-            Kind::BlackHole(_) | Kind::Instructions(_) | Kind::LogsQueue(_) | Kind::LogsRest(_) | Kind::OtlpSmall(_)
+            Kind::BlackHole(_)
+                | Kind::Instructions(_)
+                | Kind::LiveView(_)
+                | Kind::LogsQueue(_)
+                | Kind::LogsRest(_)
+                | Kind::OtlpSmall(_)
+                | Kind::OtlpLiveView(_)
         )
     }
 
@@ -129,6 +139,16 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "l6",
         about: "instructions for a backlog of 200,000 lines, with the durable queue and without a disk",
         kind: Kind::LogsQueue(Load { lines: 200_000, ..L1 }),
+    },
+    Scenario {
+        name: "live-o2",
+        about: "instructions for 2,000 log records/s by OTLP, with a live view open and without",
+        kind: Kind::OtlpLiveView(otlp::Load { work: Work::Plain, rate: 2_000, ..O1 }),
+    },
+    Scenario {
+        name: "live-s1",
+        about: "instructions for 100 targets x 1000 series every 10 s, with a live view open and without",
+        kind: Kind::LiveView(Pipeline { interval: Duration::from_secs(10), ..S1 }),
     },
     Scenario { name: "o1", about: "50,000 log records/s by OTLP, sent on with gzip", kind: Kind::Otlp(O1) },
     Scenario { name: "o2", about: "o1 without compression", kind: Kind::Otlp(otlp::Load { work: Work::Plain, ..O1 }) },

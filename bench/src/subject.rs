@@ -62,7 +62,12 @@ pub(crate) struct Job<'a> {
     pub(crate) hole: Option<SocketAddr>,
     /// The cap of the queue, if it is not to be the default; only for ours.
     pub(crate) queue_cap: Option<&'static str>,
+    /// Whether somebody may look at what passes; only for ours.
+    pub(crate) live_view: bool,
 }
+
+/// What of a configuration allows to look at what passes.
+pub(crate) const LIVE_VIEW: &str = "livedebugging {\n\tenabled = true\n}\n\n";
 
 /// The targets in two forms.
 #[derive(Clone, Copy, Debug)]
@@ -185,7 +190,8 @@ fn remote_write_config(job: &Job<'_>, url: &str) -> String {
 fn alloy(job: &Job<'_>, url: &str) -> Result<String> {
     let Some(targets) = job.targets else { return Ok("// Nothing to do.\n".to_owned()) };
     let list = fs::read_to_string(targets.list).context(format!("cannot read {}", targets.list.display()))?;
-    let mut text = "prometheus.scrape \"bench\" {\n\ttargets = [\n".to_owned();
+    let mut text = if job.live_view { LIVE_VIEW.to_owned() } else { String::new() };
+    text += "prometheus.scrape \"bench\" {\n\ttargets = [\n";
     for target in list.lines() {
         let (address, path) = target
             .strip_prefix("http://")
@@ -252,6 +258,7 @@ mod tests {
                 relabel,
                 hole: relabel.then(|| ([127, 0, 0, 1], 10).into()),
                 queue_cap: relabel.then_some("4MiB"),
+                live_view: false,
             })
             .unwrap();
         let config = ["config.alloy", "prometheus.yml", "vmagent.yml", "targets.txt"];

@@ -11,6 +11,7 @@ const HELP: &str = "\
 cargo xtask test             all that a change has to pass: format, lints, tests, with the peers
 cargo xtask peers            fetch what tests talk to, from Debian's packages, pip and npm, into target/peers
 cargo xtask docs             write docs/reference from the code
+cargo xtask ui               build the web interface into ui/dist, with npm: packages, types, tests, bundle
 cargo xtask new <name>       write a new component such as prometheus.thing, with its page
 ";
 
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         ["test"] => test(),
         ["peers"] => peers(),
         ["docs"] => docs(),
+        ["ui"] => xtask::ui::build(&root().join("ui"), say),
         ["new", name] => new(name),
         [] | ["help" | "--help" | "-h"] => {
             say(HELP.trim_end().to_owned());
@@ -68,6 +70,22 @@ fn test() -> Result<(), String> {
         }
     };
     ran.push(peers);
+    let ui = root().join("ui");
+    match xtask::ui::packages(&ui, say) {
+        Ok(()) => {
+            let checked = xtask::ui::check(&ui, say);
+            ran.push(format!("web interface: {}", if checked.is_ok() { "passed" } else { "FAILED" }));
+            if let Err(error) = checked {
+                say(format!("== what ran\n{}", ran.join("\n")));
+                return Err(error);
+            }
+        }
+        // Each test that needs them says so again.
+        Err(error) => {
+            say(format!("not run: tests of the web interface: {error}"));
+            ran.push(format!("web interface: not run: {error}"));
+        }
+    }
     for (name, arguments) in STEPS {
         let shown = format!("cargo {}", arguments.join(" "));
         say(format!("== {name}: {shown}"));

@@ -43,6 +43,12 @@ pub const PEERS: &[Peer] = &[
         program: "botocore/botocore/auth.py",
     },
     Peer {
+        name: "browser",
+        // A whole Chromium within a package, for machines that have none, and what steers it.
+        source: Source::Npm(&["@sparticuz/chromium@147.0.0", "playwright-core@1.65.1"]),
+        program: "browser/node_modules/playwright-core/package.json",
+    },
+    Peer {
         name: "graypy",
         source: Source::Debian(&["python3-graypy"]),
         // A library: what uses it needs Python, which is taken from the machine.

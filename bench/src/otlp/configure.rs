@@ -5,7 +5,7 @@ use std::{fmt::Write as _, net::SocketAddr, path::Path};
 use super::{Load, Work, message::Signal, sink::RENAMED};
 use crate::{
     error::{Error, Result},
-    subject::{Kind, Launch, Subject, free_address, run_ours, utf8},
+    subject::{Kind, LIVE_VIEW, Launch, Subject, free_address, run_ours, utf8},
 };
 
 /// What a subject shall do in one run.
@@ -19,6 +19,8 @@ pub(crate) struct OtlpJob<'a> {
     pub(crate) listen: SocketAddr,
     /// Where it sends.
     pub(crate) sink: SocketAddr,
+    /// Whether somebody may look at what passes; only for ours.
+    pub(crate) live_view: bool,
 }
 
 /// Writes the configuration and gives the command line.
@@ -80,8 +82,9 @@ fn alloy(job: &OtlpJob<'_>) -> String {
             ),
         ),
     };
+    let live_view = if job.live_view { LIVE_VIEW } else { "" };
     let mut text = format!(
-        "otelcol.receiver.otlp \"bench\" {{\n\
+        "{live_view}otelcol.receiver.otlp \"bench\" {{\n\
          \t{protocol} {{\n\t\tendpoint = \"{listen}\"\n\t}}\n\n\toutput {{\n\t\t{signal} = [{first}]\n\t}}\n}}\n\n{between}"
     );
     if load.work == Work::RemoteWrite {

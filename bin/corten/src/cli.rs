@@ -4,6 +4,7 @@
 //! `--flag=false`.
 
 use std::ffi::OsString;
+use std::process::ExitCode;
 
 use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -14,32 +15,38 @@ use corten_runtime::Permissions;
 use corten_syntax::quote;
 
 use crate::run::flags::{FLAGS, Flag, FlagKind};
-use crate::{eval, fmt, output, run, schema, validate, version};
+use crate::{eval, fmt, gql, output, plan, remote, run, schema, tap, validate, version};
 
 /// Commands of the reference that this program does not have.
-const NOT_IMPLEMENTED: &[&str] = &["convert", "gql", "graphql", "otel", "otel-supervisor", "tools"];
+const NOT_IMPLEMENTED: &[&str] = &["convert", "otel", "otel-supervisor", "tools"];
 
 const SHELLS: &[&str] = &["bash", "fish", "powershell", "zsh"];
 
 /// Runs the command that the arguments name, and gives what to tell the user after `Error: `.
-pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> Result<(), String> {
+pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> Result<ExitCode, String> {
     let matches = match command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             output::print(&error.to_string());
-            return Ok(());
+            return Ok(ExitCode::SUCCESS);
         }
         Err(error) => return Err(message(&error)),
     };
     if matches.get_flag("version") {
         output::print(&version::text());
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     let Some((name, matches)) = matches.subcommand() else {
         output::print(&command().render_help().to_string());
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     };
-    match name {
+    let done = match name {
+        "plan" => {
+            let more = arguments_of(matches).len();
+            return if more > 0 { Err(format!("accepts 0 arg(s), received {more}")) } else { plan::main(matches) };
+        }
+        "tap" => return tap::main(matches, only_argument(matches)?),
+        "gql" => return gql::main(matches, only_argument(matches)?),
         "run" => run::main(&run::flags::options(matches, only_argument(matches)?)?),
         "fmt" => {
             let mut arguments = arguments_of(matches);
@@ -65,7 +72,8 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> Result<(), Stri
             Ok(())
         }
         other => Err(format!("unknown command {} for \"corten\"", quote(other))),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn command() -> Command {
@@ -110,6 +118,58 @@ fn command() -> Command {
                 .args(flags(validated))
                 .arg(switch("json", "false", "Print what was found as a JSON array"))
                 .arg(positional("PATH", "The file or directory")),
+        )
+        .subcommand(
+            Command::new("plan")
+                .about("Show what a reload of the program that runs would change")
+                .override_usage("corten plan [flags]")
+                .after_help("Exits with 0 where nothing would change, with 2 where something would, and with 1 where the configuration would be refused.")
+                .args_override_self(true)
+                .args(remote::flags())
+                .arg(switch("json", "false", "Print the plan as JSON"))
+                .arg(positional("", "")),
+        )
+        .subcommand(
+            Command::new("tap")
+                .about("Show data that passes through a component of the program that runs")
+                .override_usage("corten tap [flags] COMPONENT")
+                .args_override_self(true)
+                .args(remote::flags())
+                .arg(switch("in", "false", "Show only what the component takes"))
+                .arg(switch("out", "false", "Show only what the component hands on"))
+                .arg(
+                    Arg::new("filter")
+                        .long("filter")
+                        .help("Show only items that have these words and fields, as level=error job=~\"api.*\" timeout")
+                        .allow_hyphen_values(true)
+                        .value_name("string"),
+                )
+                .arg(
+                    Arg::new("rate")
+                        .long("rate")
+                        .help("Show so many items a second at most")
+                        .default_value("30")
+                        .allow_hyphen_values(true)
+                        .value_parser(parse_int)
+                        .value_name("int"),
+                )
+                .arg(switch("json", "false", "Print each item as a line of JSON"))
+                .arg(positional("COMPONENT", "The component's id, as prometheus.scrape.default")),
+        )
+        .subcommand(
+            Command::new("gql")
+                .alias("graphql")
+                .about("Send a query of GraphQL to the program that runs, with --server.http.enable-graphql")
+                .override_usage("corten gql [flags] QUERY")
+                .args_override_self(true)
+                .arg(
+                    Arg::new("endpoint")
+                        .long("endpoint")
+                        .help("Where queries are answered")
+                        .default_value(gql::ENDPOINT)
+                        .value_name("string"),
+                )
+                .arg(positional("QUERY", "The query, or the fields that it asks for: components { id name }")),
         )
         .subcommand(
             Command::new("eval")
@@ -175,7 +235,7 @@ fn value_parser_of(kind: FlagKind) -> ValueParser {
 }
 
 /// A flag of a truth value: bare, or with `=` and one of the words that Go's `strconv.ParseBool` takes.
-fn switch(name: &'static str, default: &'static str, help: &'static str) -> Arg {
+pub(crate) fn switch(name: &'static str, default: &'static str, help: &'static str) -> Arg {
     let parser = |text: &str| match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),

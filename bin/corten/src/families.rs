@@ -18,13 +18,16 @@ const FAMILIES: &[&[Definition]] = &[
 pub(crate) fn catalog() -> Catalog {
     let catalog = Catalog::default()
         .with(NodeKind::ConfigBlock, corten_runtime::blocks::BLOCKS)
-        .with(NodeKind::Service, corten_http::BLOCKS);
+        .with(NodeKind::Service, corten_http::BLOCKS)
+        .with(NodeKind::Service, corten_runtime::blocks::SERVICES);
     FAMILIES.iter().fold(catalog, |catalog, family| catalog.with(NodeKind::Component, family))
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use corten_runtime::graph::role_of;
 
     use super::*;
 
@@ -36,6 +39,36 @@ mod tests {
             found.into_iter().map(|defect| format!("{}: {defect}", definition.name)).collect::<Vec<_>>()
         });
         assert_eq!(defects.collect::<Vec<_>>(), [""; 0]);
+    }
+
+    #[test]
+    fn what_a_component_does_with_data_is_told_by_its_tables() {
+        let catalog = catalog();
+        for (name, role, kinds) in [
+            ("discovery.http", "source", &["target"][..]),
+            ("discovery.relabel", "stage", &["target"]),
+            ("http", "value", &[]),
+            ("local.file", "value", &[]),
+            ("logging", "source", &["loki_log"]),
+            ("loki.process", "stage", &["loki_log"]),
+            ("loki.source.file", "source", &["loki_log", "target"]),
+            ("loki.write", "sink", &["loki_log"]),
+            ("otelcol.auth.basic", "value", &[]),
+            ("otelcol.connector.spanmetrics", "stage", &["otel_log", "otel_metric", "otel_trace"]),
+            ("otelcol.exporter.otlp", "sink", &["otel_log", "otel_metric", "otel_trace"]),
+            ("otelcol.exporter.prometheus", "stage", &["otel_log", "otel_metric", "otel_trace", "prometheus_metric"]),
+            ("otelcol.processor.batch", "stage", &["otel_log", "otel_metric", "otel_trace"]),
+            ("otelcol.receiver.loki", "stage", &["loki_log", "otel_log", "otel_metric", "otel_trace"]),
+            ("otelcol.receiver.otlp", "source", &["otel_log", "otel_metric", "otel_trace"]),
+            ("prometheus.exporter.self", "source", &["target"]),
+            ("prometheus.relabel", "stage", &["prometheus_metric"]),
+            ("prometheus.remote_write", "sink", &["prometheus_metric"]),
+            ("prometheus.scrape", "source", &["prometheus_metric", "target"]),
+        ] {
+            let (_, definition) = catalog.get(name).unwrap_or_else(|| panic!("there is no {name}"));
+            let (found, carried) = role_of(definition);
+            assert_eq!((found.as_str(), carried.into_iter().collect::<Vec<_>>()), (role, kinds.to_vec()), "{name}");
+        }
     }
 
     #[test]

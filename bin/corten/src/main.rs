@@ -4,11 +4,15 @@ mod cli;
 mod eval;
 mod families;
 mod fmt;
+mod gql;
 mod output;
+mod plan;
+mod remote;
 mod run;
 mod schema;
 mod seed;
 mod storage;
+mod tap;
 mod validate;
 mod version;
 
@@ -16,7 +20,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match cli::main(std::env::args_os()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(message) => {
             output::error(&format!("Error: {message}\n"));
             ExitCode::FAILURE

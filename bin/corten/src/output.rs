@@ -4,8 +4,13 @@ use std::io::{IsTerminal as _, Write as _};
 
 /// Writes to standard output. Nobody is told when it is gone: whoever closed a pipe has read enough.
 pub(crate) fn print(text: &str) {
+    let _ = printed(text);
+}
+
+/// As [`print`]. Whether somebody is still there to read it.
+pub(crate) fn printed(text: &str) -> bool {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
 }
 
 /// Writes to standard error.

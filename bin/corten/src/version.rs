@@ -16,16 +16,14 @@ pub(crate) const BUILD: BuildInfo = BuildInfo {
         Some(branch) => branch,
         None => "unknown",
     },
-};
-
-const BUILD_USER: &str = match option_env!("CORTEN_BUILD_USER") {
-    Some(user) => user,
-    None => "unknown",
-};
-
-const BUILD_DATE: &str = match option_env!("CORTEN_BUILD_DATE") {
-    Some(date) => date,
-    None => "unknown",
+    user: match option_env!("CORTEN_BUILD_USER") {
+        Some(user) => user,
+        None => "unknown",
+    },
+    date: match option_env!("CORTEN_BUILD_DATE") {
+        Some(date) => date,
+        None => "unknown",
+    },
 };
 
 /// A constant of the language: `os`, `arch`, `hostname`.
@@ -37,10 +35,12 @@ pub(crate) fn constant(name: &str) -> String {
 /// What `--version` prints.
 pub(crate) fn text() -> String {
     format!(
-        "corten, version {VERSION} (branch: {}, revision: {})\n  build user:       {BUILD_USER}\n  build date:       \
-         {BUILD_DATE}\n  platform:         {}/{}\n",
+        "corten, version {VERSION} (branch: {}, revision: {})\n  build user:       {}\n  build date:       {}\n  \
+         platform:         {}/{}\n",
         BUILD.branch,
         BUILD.revision,
+        BUILD.user,
+        BUILD.date,
         constant("os"),
         constant("arch"),
     )

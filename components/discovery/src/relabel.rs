@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
-use corten_component::{Component, Context, Error};
+use corten_component::targets::{DroppedBy, ShownTarget, TargetState, TargetView};
+use corten_component::{Component, Context, DebugInfo, Error};
+use corten_config::encode::Item;
 use corten_config::{Arguments, Exports};
+use corten_signal::Kind;
 use corten_signal::relabel::{NameScheme, RelabelRules, RelabelScratch, Rule, Rules};
 use corten_signal::target::{Target, TargetBuilder};
+use parking_lot::Mutex;
 
 /// Rewrites the labels of targets, and drops targets, by rules.
 ///
@@ -33,6 +37,67 @@ pub struct Offer {
 #[derive(Debug)]
 pub struct Relabel {
     compiled: Arc<Compiled>,
+    shown: Arc<Shown>,
+}
+
+/// What was dropped of the targets that came last.
+#[derive(Debug, Default)]
+struct Shown(Mutex<Vec<Arc<Dropped>>>);
+
+/// A target that a rule dropped.
+#[derive(Debug)]
+struct Dropped {
+    target: Target,
+    rule: usize,
+    compiled: Arc<Compiled>,
+}
+
+impl ShownTarget for Dropped {
+    fn state(&self) -> TargetState {
+        TargetState::Dropped
+    }
+
+    fn url(&self) -> &str {
+        ""
+    }
+
+    fn discovered(&self) -> &Target {
+        &self.target
+    }
+
+    fn labels(&self) -> Option<&Target> {
+        None
+    }
+
+    fn dropped_by(&self) -> Option<DroppedBy> {
+        let rule = self.compiled.exported.0.get(self.rule)?;
+        Some(DroppedBy { index: self.rule, action: rule.action.to_string() })
+    }
+}
+
+impl TargetView for Shown {
+    fn targets(&self) -> Vec<Arc<dyn ShownTarget>> {
+        self.0.lock().iter().map(|dropped| Arc::clone(dropped) as Arc<dyn ShownTarget>).collect()
+    }
+}
+
+impl DebugInfo for Shown {
+    fn debug_info(&self) -> Vec<Item> {
+        Vec::new()
+    }
+
+    fn targets(&self) -> Option<&dyn TargetView> {
+        Some(self)
+    }
+}
+
+/// What was prepared: rules, and what they drop of so many targets.
+#[derive(Debug)]
+pub struct Prepared {
+    compiled: Arc<Compiled>,
+    targets: usize,
+    /// Each with the number of the rule.
+    dropped: Vec<(Target, usize)>,
 }
 
 /// Targets change often and rules seldom, so that rules are compiled once for all targets that come.
@@ -46,13 +111,9 @@ impl Component for Relabel {
     const NAME: &'static str = "discovery.relabel";
     type Arguments = Config;
     type Exports = Offer;
-    type Prepared = Arc<Compiled>;
+    type Prepared = Prepared;
 
-    async fn prepare(
-        config: Config,
-        _: &Context<Self>,
-        current: Option<&Self>,
-    ) -> Result<(Arc<Compiled>, Offer), Error> {
+    async fn prepare(config: Config, _: &Context<Self>, current: Option<&Self>) -> Result<(Prepared, Offer), Error> {
         let kept = current.filter(|current| *current.compiled.exported.0 == *config.rules);
         let compiled = match kept {
             Some(current) => Arc::clone(&current.compiled),
@@ -62,26 +123,53 @@ impl Component for Relabel {
                 Arc::new(Compiled { exported: RelabelRules(config.rules.into()), rules })
             }
         };
-        let output = relabel(&config.targets, &compiled.rules)?;
+        let (output, dropped) = relabel(&config.targets, &compiled.rules)?;
         let offer = Offer { output, rules: compiled.exported.clone() };
-        Ok((compiled, offer))
+        Ok((Prepared { compiled, targets: config.targets.len(), dropped }, offer))
     }
 
-    fn commit(_: Option<Self>, compiled: Arc<Compiled>, _: &Context<Self>) -> Self {
-        Relabel { compiled }
+    fn commit(current: Option<Self>, prepared: Prepared, cx: &Context<Self>) -> Self {
+        let Prepared { compiled, targets, dropped } = prepared;
+        let shown = current.map_or_else(
+            || {
+                let shown: Arc<Shown> = Arc::default();
+                cx.show_debug_info(Arc::clone(&shown) as Arc<dyn DebugInfo>);
+                shown
+            },
+            |current| current.shown,
+        );
+        // Targets are values: at each evaluation all come anew, and all that are kept go on.
+        let row = cx.ledger().row(Kind::Target);
+        row.received(targets);
+        row.out(targets - dropped.len());
+        let mut by_rule: Vec<usize> = Vec::new();
+        for (_, rule) in &dropped {
+            by_rule.resize(by_rule.len().max(rule + 1), 0);
+            by_rule[*rule] += 1;
+        }
+        for (rule, targets) in by_rule.into_iter().enumerate().filter(|(_, targets)| *targets > 0) {
+            row.dropped(compiled.rules.reason(rule), targets);
+        }
+        let of_rule = |(target, rule)| Arc::new(Dropped { target, rule, compiled: Arc::clone(&compiled) });
+        *shown.0.lock() = dropped.into_iter().map(of_rule).collect();
+        Relabel { compiled, shown }
     }
 }
 
-fn relabel(targets: &[Target], rules: &Rules) -> Result<Vec<Target>, Error> {
+/// The targets that are kept, and those that are dropped with the number of the rule that does it.
+type Relabelled = (Vec<Target>, Vec<(Target, usize)>);
+
+fn relabel(targets: &[Target], rules: &Rules) -> Result<Relabelled, Error> {
     let (mut builder, mut scratch) = (TargetBuilder::new(), RelabelScratch::new());
-    let mut output = Vec::with_capacity(targets.len());
+    let (mut output, mut dropped) = (Vec::with_capacity(targets.len()), Vec::new());
     for target in targets {
         builder.start_from(target);
-        if rules.apply(builder.labels_mut(), &mut scratch) {
-            output.push(builder.build().map_err(|error| Error::new(error.to_string()))?);
+        match rules.apply_why(builder.labels_mut(), &mut scratch) {
+            Ok(()) => output.push(builder.build().map_err(|error| Error::new(error.to_string()))?),
+            Err(rule) => dropped.push((target.clone(), rule)),
         }
     }
-    Ok(output)
+    Ok((output, dropped))
 }
 
 #[cfg(test)]
@@ -146,6 +234,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_dropped_is_shown_with_its_rule() {
+        let keep = "rule {\nsource_labels = [\"app\"]\nregex = \"(back|front)end\"\naction = \"keep\"\n}";
+        let drop = "rule {\nsource_labels = [\"instance\"]\nregex = \"one\"\naction = \"drop\"\n}";
+        let body = format!("{TARGETS}\nrule {{\ntarget_label = \"a\"\nreplacement = \"1\"\n}}\n{keep}\n{drop}");
+        let mut unit = Unit::start(host("discovery.relabel.x"), &DEFINITION, &body).await.unwrap();
+        let shown = |world: &World| {
+            let info = world.host().debug_info.lock().clone().unwrap();
+            let targets = info.targets().unwrap().targets();
+            let shown = |target: &Arc<dyn ShownTarget>| {
+                let DroppedBy { index, action } = target.dropped_by().unwrap();
+                assert_eq!(
+                    (target.state(), target.labels(), target.discovered().get("a")),
+                    (TargetState::Dropped, None, None)
+                );
+                format!("{} {index} {action}", target.discovered().get("instance").unwrap())
+            };
+            targets.iter().map(shown).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(&unit.world), ["one 2 drop", "two 1 keep"]);
+        let books = |world: &World| world.balance_of(Kind::Target);
+        assert_eq!(books(&unit.world), "received 3, out 1, dropped {rule 2 keep: 1, rule 3 drop: 1}");
+        unit.update(&format!("{TARGETS}\n{drop}")).await.unwrap();
+        assert_eq!(shown(&unit.world), ["one 0 drop"]);
+        assert_eq!(books(&unit.world), "received 6, out 3, dropped {rule 1 drop: 1, rule 2 keep: 1, rule 3 drop: 1}");
+    }
+
+    #[tokio::test]
     async fn without_rules_targets_stay_as_they_are() {
         let text = r#"targets = [{ "b" = "2", "__meta_a" = "1" }, { "b" = "2", "__meta_a" = "1" }]"#;
         let unit = Unit::start(host("discovery.relabel.x"), &DEFINITION, text).await.unwrap();
@@ -183,13 +298,14 @@ mod tests {
         let config =
             |target: &str| Config { targets: vec![Target::new([("t", target)]).unwrap()], rules: rules.clone() };
         let (first, _) = Relabel::prepare(config("1"), &cx, None).await.unwrap();
-        let component = Relabel::commit(None, Arc::clone(&first), &cx);
+        let compiled = Arc::clone(&first.compiled);
+        let component = Relabel::commit(None, first, &cx);
         let (second, offer) = Relabel::prepare(config("2"), &cx, Some(&component)).await.unwrap();
-        assert!(Arc::ptr_eq(&first, &second));
+        assert!(Arc::ptr_eq(&compiled, &second.compiled));
         assert_eq!(offer.output, [Target::new([("a", "1"), ("t", "2")]).unwrap()]);
         let other = Config { rules: Vec::new(), ..config("1") };
         let (third, _) = Relabel::prepare(other, &cx, Some(&component)).await.unwrap();
-        assert!(!Arc::ptr_eq(&first, &third));
+        assert!(!Arc::ptr_eq(&compiled, &third.compiled));
     }
 
     #[tokio::test]

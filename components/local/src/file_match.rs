@@ -1,12 +1,15 @@
 //! `local.file_match`: the files that match patterns, as targets.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+use std::{fmt, io};
 
-use corten_component::{Component, Context, Error, Health, HealthState, Logger, Stop, Task, Turn};
-use corten_config::{Arguments, CheckErrors, Exports};
+use corten_component::log::rfc3339;
+use corten_component::targets::{LastTime, ShownTarget, TargetState, TargetView};
+use corten_component::{Component, Context, DebugInfo, Error, Health, HealthState, Logger, Stop, Task, Turn};
+use corten_config::encode::Item;
+use corten_config::{Arguments, CheckErrors, Exports, Value};
 use corten_files::glob::FOUND_MAX;
 use corten_files::{Dialect, Pattern, io_error_text};
 use corten_signal::target::{Target, TargetBuilder};
@@ -58,6 +61,7 @@ pub struct Offer {
 /// The component.
 #[derive(Debug)]
 pub struct FileMatch {
+    walks: Arc<Walks>,
     turn: Turn<Self>,
     task: Task,
     /// What was exported last, under whatever arguments.
@@ -81,11 +85,21 @@ impl Component for FileMatch {
     fn commit(current: Option<Self>, config: Config, cx: &Context<Self>) -> Self {
         let turn = current.as_ref().map_or_else(|| Turn::first(cx), |current| current.turn.next());
         let latest = current.as_ref().map_or_else(Latest::default, |current| Arc::clone(&current.latest));
+        let walks = current.as_ref().map_or_else(
+            || {
+                let walks = Arc::new(Walks { latest: Arc::clone(&latest), ..Walks::default() });
+                cx.show_debug_info(Arc::clone(&walks) as Arc<dyn DebugInfo>);
+                walks
+            },
+            |current| Arc::clone(&current.walks),
+        );
         turn.export(&latest.lock());
         let finder = Arc::new(Finder::new(config, cx.logger().clone()));
-        let (own, shared) = (turn.clone(), Arc::clone(&latest));
-        let task = cx.spawn("sync", move |stop| run(Arc::clone(&finder), own.clone(), Arc::clone(&shared), stop));
-        FileMatch { turn, task, latest }
+        let (own, shared, told) = (turn.clone(), Arc::clone(&latest), Arc::clone(&walks));
+        let task = cx.spawn("sync", move |stop| {
+            run(Arc::clone(&finder), own.clone(), Arc::clone(&shared), Arc::clone(&told), stop)
+        });
+        FileMatch { walks, turn, task, latest }
     }
 
     async fn drain(self, _: &Context<Self>) {
@@ -93,7 +107,141 @@ impl Component for FileMatch {
     }
 }
 
-async fn run(finder: Arc<Finder>, turn: Turn<FileMatch>, latest: Latest, mut stop: Stop) -> Result<(), String> {
+/// What the last walk found for each target, for whoever looks.
+#[derive(Debug, Default)]
+struct Walks {
+    each: Mutex<Vec<Walk>>,
+    /// What was found and left out, and what could not be looked for.
+    aside: Mutex<Vec<Arc<Aside>>>,
+    /// What was found and is handed on.
+    latest: Latest,
+    /// When the walk began.
+    began: Mutex<Option<SystemTime>>,
+}
+
+/// What was left out.
+#[derive(Debug)]
+struct Aside {
+    /// The path, or the pattern that finds nothing.
+    path: String,
+    target: Target,
+    state: TargetState,
+    why: String,
+}
+
+/// How many of what was left out are kept for whoever looks. A pattern may leave out any number.
+const ASIDE_MAX: usize = 1000;
+
+impl ShownTarget for Aside {
+    fn state(&self) -> TargetState {
+        self.state
+    }
+
+    fn url(&self) -> &str {
+        &self.path
+    }
+
+    fn discovered(&self) -> &Target {
+        &self.target
+    }
+
+    fn labels(&self) -> Option<&Target> {
+        None
+    }
+
+    fn last(&self) -> LastTime {
+        LastTime { error: Some(self.why.clone()), ..LastTime::default() }
+    }
+}
+
+/// A file that was found.
+struct FoundFile {
+    target: Target,
+    at: Option<SystemTime>,
+}
+
+impl ShownTarget for FoundFile {
+    fn state(&self) -> TargetState {
+        TargetState::Found
+    }
+
+    fn url(&self) -> &str {
+        self.target.get(PATH).unwrap_or_default()
+    }
+
+    fn discovered(&self) -> &Target {
+        &self.target
+    }
+
+    fn labels(&self) -> Option<&Target> {
+        Some(&self.target)
+    }
+
+    fn last(&self) -> LastTime {
+        LastTime { at: self.at, ..LastTime::default() }
+    }
+}
+
+impl TargetView for Walks {
+    fn targets(&self) -> Vec<Arc<dyn ShownTarget>> {
+        let at = *self.began.lock();
+        let found = self.latest.lock();
+        let found = found.targets.iter().map(|target| FoundFile { target: target.clone(), at });
+        let found = found.map(|found| Arc::new(found) as Arc<dyn ShownTarget>);
+        let aside = self.aside.lock();
+        found.chain(aside.iter().map(|aside| Arc::clone(aside) as Arc<dyn ShownTarget>)).collect()
+    }
+}
+
+/// What was found for a target.
+#[derive(Clone, Debug)]
+struct Walk {
+    path: String,
+    exclude: String,
+    found: u64,
+    /// What was left out: by the second pattern, because it is no file, and because it was changed too long ago.
+    excluded: u64,
+    folders: u64,
+    too_old: u64,
+    began: SystemTime,
+    took: Duration,
+    error: Option<String>,
+}
+
+impl DebugInfo for Walks {
+    fn debug_info(&self) -> Vec<Item> {
+        let attr = |name: &str, value: Value| Item::Attr { name: name.to_owned(), value };
+        let shown = |walk: &Walk| {
+            let mut body = vec![
+                attr("path", Value::from(walk.path.as_str())),
+                attr("path_exclude", Value::from(walk.exclude.as_str())),
+                attr("found", Value::from(walk.found)),
+                attr("excluded", Value::from(walk.excluded)),
+                attr("folders", Value::from(walk.folders)),
+                attr("too_old", Value::from(walk.too_old)),
+                attr("last_walk_at", Value::from(rfc3339(walk.began))),
+                attr("last_walk_seconds", Value::from(walk.took.as_secs_f64())),
+            ];
+            if let Some(error) = &walk.error {
+                body.push(attr("last_error", Value::from(error.as_str())));
+            }
+            Item::Block { name: "patterns_info".to_owned(), label: None, body }
+        };
+        self.each.lock().iter().map(shown).collect()
+    }
+
+    fn targets(&self) -> Option<&dyn TargetView> {
+        Some(self)
+    }
+}
+
+async fn run(
+    finder: Arc<Finder>,
+    turn: Turn<FileMatch>,
+    latest: Latest,
+    walks: Arc<Walks>,
+    mut stop: Stop,
+) -> Result<(), String> {
     let mut sync = interval(finder.sync_period);
     sync.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
@@ -101,16 +249,21 @@ async fn run(finder: Arc<Finder>, turn: Turn<FileMatch>, latest: Latest, mut sto
             () = stop.wait() => return Ok(()),
             _ = sync.tick() => {}
         }
+        let began = SystemTime::now();
         let walking = tokio::task::spawn_blocking({
             let finder = Arc::clone(&finder);
             let before = latest.lock().clone();
-            move || finder.find(SystemTime::now(), &before.targets)
+            move || finder.find(began, &before.targets)
         });
-        let (offer, problem) = tokio::select! {
+        let found = tokio::select! {
             () = stop.wait() => return Ok(()),
             found = walking => found.map_err(|error| error.to_string())?,
         };
+        let FoundFiles { offer, walks: walked, aside, problem } = found;
         turn.speak(|cx| {
+            *walks.began.lock() = Some(began);
+            *walks.each.lock() = walked;
+            *walks.aside.lock() = aside;
             // Whoever got the equal targets before keeps them: one copy is enough, and to write many down takes room.
             let is_new = *latest.lock() != offer;
             if is_new {
@@ -121,6 +274,18 @@ async fn run(finder: Arc<Finder>, turn: Turn<FileMatch>, latest: Latest, mut sto
         });
     }
 }
+
+/// What a walk found.
+struct FoundFiles {
+    offer: Offer,
+    walks: Vec<Walk>,
+    aside: Vec<Arc<Aside>>,
+    /// The first problem that the user has to solve.
+    problem: Option<String>,
+}
+
+/// How many targets whoever looks is shown.
+const WALKS_SHOWN_MAX: usize = 1000;
 
 /// Finds files. It is made once for a set of arguments.
 struct Finder {
@@ -148,27 +313,42 @@ impl Finder {
         }
     }
 
-    /// All that there is now, and the first problem that the user has to solve.
+    /// All that there is now.
     ///
     /// What is as it was before, in the same place, is not kept twice.
-    fn find(&self, now: SystemTime, before: &[Target]) -> (Offer, Option<String>) {
+    fn find(&self, now: SystemTime, before: &[Target]) -> FoundFiles {
         let oldest = (!self.ignore_older_than.is_zero()).then(|| now.checked_sub(self.ignore_older_than)).flatten();
         let mut targets = Vec::new();
+        let mut walks = Vec::with_capacity(self.wanted.len());
         let mut problem = None;
+        let mut aside = Vec::new();
         for wanted in &self.wanted {
-            match &wanted.patterns {
+            let (started, before_it) = (Instant::now(), targets.len());
+            let mut walk = match &wanted.patterns {
                 Ok((pattern, exclude)) => {
-                    let error = self.expand(wanted, pattern, exclude.as_ref(), oldest, before, &mut targets);
-                    problem = problem.or(error);
+                    let mut into = Gathered { before, targets: &mut targets, aside: &mut aside };
+                    self.expand(wanted, pattern, exclude.as_ref(), oldest, &mut into)
                 }
                 Err(error) => {
                     self.complain(wanted, error);
-                    problem.get_or_insert_with(|| format!("error getting paths of {}: {error}", shown(&wanted.path)));
+                    let error = Some(format!("error getting paths of {}: {error}", shown(&wanted.path)));
+                    Walk { error, ..Walk::new(wanted) }
                 }
+            };
+            walk.took = started.elapsed();
+            walk.found = (targets.len() - before_it) as u64;
+            let wrong = walk.error.clone();
+            let wrong = wrong.or_else(|| wanted.path.is_empty().then(|| format!("the target has no label {PATH}")));
+            if let Some(why) = wrong {
+                put_aside(&mut aside, wanted, &wanted.path, TargetState::Refused, &why);
+            }
+            problem = problem.or_else(|| walk.error.clone());
+            if walks.len() < WALKS_SHOWN_MAX {
+                walks.push(walk);
             }
         }
         targets.shrink_to_fit();
-        (Offer { targets }, problem)
+        FoundFiles { offer: Offer { targets }, walks, aside, problem }
     }
 
     /// Adds the targets of the files that one target asks for.
@@ -178,15 +358,19 @@ impl Finder {
         pattern: &Pattern,
         exclude: Option<&Pattern>,
         oldest: Option<SystemTime>,
-        before: &[Target],
-        targets: &mut Vec<Target>,
-    ) -> Option<String> {
+        into: &mut Gathered<'_>,
+    ) -> Walk {
+        let Gathered { before, targets, aside } = into;
+        let mut walk = Walk::new(wanted);
         let mut builder = TargetBuilder::new();
         let mut refused = None;
         let found = pattern.walk_each(&mut |path| {
             // Names that are no text were left out already.
             let Some(name) = path.to_str() else { return };
             if exclude.is_some_and(|exclude| exclude.matches(name)) {
+                walk.excluded += 1;
+                let why = format_args!("left out by {PATH_EXCLUDE}");
+                put_aside(aside, wanted, name, TargetState::Dropped, &why);
                 return;
             }
             let failed = |step: &str, path: &Path, error: &std::io::Error| {
@@ -204,6 +388,7 @@ impl Finder {
                 Ok(metadata) => metadata,
                 Err(error) => {
                     failed("error getting os stat", &absolute, &error);
+                    put_aside(aside, wanted, name, TargetState::Refused, &io_error_text(&error));
                     if error.kind() == io::ErrorKind::PermissionDenied {
                         refused
                             .get_or_insert_with(|| format!("stat {}: {}", absolute.display(), io_error_text(&error)));
@@ -213,6 +398,10 @@ impl Finder {
             };
             let is_old = oldest.is_some_and(|oldest| metadata.modified().is_ok_and(|changed| changed < oldest));
             if metadata.is_dir() || is_old {
+                *(if metadata.is_dir() { &mut walk.folders } else { &mut walk.too_old }) += 1;
+                let why =
+                    if metadata.is_dir() { "it is a folder" } else { "last changed longer ago than ignore_older_than" };
+                put_aside(aside, wanted, name, TargetState::Dropped, &why);
                 return;
             }
             if let Some(target) = with_path(&wanted.target, &absolute, &mut builder) {
@@ -231,12 +420,44 @@ impl Finder {
         } else {
             found.refused.or(refused)
         };
-        problem.map(|error| format!("error getting paths of {}: {error}", shown(&wanted.path)))
+        walk.error = problem.map(|error| format!("error getting paths of {}: {error}", shown(&wanted.path)));
+        walk
     }
 
     fn complain(&self, wanted: &Wanted, error: &str) {
         let fields = [("path", (&wanted.path).into()), ("excluded", (&wanted.exclude).into()), ("err", error.into())];
         self.logger.error("error getting paths", &fields);
+    }
+}
+
+/// Where what is found goes.
+struct Gathered<'a> {
+    /// What was found before.
+    before: &'a [Target],
+    targets: &'a mut Vec<Target>,
+    aside: &'a mut Vec<Arc<Aside>>,
+}
+
+fn put_aside(aside: &mut Vec<Arc<Aside>>, wanted: &Wanted, path: &str, state: TargetState, why: &dyn fmt::Display) {
+    if aside.len() < ASIDE_MAX {
+        let (path, target, why) = (path.to_owned(), wanted.target.clone(), why.to_string());
+        aside.push(Arc::new(Aside { path, target, state, why }));
+    }
+}
+
+impl Walk {
+    fn new(wanted: &Wanted) -> Self {
+        Walk {
+            path: wanted.path.clone(),
+            exclude: wanted.exclude.clone(),
+            found: 0,
+            excluded: 0,
+            folders: 0,
+            too_old: 0,
+            began: SystemTime::now(),
+            took: Duration::ZERO,
+            error: None,
+        }
     }
 }
 
@@ -305,6 +526,55 @@ mod tests {
 
     async fn until_paths(world: &World, expected: &str) {
         until(&format!("the paths are {expected}"), || paths(world) == expected).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_looks_sees_what_the_last_walk_found_and_left_out() {
+        let world = host("local.file_match.x");
+        for name in ["a.log", "b.log", "d.log/c"] {
+            world.write(name, "");
+        }
+        let path = [(PATH, below(&world, "*.log")), (PATH_EXCLUDE, "**/b.*".to_owned())];
+        let bad = [(PATH, "[".to_owned())];
+        let unit = Unit::start(world.clone(), &DEFINITION, &targets(&[&path, &bad])).await.unwrap();
+        let shown = || {
+            let info = world.host().debug_info.lock().clone();
+            let text = |item: Item| match item {
+                Item::Block { body, .. } => body
+                    .into_iter()
+                    .filter_map(|item| match item {
+                        Item::Attr { name, value } if !name.starts_with("last_walk") => {
+                            Some(format!("{name}={value} "))
+                        }
+                        _ => None,
+                    })
+                    .collect::<String>(),
+                Item::Attr { .. } => String::new(),
+            };
+            info.map_or_else(Vec::new, |info| info.debug_info()).into_iter().map(text).collect::<Vec<_>>()
+        };
+        until("it has walked", || shown().len() == 2).await;
+        let shown = shown();
+        assert!(shown[0].ends_with("found=1 excluded=1 folders=1 too_old=0 "), "{shown:?}");
+        assert!(shown[1].contains("found=0") && shown[1].contains("last_error="), "{shown:?}");
+        let info = world.host().debug_info.lock().clone().unwrap();
+        let root = below(&world, "");
+        let target = |target: &Arc<dyn ShownTarget>| {
+            let error = target.last().error.unwrap_or_default();
+            format!("{} {}: {error}", target.state().as_str(), target.url().replace(&root, ""))
+        };
+        let targets = info.targets().unwrap().targets();
+        let targets: Vec<String> = targets.iter().map(target).collect();
+        assert_eq!(
+            targets,
+            [
+                "found a.log: ",
+                "dropped b.log: left out by __path_exclude__",
+                "dropped d.log: it is a folder",
+                "refused [: error getting paths of \"[\": syntax error in pattern",
+            ]
+        );
+        drop(unit);
     }
 
     #[tokio::test(start_paused = true)]

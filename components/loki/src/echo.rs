@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use corten_component::log::{Level, Logger, rfc3339};
-use corten_component::{Component, Context, Error};
+use corten_component::{Component, Context, Error, LocalEnd};
 use corten_config::{Arguments, Exports};
 use corten_signal::flow::BoxFuture;
 use corten_signal::{Consume, ConsumeError, Inlet, Logs, LogsBatch, Receiver};
@@ -25,6 +25,7 @@ pub struct EchoExports {
 /// The component.
 pub struct Echo {
     inlet: Arc<Inlet<Logs>>,
+    log: Arc<LocalEnd>,
 }
 
 impl Component for Echo {
@@ -38,14 +39,16 @@ impl Component for Echo {
         cx: &Context<Self>,
         current: Option<&Self>,
     ) -> Result<(Arc<Inlet<Logs>>, EchoExports), Error> {
-        let inlet = current.map_or_else(|| Arc::new(Inlet::new(cx.id())), |current| Arc::clone(&current.inlet));
+        let inlet = current.map_or_else(|| Arc::new(Inlet::of(cx.ledger())), |current| Arc::clone(&current.inlet));
         let exports = EchoExports { receiver: inlet.receiver() };
         Ok((inlet, exports))
     }
 
-    fn commit(_: Option<Self>, inlet: Arc<Inlet<Logs>>, cx: &Context<Self>) -> Self {
-        inlet.attach(Arc::new(Stage(cx.logger().clone())));
-        Echo { inlet }
+    fn commit(current: Option<Self>, inlet: Arc<Inlet<Logs>>, cx: &Context<Self>) -> Self {
+        let log = current.map_or_else(|| LocalEnd::new::<Logs>(cx.ledger(), "log"), |current| current.log);
+        log.show();
+        inlet.attach(Arc::new(Stage { logger: cx.logger().clone(), log: Arc::clone(&log) }));
+        Echo { inlet, log }
     }
 
     async fn drain(self, _: &Context<Self>) {
@@ -53,13 +56,23 @@ impl Component for Echo {
     }
 }
 
-struct Stage(Logger);
+struct Stage {
+    logger: Logger,
+    log: Arc<LocalEnd>,
+}
 
 impl Consume<Logs> for Stage {
     fn consume(&self, batch: LogsBatch) -> BoxFuture<'_, Result<(), ConsumeError>> {
         Box::pin(async move {
-            if self.0.takes(Level::Info) {
+            let entries = batch.entries.len();
+            let is_written = self.logger.takes(Level::Info);
+            if is_written {
                 self.write(&batch);
+            }
+            let taken = self.log.take(entries, 0);
+            match is_written {
+                true => taken.delivered(),
+                false => taken.below_level(),
             }
             batch.acks.safe();
             Ok(())
@@ -80,7 +93,7 @@ impl Stage {
                 let mut shown = String::new();
                 // Writing to a string cannot fail.
                 let _ = write!(shown, "{}", serde_json::Value::Object(metadata));
-                self.0.info(
+                self.logger.info(
                     "received log entry",
                     &[
                         ("entry", lossy(entries.line(entry)).into()),
@@ -107,6 +120,7 @@ fn time(timestamp_ns: i64) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use corten_component::Definition;
+    use corten_signal::Kind;
     use corten_signal::acks::Answer;
     use corten_testkit::{Unit, awaited_logs, host};
 
@@ -123,6 +137,11 @@ mod tests {
                         entry_timestamp=1970-01-01T00:00:00.000000001Z labels=\"{__i=\\\"y\\\", app=\\\"x\\\"}\" \
                         structured_metadata={}\n";
         assert!(unit.world.logs().ends_with(expected), "{}", unit.world.logs());
+        unit.world.host().logger.sink().configure(Level::Warn, corten_component::log::Format::Logfmt);
+        receiver.consume(corten_testkit::logs(&[], &["a", "b"])).await.unwrap();
+        assert_eq!(unit.world.balance_of(Kind::LokiLog), "taken 3, out 3");
+        let end = &unit.world.balance().ends[0];
+        assert_eq!((end.offered, end.delivered, &*end.dropped), (3, 1, &[("log level".to_owned(), 2)][..]));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `loki.enrich`.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use corten_component::{Component, Context, Error, Logger};
@@ -67,7 +68,7 @@ impl Component for Enrich {
         cx: &Context<Self>,
         current: Option<&Self>,
     ) -> Result<(Prepared, EnrichExports), Error> {
-        let inlet = current.map_or_else(|| Arc::new(Inlet::new(cx.id())), |current| Arc::clone(&current.inlet));
+        let inlet = current.map_or_else(|| Arc::new(Inlet::of(cx.ledger())), |current| Arc::clone(&current.inlet));
         let exports = EnrichExports { receiver: inlet.receiver() };
         Ok((Prepared { inlet, arguments }, exports))
     }
@@ -105,9 +106,9 @@ struct Stage {
 impl Consume<Logs> for Stage {
     fn consume(&self, batch: LogsBatch) -> BoxFuture<'_, Result<(), ConsumeError>> {
         Box::pin(async move {
-            let streams: Vec<Option<Stream>> = {
+            let streams: Vec<Result<Stream, Infallible>> = {
                 let mut cache = self.cache.lock();
-                batch.entries.parts().map(|(stream, _)| Some(self.enriched(&mut cache, stream))).collect()
+                batch.entries.parts().map(|(stream, _)| Ok(self.enriched(&mut cache, stream))).collect()
             };
             self.forward.consume(restream(batch, &streams)).await
         })
@@ -146,6 +147,7 @@ mod tests {
     use std::time::Duration;
 
     use corten_component::Definition;
+    use corten_signal::Kind;
     use corten_signal::acks::Answer;
     use corten_testkit::{LogsSink, Unit, awaited_logs, host, logs};
 
@@ -173,6 +175,8 @@ mod tests {
             unit.world.receiver::<Logs>("receiver").consume(batch).await.unwrap();
             assert_eq!(waiter.wait(Duration::from_secs(1)).await, Answer::Safe);
         }
+        let count = labels.len() * 2;
+        assert_eq!(unit.world.balance_of(Kind::LokiLog), format!("taken {count}, out {count}"));
         let lines = sink.lines();
         assert!(lines.chunks(2).all(|pair| pair[0].stream == pair[1].stream));
         lines.into_iter().step_by(2).map(|line| line.stream).collect()

@@ -19,7 +19,7 @@ pub(crate) fn fanout<C: Component>(cx: &Context<C>, forward_to: Vec<Receiver<Log
     );
     let logger = cx.logger().clone();
     let warned = Mutex::new(None::<Instant>);
-    Fanout::new(forward_to).with_on_lost(Arc::new(move |component, items, why| {
+    Fanout::of(cx.ledger(), forward_to).with_on_lost(Arc::new(move |component, items, why| {
         dropped.with(&[component]).add(items as u64);
         let mut warned = warned.lock();
         if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {

@@ -1,5 +1,6 @@
 //! The components whose names begin with `loki.`.
 
+mod dropped;
 pub mod echo;
 pub mod enrich;
 mod forward;

@@ -115,11 +115,11 @@ impl Component for Process {
         let program = match current {
             Some(current) if current.stages == arguments.stages => Arc::clone(&current.pipeline.program),
             _ => {
-                let program = Program::new(&arguments.stages, cx.metrics(), cx.logger());
+                let program = Program::new(&arguments.stages, cx.metrics(), cx.logger(), cx.ledger());
                 Arc::new(program.map_err(|error| error.to_string())?)
             }
         };
-        let inlet = current.map_or_else(|| Arc::new(Inlet::new(cx.id())), |current| Arc::clone(&current.inlet));
+        let inlet = current.map_or_else(|| Arc::new(Inlet::of(cx.ledger())), |current| Arc::clone(&current.inlet));
         let exports = ProcessExports { receiver: inlet.receiver() };
         Ok((Prepared { inlet, stages: arguments.stages, program, forward_to: arguments.forward_to }, exports))
     }

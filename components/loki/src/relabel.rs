@@ -7,6 +7,7 @@ use corten_component::{Component, Context, Error, Logger};
 use corten_config::arguments::CheckErrors;
 use corten_config::{Arguments, Exports};
 use corten_signal::flow::BoxFuture;
+use corten_signal::ledger::{Pass, Row};
 use corten_signal::logs::StreamCache;
 use corten_signal::relabel::{NameScheme, RelabelRules, RelabelScratch, Rule, Rules};
 use corten_signal::{
@@ -14,6 +15,7 @@ use corten_signal::{
 };
 use parking_lot::Mutex;
 
+use crate::dropped::{Drops, Why};
 use crate::forward::fanout;
 use crate::restream::restream;
 
@@ -78,7 +80,7 @@ impl Component for Relabel {
     ) -> Result<(Prepared, RelabelExports), Error> {
         let rules = Rules::new(&arguments.rules, NameScheme::Legacy)
             .map_err(|(place, error)| Error::new(format!("rule {}: {error}", place + 1)))?;
-        let inlet = current.map_or_else(|| Arc::new(Inlet::new(cx.id())), |current| Arc::clone(&current.inlet));
+        let inlet = current.map_or_else(|| Arc::new(Inlet::of(cx.ledger())), |current| Arc::clone(&current.inlet));
         let exports =
             RelabelExports { receiver: inlet.receiver(), rules: RelabelRules(arguments.rules.as_slice().into()) };
         let cache_size = usize::try_from(arguments.max_cache_size).unwrap_or(1);
@@ -99,6 +101,7 @@ impl Component for Relabel {
             rules: prepared.rules,
             state,
             forward: fanout(cx, prepared.forward_to),
+            row: Arc::clone(cx.ledger().row_of::<Logs>()),
             metrics: RelabelMetrics::new(cx.metrics()),
             logger: cx.logger().clone(),
         }));
@@ -133,13 +136,14 @@ struct Stage {
     rules: Rules,
     state: Arc<Mutex<State>>,
     forward: Fanout<Logs>,
+    row: Arc<Row>,
     metrics: RelabelMetrics,
     logger: Logger,
 }
 
 struct State {
-    /// What each stream becomes; nothing for one that is dropped.
-    cache: StreamCache<Option<Stream>>,
+    /// What each stream becomes, or why it is dropped.
+    cache: StreamCache<Result<Stream, Why>>,
     labels: LabelsBuilder,
     scratch: RelabelScratch,
 }
@@ -147,13 +151,14 @@ struct State {
 impl Consume<Logs> for Stage {
     fn consume(&self, batch: LogsBatch) -> BoxFuture<'_, Result<(), ConsumeError>> {
         Box::pin(async move {
-            let batch = self.relabel(batch);
+            let mut pass = self.row.pass();
+            let batch = self.relabel(batch, &mut pass);
             if batch.entries.is_empty() {
                 batch.acks.safe();
-                return Ok(());
+                return pass.end(Ok(()));
             }
             let written = batch.entries.len() as u64;
-            self.forward.consume(batch).await?;
+            pass.end(self.forward.consume(batch).await)?;
             self.metrics.written.add(written);
             Ok(())
         })
@@ -161,18 +166,25 @@ impl Consume<Logs> for Stage {
 }
 
 impl Stage {
-    fn relabel(&self, batch: LogsBatch) -> LogsBatch {
+    fn relabel(&self, batch: LogsBatch, pass: &mut Pass<'_>) -> LogsBatch {
         let entries = &batch.entries;
         self.metrics.processed.add(entries.len() as u64);
-        let streams: Vec<Option<Stream>> = {
+        let streams: Vec<Result<Stream, Why>> = {
             let mut state = self.state.lock();
             entries.parts().map(|(stream, list)| self.outcome(&mut state, stream, list.len() as u64)).collect()
         };
+        let mut drops = Drops::default();
+        for (stream, (_, list)) in streams.iter().zip(entries.parts()) {
+            if let Err(why) = stream {
+                drops.add(*why, list.len());
+            }
+        }
+        drops.count_in(pass, &self.rules);
         restream(batch, &streams)
     }
 
-    /// What a stream becomes that has so many entries in a batch.
-    fn outcome(&self, state: &mut State, stream: &Stream, entries: u64) -> Option<Stream> {
+    /// What a stream becomes that has so many entries in a batch, or why it is dropped.
+    fn outcome(&self, state: &mut State, stream: &Stream, entries: u64) -> Result<Stream, Why> {
         let State { cache, labels, scratch } = state;
         let mut misses = 0;
         let outcome = cache.get_or_make(stream.labels().as_encoded(), || {
@@ -184,7 +196,7 @@ impl Stage {
         outcome.unwrap_or_else(|error| {
             let fields = [("stream", stream.canonical().into()), ("err", error.to_string().into())];
             self.logger.warn("dropped entries whose new labels are not valid", &fields);
-            None
+            Err(Why::INVALID_LABELS)
         })
     }
 
@@ -193,15 +205,15 @@ impl Stage {
         stream: &Stream,
         labels: &mut LabelsBuilder,
         scratch: &mut RelabelScratch,
-    ) -> Result<Option<Stream>, LabelError> {
+    ) -> Result<Result<Stream, Why>, LabelError> {
         labels.clear();
         // To the rules a label without a value is none.
         stream.labels().iter().filter(|(_, value)| !value.is_empty()).for_each(|(n, v)| labels.push(n, v));
-        if !self.rules.apply(labels, scratch) {
-            return Ok(None);
+        if let Err(place) = self.rules.apply_why(labels, scratch) {
+            return Ok(Err(Why::Rule(place)));
         }
         labels.retain(|_, value| !value.is_empty());
-        if labels.is_empty() { Ok(None) } else { Stream::new(labels).map(Some) }
+        if labels.is_empty() { Ok(Err(Why::NO_LABELS)) } else { Stream::new(labels).map(Ok) }
     }
 }
 
@@ -210,6 +222,7 @@ mod tests {
     use std::time::Duration;
 
     use corten_component::Definition;
+    use corten_signal::Kind as Signals;
     use corten_signal::acks::Answer;
     use corten_testkit::{LogsSink, Unit, awaited_logs, host, logs};
 
@@ -261,6 +274,8 @@ mod tests {
         assert_eq!(metric("loki_relabel_cache_misses"), Some(4.0));
         assert_eq!(metric("loki_relabel_cache_hits"), Some(4.0));
         assert_eq!(metric("loki_relabel_cache_size"), Some(4.0));
+        let expected = "taken 8, out 4, dropped {no labels: 2, rule 2 drop: 2}";
+        assert_eq!(unit.world.balance_of(Signals::LokiLog), expected);
     }
 
     #[tokio::test]
@@ -288,11 +303,27 @@ mod tests {
     #[tokio::test]
     async fn what_the_next_component_refuses_is_not_counted_as_written() {
         let sink = LogsSink::default();
-        let unit = start(&sink, "").await;
+        let mut unit = start(&sink, "").await;
         sink.answer_with(Some(ConsumeError::Refused { reason: "no".to_owned() }));
         let (batch, mut waiter) = awaited_logs(&[("a", "b")], &["x"]);
         assert!(unit.world.receiver::<Logs>("receiver").consume(batch).await.is_err());
         assert_eq!(waiter.wait(Duration::from_secs(1)).await, Answer::Failed);
         assert_eq!(unit.world.metric("loki_relabel_entries_written"), Some(0.0));
+        let dropped = "rule {\nsource_labels = [\"a\"]\nregex = \"b\"\naction = \"drop\"\n}";
+        unit.update(&format!("forward_to = [sink]\n{dropped}")).await.unwrap();
+        // What is dropped of a batch that is refused is dropped when it comes again.
+        let mut builder = corten_signal::EntriesBuilder::new();
+        for app in ["b", "c"] {
+            let part = builder.stream(&Stream::of([("a", app)]).unwrap());
+            let line = builder.own(b"x");
+            builder.push(part, 0, line);
+        }
+        let batch = LogsBatch::of(builder.finish(0));
+        let receiver = unit.world.receiver::<Logs>("receiver");
+        assert!(receiver.consume(batch.clone()).await.is_err());
+        assert_eq!(unit.world.balance_of(Signals::LokiLog), "");
+        sink.answer_with(None);
+        receiver.consume(batch).await.unwrap();
+        assert_eq!(unit.world.balance_of(Signals::LokiLog), "taken 2, out 1, dropped {rule 1 drop: 1}");
     }
 }

@@ -16,6 +16,7 @@ use corten_component::{Component, Context, Error};
 use corten_config::schema::Stability;
 use corten_config::{Arguments, CheckErrors, Exports};
 use corten_signal::flow::BoxFuture;
+use corten_signal::ledger::Row;
 use corten_signal::regex::Lossy;
 use corten_signal::{
     Consume, ConsumeError, EntriesBuilder, Fanout, Inlet, LabelsBuilder, Logs, LogsBatch, Receiver, Stream,
@@ -115,7 +116,7 @@ impl Component for SecretFilter {
         let making = tokio::task::spawn_blocking(move || scanner(&path));
         let scanner = making.await.map_err(|error| Error::new(error.to_string()))?;
         let scanner = scanner.map_err(|error| Error::new(format!("failed to create gitleaks detector: {error}")))?;
-        let inlet = current.map_or_else(|| Arc::new(Inlet::new(cx.id())), |current| Arc::clone(&current.inlet));
+        let inlet = current.map_or_else(|| Arc::new(Inlet::of(cx.ledger())), |current| Arc::clone(&current.inlet));
         let exports = SecretFilterExports { receiver: inlet.receiver() };
         Ok((Prepared { inlet, arguments, scanner }, exports))
     }
@@ -125,6 +126,7 @@ impl Component for SecretFilter {
         inlet.attach(Arc::new(Stage {
             scanner,
             forward: fanout(cx, arguments.forward_to.clone()),
+            row: Arc::clone(cx.ledger().row_of::<Logs>()),
             arguments,
             metrics: FilterMetrics::new(cx),
             scratches: Mutex::default(),
@@ -200,6 +202,7 @@ impl FilterMetrics {
 struct Stage {
     scanner: Scanner,
     forward: Fanout<Logs>,
+    row: Arc<Row>,
     arguments: SecretFilterArguments,
     metrics: FilterMetrics,
     scratches: Mutex<Vec<Work>>,
@@ -228,7 +231,13 @@ enum Verdict {
 
 impl Consume<Logs> for Stage {
     fn consume(&self, batch: LogsBatch) -> BoxFuture<'_, Result<(), ConsumeError>> {
-        Box::pin(async move { self.forward.consume(self.filtered(batch).await).await })
+        Box::pin(async move {
+            let before = batch.entries.len();
+            let batch = self.filtered(batch).await;
+            let mut pass = self.row.pass();
+            pass.dropped("timeout", before - batch.entries.len());
+            pass.end(self.forward.consume(batch).await)
+        })
     }
 }
 

@@ -13,6 +13,7 @@ pub mod heroku;
 mod http;
 pub mod journal;
 mod outlet;
+mod shown;
 pub mod syslog;
 #[cfg(test)]
 mod testing;
@@ -23,6 +24,8 @@ use corten_signal::{LabelError, LabelsBuilder, Stream};
 use parking_lot::Mutex;
 
 use corten_component::Error;
+
+use crate::dropped::Why;
 
 /// What becomes of an entry whose labels the rules drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +48,7 @@ pub(crate) struct SourceLabels {
 
 #[derive(Default)]
 struct State {
-    cache: StreamCache<Option<Stream>>,
+    cache: StreamCache<Result<Stream, Why>>,
     key: Vec<u8>,
     scratch: RelabelScratch,
 }
@@ -63,7 +66,12 @@ impl SourceLabels {
         Ok(SourceLabels { rules, on_drop, keeps_tenant, state: Mutex::default() })
     }
 
-    /// The stream of an entry with these labels; nothing for one that is to be dropped. Labels of `after` are set when the
+    /// The rules.
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The stream of an entry with these labels, or why it is to be dropped. Labels of `after` are set when the
     /// rules were applied and the internal labels are gone, whatever their names are. The builder is used up.
     ///
     /// # Errors
@@ -73,7 +81,7 @@ impl SourceLabels {
         &self,
         labels: &mut LabelsBuilder,
         after: &[(&str, &str)],
-    ) -> Result<Option<Stream>, LabelError> {
+    ) -> Result<Result<Stream, Why>, LabelError> {
         let mut state = self.state.lock();
         let State { cache, key, scratch } = &mut *state;
         key.clear();
@@ -92,22 +100,22 @@ impl SourceLabels {
         labels: &mut LabelsBuilder,
         scratch: &mut RelabelScratch,
         after: &[(&str, &str)],
-    ) -> Result<Option<Stream>, LabelError> {
-        let keep = self.rules.apply(labels, scratch);
+    ) -> Result<Result<Stream, Why>, LabelError> {
+        let applied = self.rules.apply_why(labels, scratch);
         let is_public = |name: &str| !name.starts_with("__") || (self.keeps_tenant && name == TENANT_LABEL);
-        match self.on_drop {
-            OnDrop::DropEntry if !keep => return Ok(None),
-            OnDrop::NoLabels if !keep => labels.clear(),
+        match (self.on_drop, applied) {
+            (OnDrop::DropEntry, Err(place)) => return Ok(Err(Why::Rule(place))),
+            (OnDrop::NoLabels, Err(_)) => labels.clear(),
             _ => labels.retain(|name, value| is_public(name) && !value.is_empty()),
         }
         if labels.is_empty() && self.on_drop == OnDrop::DropEntry {
-            return Ok(None);
+            return Ok(Err(Why::NO_LABELS));
         }
         for (name, value) in after {
             labels.remove(name);
             labels.push(name, value);
         }
-        Stream::new(labels).map(Some)
+        Stream::new(labels).map(Ok)
     }
 }
 
@@ -134,15 +142,15 @@ mod tests {
         let rules = RelabelRules(
             [rule(Action::Replace, "__host", "(.*)", "host"), rule(Action::Drop, "level", "debug", "")].into(),
         );
-        type Case<'a> = (OnDrop, bool, &'a [(&'a str, &'a str)], Option<&'a str>);
+        type Case<'a> = (OnDrop, bool, &'a [(&'a str, &'a str)], Result<&'a str, &'a str>);
         let cases: &[Case<'_>] = &[
-            (OnDrop::DropEntry, false, &[("__host", "a"), ("level", "info")], Some(r#"{host="a", level="info"}"#)),
-            (OnDrop::DropEntry, false, &[("__host", "a"), ("level", "debug")], None),
-            (OnDrop::DropEntry, false, &[("__other", "a")], None),
-            (OnDrop::NoLabels, false, &[("__host", "a"), ("level", "debug")], Some("{}")),
-            (OnDrop::GoOn, false, &[("__host", "a"), ("level", "debug")], Some(r#"{host="a", level="debug"}"#)),
-            (OnDrop::NoLabels, true, &[("__tenant_id__", "t")], Some(r#"{__tenant_id__="t"}"#)),
-            (OnDrop::NoLabels, false, &[("__tenant_id__", "t"), ("empty", "")], Some("{}")),
+            (OnDrop::DropEntry, false, &[("__host", "a"), ("level", "info")], Ok(r#"{host="a", level="info"}"#)),
+            (OnDrop::DropEntry, false, &[("__host", "a"), ("level", "debug")], Err("rule 2 drop")),
+            (OnDrop::DropEntry, false, &[("__other", "a")], Err("no labels")),
+            (OnDrop::NoLabels, false, &[("__host", "a"), ("level", "debug")], Ok("{}")),
+            (OnDrop::GoOn, false, &[("__host", "a"), ("level", "debug")], Ok(r#"{host="a", level="debug"}"#)),
+            (OnDrop::NoLabels, true, &[("__tenant_id__", "t")], Ok(r#"{__tenant_id__="t"}"#)),
+            (OnDrop::NoLabels, false, &[("__tenant_id__", "t"), ("empty", "")], Ok("{}")),
         ];
         for (on_drop, keeps_tenant, labels, expected) in cases {
             let source = SourceLabels::new(&rules, *on_drop, *keeps_tenant).unwrap();
@@ -151,7 +159,8 @@ mod tests {
                 let mut builder = LabelsBuilder::new();
                 labels.iter().for_each(|(name, value)| builder.push(name, value));
                 let stream = source.stream(&mut builder, &[]).unwrap();
-                assert_eq!(stream.map(|stream| stream.canonical()).as_deref(), *expected, "{labels:?}");
+                let stream = stream.map(|stream| stream.canonical()).map_err(|why| why.reason(&source.rules));
+                assert_eq!(stream.as_deref().map_err(|why| &**why), *expected, "{labels:?}");
             }
         }
     }
@@ -166,6 +175,6 @@ mod tests {
             assert_eq!(stream.tenant().map(|tenant| &**tenant), Some(tenant));
         }
         // Labels alone that come after the rules do not keep an entry.
-        assert_eq!(source.stream(&mut LabelsBuilder::new(), &[(TENANT_LABEL, "t")]), Ok(None));
+        assert_eq!(source.stream(&mut LabelsBuilder::new(), &[(TENANT_LABEL, "t")]), Ok(Err(Why::NO_LABELS)));
     }
 }

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod group;
+mod lane;
 mod metrics;
 mod protocol;
 
@@ -17,10 +18,12 @@ use corten_config::Exports;
 use corten_net::{Client, ClientOptions};
 use corten_queue::{Options, PARTITIONS_MAX, Queue, Reader, ReaderOptions, Start, Totals, default_bytes_max};
 use corten_signal::flow::BoxFuture;
+use corten_signal::ledger::Row;
 use corten_signal::logs::StreamCache;
-use corten_signal::{Consume, ConsumeError, Inlet, LabelsBuilder, Logs, LogsBatch, Receiver, Stream};
+use corten_signal::{Consume, ConsumeError, Inlet, Kind, LabelsBuilder, Logs, LogsBatch, Receiver, Stream};
 use corten_sink::{
-    BACKOFF_MIN, Departing, Failing, Lane, Leaving, Pace, SendState, Sender, client_options, leave_lane, open_queue,
+    BACKOFF_MIN, Departing, Failing, Lane, LaneBooks, Leaving, Pace, QueueEnd, SendState, Sender, client_options,
+    leave_lane, open_queue,
 };
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Uri};
@@ -30,7 +33,8 @@ use tokio::task::JoinHandle;
 
 use self::arguments::url_identity;
 pub use self::arguments::{Config, Endpoint, QueueConfig, Wal};
-use self::group::{Filled, Limits, Place, Taken};
+use self::group::{Limits, Place};
+use self::lane::{LogsLane, books};
 use self::metrics::{EndpointInfo, INGESTER_ERROR, STREAM_LIMITED, SharedMetrics, TOO_LARGE};
 use self::protocol::{Own, PushProtocol, Settings};
 
@@ -73,10 +77,12 @@ pub struct Exported {
 pub struct Write {
     inlet: Inlet<Logs>,
     stage: Arc<Stage>,
-    lane: Arc<Lane<Filled>>,
+    lane: Arc<LogsLane>,
     is_on_disk: bool,
     /// The queue on disk while it is not the one that is written, because something of it may still be sent.
     parked: Option<Queue>,
+    /// The lane that wrote it.
+    parked_lane: Option<Arc<LogsLane>>,
     endpoints: HashMap<String, Running>,
     leaving: Vec<Leaving>,
     /// Senders that come first, by the identity of the endpoint. A channel closes when its sender has ended.
@@ -95,6 +101,7 @@ struct Running {
     segment_at_start: u64,
     settings: watch::Sender<Arc<Settings>>,
     state: Arc<SendState>,
+    end: Arc<QueueEnd>,
     ending: watch::Sender<bool>,
     /// Closes when the sender has ended.
     done: watch::Receiver<()>,
@@ -153,7 +160,7 @@ impl Component for Write {
             },
             false => None,
         };
-        let inlet = current.is_none().then(|| Inlet::new(cx.id()));
+        let inlet = current.is_none().then(|| Inlet::of(cx.ledger()));
         let receiver = match (&inlet, current) {
             (Some(inlet), _) => inlet.receiver(),
             (None, Some(current)) => current.inlet.receiver(),
@@ -166,15 +173,18 @@ impl Component for Write {
 
     fn commit(current: Option<Self>, prepared: Prepared, cx: &Context<Self>) -> Self {
         let Prepared { config, settings, options, queue, is_kept, leftover, inlet } = prepared;
+        let capacity = if config.is_on_disk() { options.bytes_max } else { options.memory_bytes_max as u64 };
         queue.set_options(options);
         let mut component = match current {
             Some(current) => current,
-            None => Self::start(inlet.unwrap_or_else(|| Inlet::new(cx.id())), &queue, &config, cx),
+            None => Self::start(inlet.unwrap_or_else(|| Inlet::of(cx.ledger())), &queue, &config, cx),
         };
         if let Some(leftover) = leftover {
             component.send_leftover(leftover, &config, &settings, cx);
         }
-        component.change(&config, settings, queue, is_kept, cx)
+        let component = component.change(&config, settings, queue, is_kept, cx);
+        component.lane.set_capacity(capacity);
+        component
     }
 
     async fn drain(self, _: &Context<Self>) {
@@ -240,13 +250,14 @@ impl Write {
                 }
             }
         });
-        let lane = new_lane(queue.clone(), &shared, cx);
+        let lane = new_lane(queue.clone(), None, &shared, cx);
         Write {
             inlet,
             stage: Arc::new(Stage::new(&lane, config, &shared, None, cx)),
             lane,
             is_on_disk: config.is_on_disk(),
             parked: None,
+            parked_lane: None,
             endpoints: HashMap::new(),
             leaving: Vec::new(),
             predecessors: HashMap::new(),
@@ -270,9 +281,12 @@ impl Write {
         let is_first = self.endpoints.is_empty();
         let mut lane_before = None;
         if !is_kept && !is_first {
-            let lane = new_lane(queue, &self.shared, cx);
+            // Of the queue that is written again. One in memory is always another.
+            let wrote = self.parked_lane.take().filter(|_| config.is_on_disk());
+            let lane = new_lane(queue, wrote, &self.shared, cx);
             let before = std::mem::replace(&mut self.lane, lane);
             self.parked = self.is_on_disk.then(|| before.queue().clone());
+            self.parked_lane = self.is_on_disk.then(|| Arc::clone(&before));
             self.is_on_disk = config.is_on_disk();
             lane_before = Some(before);
         }
@@ -306,15 +320,21 @@ impl Write {
         for (identity, running) in before {
             self.predecessors.entry(identity.clone()).or_default().push(running.done);
             let stays = present.contains(&identity);
-            let Running { reader, ending, handle, .. } = running;
-            gone.push(Departing { identity, reader, ending, handle, stays, gone: None });
+            let Running { reader, ending, handle, end, .. } = running;
+            // What comes after it may have its name.
+            self.shared.ends.rename(&end);
+            let (shared, end) = (Arc::clone(&self.shared), Arc::downgrade(&end));
+            let forget: Box<dyn FnOnce() + Send> = Box::new(move || shared.ends.forget(&end));
+            gone.push(Departing { identity, reader, ending, handle, stays, gone: Some(forget) });
         }
         for (identity, settings, options) in starting {
-            let queue = self.lane.queue().clone();
-            let running = self.start_endpoint(&queue, &identity, settings.clone(), options, cx);
+            let (queue, lane) = (self.lane.queue().clone(), Some(books(&self.lane)));
+            let running = self.start_endpoint(&queue, lane, &identity, settings.clone(), options, cx);
             infos.push(running.info(&identity, &settings));
             self.endpoints.insert(identity, running);
         }
+        // Some have taken over what others had not sent yet.
+        self.shared.ends.forget_ended();
         drop(present);
         self.failing.keep(self.endpoints.keys().cloned().chain([QUEUE.to_owned()]).collect());
         self.shared.set_endpoints(infos, Some(self.lane.queue().clone()));
@@ -383,6 +403,7 @@ impl Write {
     fn start_endpoint(
         &mut self,
         queue: &Queue,
+        lane: Option<Arc<dyn LaneBooks>>,
         identity: &str,
         settings: Settings,
         options: ReaderOptions,
@@ -390,6 +411,8 @@ impl Write {
     ) -> Running {
         let reader = queue.reader(identity, options);
         let state = Arc::new(SendState::default());
+        let end = QueueEnd::new(Kind::LokiLog, identity.to_owned(), settings.url.to_string(), &reader, &state, lane);
+        let end = self.shared.ends.keep(end, cx.ledger());
         let (settings, settings_of_sender) = watch::channel(Arc::new(settings));
         let (ending, ending_of_sender) = watch::channel(false);
         let (alive, done) = watch::channel(());
@@ -409,7 +432,7 @@ impl Write {
             sender.run_after(predecessors).await;
             drop(alive);
         });
-        Running { segment_at_start: reader.stats().segment, reader, settings, state, ending, done, handle }
+        Running { segment_at_start: reader.stats().segment, reader, settings, state, end, ending, done, handle }
     }
 
     /// What forgets the place of an endpoint in a queue that goes on without it, unless it is back, or was and left again:
@@ -428,7 +451,7 @@ impl Write {
     fn leave_queue(
         &mut self,
         queue: Queue,
-        lane: Option<Arc<Lane<Filled>>>,
+        lane: Option<Arc<LogsLane>>,
         senders: Vec<Departing>,
         stage: Weak<dyn Send + Sync>,
         cx: &Context<Self>,
@@ -460,11 +483,16 @@ impl Write {
             if queue.lag(identity).is_none_or(|lag| lag.pending.records == 0) {
                 continue;
             }
-            let running = self.start_endpoint(&queue, identity, settings.clone(), reader_options(endpoint), cx);
+            let running = self.start_endpoint(&queue, None, identity, settings.clone(), reader_options(endpoint), cx);
             self.predecessors.entry(identity.clone()).or_default().push(running.done);
-            let Running { reader, ending, handle, settings, .. } = running;
+            let Running { reader, ending, handle, settings, end, .. } = running;
+            self.shared.ends.rename(&end);
+            let (shared, end) = (Arc::clone(&self.shared), Arc::downgrade(&end));
             // Later changes of the endpoint are not for what is left.
-            let gone: Box<dyn FnOnce() + Send> = Box::new(move || drop(settings));
+            let gone: Box<dyn FnOnce() + Send> = Box::new(move || {
+                drop(settings);
+                shared.ends.forget(&end);
+            });
             senders.push(Departing {
                 identity: identity.clone(),
                 reader,
@@ -518,12 +546,18 @@ impl Running {
             reader: self.reader.clone(),
             segment_at_start: self.segment_at_start,
             state: Arc::clone(&self.state),
+            end: Arc::clone(&self.end),
         })
     }
 }
 
 /// A lane into a queue. What no record can hold is counted.
-fn new_lane(queue: Queue, shared: &Arc<SharedMetrics>, cx: &Context<Write>) -> Arc<Lane<Filled>> {
+fn new_lane(
+    queue: Queue,
+    before: Option<Arc<LogsLane>>,
+    shared: &Arc<SharedMetrics>,
+    cx: &Context<Write>,
+) -> Arc<LogsLane> {
     let lane = Lane::new(Arc::from(cx.id()), queue, "entries", cx.logger().clone());
     let shared = Arc::downgrade(shared);
     lane.on_too_large(Box::new(move |tenant, lost| {
@@ -531,7 +565,7 @@ fn new_lane(queue: Queue, shared: &Arc<SharedMetrics>, cx: &Context<Write>) -> A
             shared.dropped_before(tenant, TOO_LARGE, lost);
         }
     }));
-    Arc::new(lane)
+    Arc::new(LogsLane::new(lane, before))
 }
 
 /// Where the queue on disk is.
@@ -623,7 +657,8 @@ async fn send_settings(endpoint: &Endpoint, config: &Config, cx: &Context<Write>
 
 /// Takes batches into the lane.
 struct Stage {
-    lane: Arc<Lane<Filled>>,
+    lane: Arc<LogsLane>,
+    row: Arc<Row>,
     record_bytes_max: usize,
     streams_max: Option<usize>,
     shards: u16,
@@ -640,7 +675,7 @@ struct Stage {
 
 impl Stage {
     fn new(
-        lane: &Arc<Lane<Filled>>,
+        lane: &Arc<LogsLane>,
         config: &Config,
         shared: &Arc<SharedMetrics>,
         before: Option<&Stage>,
@@ -649,6 +684,7 @@ impl Stage {
         let shards = config.shards().min(PARTITIONS_MAX);
         let stage = Stage {
             lane: Arc::clone(lane),
+            row: Arc::clone(cx.ledger().row_of::<Logs>()),
             record_bytes_max: config.record_bytes_max(),
             streams_max: config.max_streams.and_then(|max| usize::try_from(max).ok()).filter(|max| *max > 0),
             shards,
@@ -731,6 +767,8 @@ impl Stage {
 
     async fn take(&self, batch: LogsBatch) -> Result<(), ConsumeError> {
         let LogsBatch { entries, acks } = batch;
+        // What is in the lane goes on, also where the rest does not get there any more.
+        let mut pass = self.row.pass();
         for (stream, list) in entries.parts() {
             let stream = self.with_external(stream);
             let tenant = stream.tenant().cloned();
@@ -740,6 +778,9 @@ impl Stage {
                 let bytes = list.iter().map(|entry| entries.size(entry) as u64).sum();
                 let lost = Totals { samples: list.len() as u64, bytes, ..Totals::default() };
                 self.shared.dropped_before(&tenant, INGESTER_ERROR, &lost);
+                self.lane.refuse_tenant(list.len());
+                self.row.out(list.len());
+                pass.handed_on(list.len());
                 continue;
             }
             self.shared.note_tenant(&tenant);
@@ -756,15 +797,16 @@ impl Stage {
             let place = Place { stream: &stream, tenant: &tenant };
             let mut rest = list;
             while !rest.is_empty() {
-                let mut taken = Taken::default();
-                self.lane.wait_room().await?;
-                self.lane.fill(|group| {
-                    taken = group.push(&place, &entries, rest, &limits);
+                self.lane.sink().wait_room().await?;
+                let taken = self.lane.fill(|group| {
+                    let taken = group.push(&place, &entries, rest, &limits);
                     if taken.entries > 0 {
                         group.join(&acks);
                     }
-                    taken.is_full
+                    taken
                 });
+                self.row.out(taken.entries);
+                pass.handed_on(taken.entries);
                 if taken.stream_limited.samples > 0 {
                     self.shared.dropped_before(&tenant, STREAM_LIMITED, &taken.stream_limited);
                 }
@@ -773,7 +815,7 @@ impl Stage {
         }
         // The records have shares of their own.
         acks.safe();
-        Ok(())
+        pass.end(Ok(()))
     }
 }
 

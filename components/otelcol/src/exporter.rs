@@ -4,6 +4,7 @@ pub mod compression;
 mod cookies;
 mod counted;
 pub mod debug;
+mod ends;
 pub mod file;
 pub mod grpc_client;
 pub mod http_client;

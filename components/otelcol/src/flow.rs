@@ -7,7 +7,7 @@ use corten_component::{Component, Context};
 use corten_config::{Arguments, Exports, StringEnum};
 use corten_otlp::{Consumer, OtlpLogs, OtlpMetrics, OtlpSignal, Traces};
 use corten_signal::flow::BoxFuture;
-use corten_signal::{Consume, ConsumeError, Fanout, Inlet, Receiver, Signal};
+use corten_signal::{Consume, ConsumeError, Fanout, Inlet, Ledger, Receiver, Signal};
 use parking_lot::Mutex;
 
 /// Where a component sends its output.
@@ -76,6 +76,12 @@ pub(crate) struct Inlets {
 }
 
 impl Inlets {
+    /// The entrances of a component. What it takes is counted.
+    pub(crate) fn of(ledger: &Ledger) -> Arc<Self> {
+        Arc::new(Inlets { traces: Inlet::of(ledger), metrics: Inlet::of(ledger), logs: Inlet::of(ledger) })
+    }
+
+    /// Entrances that keep no books.
     pub(crate) fn new(component: &str) -> Arc<Self> {
         Arc::new(Inlets { traces: Inlet::new(component), metrics: Inlet::new(component), logs: Inlet::new(component) })
     }
@@ -161,7 +167,7 @@ pub(crate) fn fanout<C: Component, S: Signal>(cx: &Context<C>, receivers: Vec<Re
     );
     let logger = cx.logger().clone();
     let warned = Mutex::new(None::<Instant>);
-    Fanout::new(receivers).with_on_lost(Arc::new(move |component, items, why| {
+    Fanout::of(cx.ledger(), receivers).with_on_lost(Arc::new(move |component, items, why| {
         dropped.with(&[component, S::NAME]).add(items as u64);
         let mut warned = warned.lock();
         if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {

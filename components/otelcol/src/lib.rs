@@ -15,6 +15,7 @@ pub mod processor;
 pub mod receiver;
 mod resend;
 mod server;
+mod shown;
 mod statements;
 pub mod storage;
 #[cfg(test)]

@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use corten_component::{Logger, Stop};
 use corten_otlp::{Batch, Metric, OtlpMetrics};
 use corten_signal::Fanout;
+use corten_signal::ledger::{Kind, Row};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::resend::{Patience, Resend};
+use crate::resend::{Patience, Resend, SHUTDOWN, Unsent};
 
 /// Collects, and hands out what there is to send.
 pub(crate) trait Collect: Send + Sync + 'static {
@@ -20,7 +21,12 @@ pub(crate) trait Collect: Send + Sync + 'static {
     fn collect(&self) -> Option<(Batch<Metric>, Self::Kept)>;
 
     /// Takes back what nobody took in time, to go with the next collection.
-    fn put_back(&self, batch: Batch<Metric>, kept: Self::Kept);
+    fn put_back(&self, batch: Batch<Metric>, kept: Self::Kept, row: &Row);
+
+    /// Counts where points came from that were sent or dropped.
+    fn count(&self, points: usize, row: &Row) {
+        row.created(Kind::OtelTrace.as_str(), points);
+    }
 }
 
 /// Sends what a collector has, from time to time and when it is asked to stop.
@@ -28,6 +34,8 @@ pub(crate) trait Collect: Send + Sync + 'static {
 pub(crate) struct Periodic {
     pub(crate) interval: Duration,
     pub(crate) forward: Fanout<OtlpMetrics>,
+    /// Where the component counts points.
+    pub(crate) row: Arc<Row>,
     pub(crate) resend: Resend,
     /// Told by the collector when what it has should not wait for its time.
     pub(crate) early: Arc<Notify>,
@@ -62,17 +70,43 @@ impl Periodic {
     /// with the one of other arguments if this is the last of these.
     async fn send<C: Collect>(&self, collector: &C, stop: &mut Stop) {
         let Some((batch, kept)) = collector.collect() else { return };
+        let mut leaving = Leaving { collector, row: &self.row, points: batch.items(), why: "unfinished" };
         let stopping = std::pin::pin!(stop.wait());
         let patience = Patience { until: Some(Instant::now() + self.interval), stop: Some((stopping, STOP_WAIT_MAX)) };
-        if let Err(batch) = self.resend.send(&self.forward, batch, patience).await {
-            collector.put_back(batch, kept);
+        match self.resend.send(&self.row, &self.forward, batch, patience).await {
+            Ok(()) => leaving.why = "",
+            Err(Unsent { batch, .. }) => {
+                leaving.points = 0;
+                collector.put_back(batch, kept, &self.row);
+            }
+        }
+    }
+}
+
+/// Points that leave a collector. They are dropped unless it is said that they were sent, as they are where a panic ends it.
+struct Leaving<'a, C: Collect> {
+    collector: &'a C,
+    row: &'a Row,
+    points: usize,
+    /// Why they are dropped; empty where they are not.
+    why: &'static str,
+}
+
+impl<C: Collect> Drop for Leaving<'_, C> {
+    fn drop(&mut self) {
+        if self.points > 0 {
+            self.collector.count(self.points, self.row);
+        }
+        if !self.why.is_empty() {
+            self.row.dropped(self.why, self.points);
         }
     }
 }
 
 /// Drops what a collector still has when nothing will ever be sent again, and says so.
-pub(crate) fn give_up<C: Collect>(collector: &C, logger: &Logger, failed: &str) {
+pub(crate) fn give_up<C: Collect>(collector: &C, logger: &Logger, failed: &str, row: &Row) {
     let Some((batch, _)) = collector.collect() else { return };
+    drop(Leaving { collector, row, points: batch.items(), why: SHUTDOWN });
     let fields = [("error", "the component has ended".into()), ("dropped_items", batch.items().into())];
     logger.error(failed, &fields);
     // Whoever keeps what it sent until it is safe sends it again.

@@ -11,6 +11,7 @@ use corten_config::schema::Stability;
 use corten_otlp::metrics::Points;
 use corten_otlp::{LogRecord, Map, Metric, OtlpLogs, OtlpMetrics, OtlpSignal, Record, Span, Traces};
 use corten_signal::flow::BoxFuture;
+use corten_signal::ledger::{Pass, Row};
 use corten_signal::{Consume, ConsumeError, Fanout};
 
 use crate::flow::{Inlets, Input, Output, Stages};
@@ -18,12 +19,13 @@ use crate::metrics::{PROCESSOR, ScopedMetrics};
 
 /// Changes the batches of a signal.
 pub(crate) trait Process<S: OtlpSignal>: Send + Sync + 'static {
-    /// Changes a batch. One that has nothing left, not even a resource, is not sent on: what came of it is safe.
+    /// Changes a batch. One that has nothing left, not even a resource, is not sent on: what came of it is safe. Items that
+    /// it drops or makes it tells to `pass`.
     ///
     /// # Errors
     ///
     /// Why the batch is not taken. Whoever sent it is told.
-    fn process(&self, batch: S::Batch) -> Result<S::Batch, ConsumeError>;
+    fn process(&self, batch: S::Batch, pass: &mut Pass<'_>) -> Result<S::Batch, ConsumeError>;
 }
 
 /// What a processor does with each of the signals; nothing where it does not take one.
@@ -122,7 +124,7 @@ impl<K: Kind> Component for Processor<K> {
         current: Option<&Self>,
     ) -> Result<(Prepared, Input), Error> {
         let processes = K::processes(&arguments, cx)?;
-        let inlets = current.map_or_else(|| Inlets::new(cx.id()), |current| Arc::clone(&current.inlets));
+        let inlets = current.map_or_else(|| Inlets::of(cx.ledger()), |current| Arc::clone(&current.inlets));
         let exports = inlets.exports();
         Ok((Prepared { inlets, output: K::output(&arguments).clone(), processes }, exports))
     }
@@ -147,12 +149,14 @@ fn stage<K: Kind, S: OtlpSignal>(
     process: Arc<dyn Process<S>>,
     forward: Fanout<S>,
 ) -> Arc<dyn Consume<S>> {
-    Arc::new(Stage { process, forward, metrics: ProcessMetrics::new::<_, S>(cx, K::TYPE) })
+    let row = Arc::clone(cx.ledger().row_of::<S>());
+    Arc::new(Stage { process, forward, row, metrics: ProcessMetrics::new::<_, S>(cx, K::TYPE) })
 }
 
 struct Stage<S: OtlpSignal> {
     process: Arc<dyn Process<S>>,
     forward: Fanout<S>,
+    row: Arc<Row>,
     metrics: ProcessMetrics,
 }
 
@@ -161,14 +165,15 @@ impl<S: OtlpSignal> Consume<S> for Stage<S> {
         Box::pin(async move {
             let begun = Instant::now();
             let incoming = batch.items();
-            let made = self.process.process(batch);
+            let mut pass = self.row.pass();
+            let made = self.process.process(batch, &mut pass);
             self.metrics.observe(incoming, made.as_ref().map_or(0, |batch| batch.items()), begun);
             let batch = made?;
             if batch.is_empty() {
                 batch.acks.safe();
-                return Ok(());
+                return pass.end(Ok(()));
             }
-            self.forward.consume(batch).await
+            pass.end(self.forward.consume(batch).await)
         })
     }
 }
@@ -263,6 +268,7 @@ pub(crate) mod recorded {
                 _ => normal::<Metric>(&got),
             };
             assert_eq!(got, want, "{body}\n{}", case["in"]);
+            unit.world.balance();
         }
     }
 
@@ -334,6 +340,7 @@ pub(crate) mod hostile {
                 let _ = to.logs.consume(joined).await;
             };
             tokio::time::timeout(Duration::from_secs(60), sent).await.expect("it takes no time");
+            unit.world.balance();
         }
     }
 

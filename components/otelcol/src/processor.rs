@@ -1,6 +1,8 @@
 //! The components whose names begin with `otelcol.processor.`.
 
 pub mod attributes;
+#[cfg(test)]
+mod balance;
 pub mod batch;
 pub mod cumulativetodelta;
 pub mod deltatocumulative;

@@ -8,8 +8,10 @@ use corten_component::Logger;
 use corten_component::log::Level;
 use corten_net::Backoff;
 use corten_otlp::{Batch, OtlpSignal};
+use corten_signal::ledger::{Row, reason_of};
 use corten_signal::{ConsumeError, Fanout};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// The waits between attempts.
@@ -50,6 +52,24 @@ pub(crate) struct Patience<'a> {
     pub(crate) until: Option<Instant>,
     /// Ready when the component is to stop, and how long attempts go on after that. One that takes longer is given up.
     pub(crate) stop: Option<(Pin<&'a mut (dyn Future<Output = ()> + Send)>, Duration)>,
+}
+
+/// A batch that nobody took.
+#[derive(Debug)]
+pub(crate) struct Unsent<R: corten_otlp::Record> {
+    pub(crate) batch: Batch<R>,
+    /// Why, as it is counted if the batch is dropped.
+    pub(crate) why: &'static str,
+}
+
+/// Why a batch was not sent when the component was to stop.
+pub(crate) const SHUTDOWN: &str = "shutdown";
+
+/// Waits until it is said that what is not taken is given up; for ever if it never is.
+pub(crate) async fn ended(ending: &mut watch::Receiver<bool>) {
+    if ending.wait_for(|ending| *ending).await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// When attempts end.
@@ -107,17 +127,19 @@ impl Resend {
         Resend { logger, level, failed, warned: Arc::default() }
     }
 
-    /// Sends a batch. What becomes of it is told to whoever waits for it, and the log says so if it is refused for good.
+    /// Sends a batch. What becomes of it is told to whoever waits for it, and the log says so if it is refused for good: then
+    /// `row`, which is the component's, counts it as dropped.
     ///
     /// # Errors
     ///
     /// The batch, if nobody took it in time or who would take it is gone. The log says so.
     pub(crate) async fn send<S: OtlpSignal>(
         &self,
+        row: &Row,
         forward: &Fanout<S>,
         batch: Batch<S::Record>,
         patience: Patience<'_>,
-    ) -> Result<(), Batch<S::Record>> {
+    ) -> Result<(), Unsent<S::Record>> {
         let mut waits = Backoff::new(WAIT_MIN, WAIT_MAX);
         let mut ends = Ends { patience, last: None };
         let begun = Instant::now();
@@ -147,17 +169,19 @@ impl Resend {
                         continue;
                     }
                     self.gives_up(&error, "items", &batch);
-                    return Err(batch);
+                    let why = if ends.last.is_some() { SHUTDOWN } else { reason_of(&error) };
+                    return Err(Unsent { batch, why });
                 }
                 ConsumeError::Refused { .. } => {
                     // It will never be taken: there is nothing to try again.
                     self.gives_up(&error, "dropped_items", &batch);
+                    row.dropped(reason_of(&error), batch.items());
                     batch.acks.safe();
                     return Ok(());
                 }
                 ConsumeError::Exited { .. } => {
                     self.gives_up(&error, "items", &batch);
-                    return Err(batch);
+                    return Err(Unsent { batch, why: reason_of(&error) });
                 }
             }
         }
@@ -191,8 +215,12 @@ mod tests {
         Resend::new(world.host().logger.clone(), Level::Warn, "gave up")
     }
 
-    fn to(sink: &OtlpSink) -> Fanout<OtlpLogs> {
-        Fanout::new([sink.consumer().logs])
+    fn row(world: &World) -> &Row {
+        world.host().ledger.row(corten_signal::Kind::OtelLog)
+    }
+
+    fn to(world: &World, sink: &OtlpSink) -> Fanout<OtlpLogs> {
+        Fanout::of(&world.host().ledger, [sink.consumer().logs])
     }
 
     #[tokio::test(start_paused = true)]
@@ -202,8 +230,8 @@ mod tests {
         let (acks, mut told) = waiter();
         let mut batch = batch();
         batch.acks = acks;
-        let (resend, to) = (resend(&world), to(&sink));
-        let (sent, ()) = tokio::join!(resend.send(&to, batch, Patience::default()), async {
+        let (resend, to) = (resend(&world), to(&world, &sink));
+        let (sent, ()) = tokio::join!(resend.send(row(&world), &to, batch, Patience::default()), async {
             tokio::time::sleep(Duration::from_secs(100)).await;
             sink.answer_with(None);
         });
@@ -221,9 +249,9 @@ mod tests {
         sink.answer_with(retry());
         let began = Instant::now();
         let patience = Patience { until: Some(began + Duration::from_secs(20)), stop: None };
-        let back = resend(&world).send(&to(&sink), batch(), patience).await.unwrap_err();
+        let back = resend(&world).send(row(&world), &to(&world, &sink), batch(), patience).await.unwrap_err();
         assert!((15..=20).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
-        assert_eq!(back.items(), 2);
+        assert_eq!((back.batch.items(), back.why), (2, "not taken"));
         assert!(world.logs().contains("level=warn msg=\"gave up\""), "{}", world.logs());
     }
 
@@ -231,12 +259,12 @@ mod tests {
     async fn who_is_asked_to_stop_tries_at_once_and_for_so_long() {
         let (world, sink) = (host("otelcol.test.a"), OtlpSink::default());
         sink.answer_with(Some(ConsumeError::Retry { after: Some(Duration::from_secs(3600)), reason: "busy".into() }));
-        let (resend, to) = (resend(&world), to(&sink));
+        let (resend, to) = (resend(&world), to(&world, &sink));
         let (stopper, mut stop) = Stop::pair();
         let began = Instant::now();
         let stopping = std::pin::pin!(stop.wait());
         let patience = Patience { until: None, stop: Some((stopping, Duration::from_secs(5))) };
-        let (sent, ()) = tokio::join!(resend.send(&to, batch(), patience), async {
+        let (sent, ()) = tokio::join!(resend.send(row(&world), &to, batch(), patience), async {
             tokio::time::sleep(Duration::from_secs(7)).await;
             sink.answer_with(None);
             stopper.stop();
@@ -262,9 +290,9 @@ mod tests {
         let began = Instant::now();
         let stopping = std::pin::pin!(tokio::time::sleep(Duration::from_secs(3)));
         let patience = Patience { until: None, stop: Some((stopping, Duration::from_secs(5))) };
-        let to = Fanout::new([inlet.receiver()]);
-        assert!(resend(&world).send(&to, batch(), patience).await.is_err());
-        assert_eq!(began.elapsed().as_secs(), 8);
+        let to = Fanout::of(&world.host().ledger, [inlet.receiver()]);
+        let back = resend(&world).send(row(&world), &to, batch(), patience).await.unwrap_err();
+        assert_eq!((back.why, began.elapsed().as_secs()), (SHUTDOWN, 8));
         assert!(world.logs().contains("gave up"));
     }
 
@@ -272,10 +300,12 @@ mod tests {
     async fn what_is_refused_is_dropped_and_what_nobody_is_there_for_comes_back() {
         let (world, sink) = (host("otelcol.test.a"), OtlpSink::default());
         sink.answer_with(Some(ConsumeError::Refused { reason: "never".into() }));
-        assert!(resend(&world).send(&to(&sink), batch(), Patience::default()).await.is_ok());
+        let (resend, to) = (resend(&world), to(&world, &sink));
+        assert!(resend.send(row(&world), &to, batch(), Patience::default()).await.is_ok());
+        assert_eq!(row(&world).snapshot().dropped, [("refused".to_owned(), 2)]);
         assert!(world.logs().contains("error=never dropped_items=2"), "{}", world.logs());
         sink.answer_with(Some(ConsumeError::Exited { component: "gone".into() }));
-        assert!(resend(&world).send(&to(&sink), batch(), Patience::default()).await.is_err());
+        assert_eq!(resend.send(row(&world), &to, batch(), Patience::default()).await.unwrap_err().why, "exited");
         assert!(world.logs().contains("error=\"gone has exited\" items=2"), "{}", world.logs());
     }
 }

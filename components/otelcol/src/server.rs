@@ -8,6 +8,7 @@ mod grpc;
 mod http;
 mod leaving;
 mod readers;
+mod shown;
 mod telemetry;
 mod tls;
 
@@ -18,3 +19,4 @@ pub(crate) use self::http::{
     CROWDED, CROWDED_AFTER, HttpRequest, HttpServer, HttpService, PreparedHttp, Unread, bare, crowded,
 };
 pub(crate) use self::leaving::Leaving;
+pub(crate) use self::shown::Shown;

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use corten_component::{Component, Definition};
+use corten_config::encode::Item;
 use corten_otlp::{Batch, Metric, Span};
 use corten_signal::ConsumeError;
-use corten_testkit::{OtlpSink, Unit, host, otlp};
+use corten_testkit::{OtlpSink, Unit, World, host, otlp};
 use serde_json::Value;
 
 /// A configuration whose metrics go to the sink.
@@ -22,6 +23,21 @@ pub(crate) async fn start<C: Component>(sink: &OtlpSink, body: &str) -> Result<U
 pub(crate) async fn start_to<C: Component>(sink: corten_config::Value, body: &str) -> Result<Unit, String> {
     let world = host(&format!("{}.a", C::NAME));
     Unit::start_with(world, &Definition::of::<C>(), &with_output(body), &[("sink", sink)]).await
+}
+
+/// What a component tells of its inner state, a line an attribute; those of a block have its name before them.
+pub(crate) fn told(world: &World) -> Vec<String> {
+    fn lines(within: &str, items: &[Item], into: &mut Vec<String>) {
+        for item in items {
+            match item {
+                Item::Attr { name, value } => into.push(format!("{within}{name} = {value}")),
+                Item::Block { name, body, .. } => lines(&format!("{within}{name}."), body, into),
+            }
+        }
+    }
+    let mut told = Vec::new();
+    lines("", &world.host().debug_info.lock().as_ref().map(|info| info.debug_info()).unwrap_or_default(), &mut told);
+    told
 }
 
 /// What makes it seem that nobody takes anything for now.
@@ -115,6 +131,7 @@ pub(crate) async fn replay<C: Component>(cases: &str, compared: Compared) {
             }
             Compared::WithoutTimes => &case["flushes"],
         };
+        unit.world.balance();
         let sent = sink.batches().into_iter().map(|batch| serde_json::from_str(&batch.json).unwrap());
         let sent: Vec<Value> = sent.filter_map(|batch| comparable(batch, compared)).collect();
         let wanted = recorded.as_array().unwrap().iter().map(same_form);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use corten_component::log::{Level, Logger};
-use corten_component::{Component, Context, Error};
+use corten_component::{Component, Context, Error, LocalEnd};
 use corten_config::{Arguments, Exports};
 use corten_signal::flow::BoxFuture;
 use corten_signal::{Consume, ConsumeError, Inlet, Metrics, MetricsBatch, Receiver};
@@ -27,6 +27,7 @@ pub struct EchoExports {
 /// The component.
 pub struct Echo {
     inlet: Arc<Inlet<Metrics>>,
+    log: Arc<LocalEnd>,
 }
 
 /// What is to be put in place.
@@ -46,12 +47,14 @@ impl Component for Echo {
         cx: &Context<Self>,
         current: Option<&Self>,
     ) -> Result<(Prepared, EchoExports), Error> {
-        let inlet = current.map_or_else(|| Arc::new(Inlet::new(cx.id())), |current| Arc::clone(&current.inlet));
+        let inlet = current.map_or_else(|| Arc::new(Inlet::of(cx.ledger())), |current| Arc::clone(&current.inlet));
         let exports = EchoExports { receiver: inlet.receiver() };
         Ok((Prepared { inlet, format: arguments.format }, exports))
     }
 
-    fn commit(_: Option<Self>, Prepared { inlet, format }: Prepared, cx: &Context<Self>) -> Self {
+    fn commit(current: Option<Self>, Prepared { inlet, format }: Prepared, cx: &Context<Self>) -> Self {
+        let log = current.map_or_else(|| LocalEnd::new::<Metrics>(cx.ledger(), "log"), |current| current.log);
+        log.show();
         let format = match format.as_str() {
             "text" | "" => TextFormat::Prometheus,
             "openmetrics" => TextFormat::OpenMetrics,
@@ -60,8 +63,8 @@ impl Component for Echo {
                 TextFormat::Prometheus
             }
         };
-        inlet.attach(Arc::new(Stage { format, logger: cx.logger().clone() }));
-        Echo { inlet }
+        inlet.attach(Arc::new(Stage { format, logger: cx.logger().clone(), log: Arc::clone(&log) }));
+        Echo { inlet, log }
     }
 
     async fn drain(self, _: &Context<Self>) {
@@ -72,13 +75,21 @@ impl Component for Echo {
 struct Stage {
     format: TextFormat,
     logger: Logger,
+    log: Arc<LocalEnd>,
 }
 
 impl Consume<Metrics> for Stage {
     fn consume(&self, batch: Arc<MetricsBatch>) -> BoxFuture<'_, Result<(), ConsumeError>> {
         Box::pin(async move {
-            if self.logger.takes(Level::Info) {
+            let items = batch.items();
+            let is_written = self.logger.takes(Level::Info);
+            if is_written {
                 self.logger.info("received metrics", &[("metrics", encode_batch(&batch, self.format).into())]);
+            }
+            let taken = self.log.take(items, 0);
+            match is_written {
+                true => taken.delivered(),
+                false => taken.below_level(),
             }
             Ok(())
         })
@@ -89,7 +100,7 @@ impl Consume<Metrics> for Stage {
 mod tests {
     use corten_component::Definition;
     use corten_component::log::Format;
-    use corten_signal::{BlockBuilder, LabelsBuilder, Sample, SeriesPart};
+    use corten_signal::{BlockBuilder, Kind, LabelsBuilder, Sample, SeriesPart};
     use corten_testkit::{Unit, World, host};
 
     use super::*;
@@ -130,6 +141,7 @@ mod tests {
             let line =
                 format!("level=info msg=\"received metrics\" component_id=prometheus.echo.a metrics=\"{expected}\"\n");
             assert!(unit.world.logs().ends_with(&line), "{body}: {}", unit.world.logs());
+            assert_eq!(unit.world.balance_of(Kind::PrometheusMetric), "taken 2, out 2");
         }
     }
 
@@ -150,6 +162,7 @@ mod tests {
         assert_eq!(receiver(&unit.world), entrance);
         entrance.consume(batch()).await.unwrap();
         assert!(unit.world.logs().contains("test_metric unknown"), "{}", unit.world.logs());
+        assert_eq!(unit.world.balance().ends.iter().map(|end| end.delivered).collect::<Vec<_>>(), [2]);
         unit.drain().await;
         assert_eq!(entrance.consume(batch()).await.unwrap_err().to_string(), "prometheus.echo.a has exited");
     }
@@ -160,5 +173,7 @@ mod tests {
         unit.world.host().logger.sink().configure(Level::Warn, Format::Logfmt);
         receiver(&unit.world).consume(batch()).await.unwrap();
         assert_eq!(unit.world.logs(), "");
+        let end = &unit.world.balance().ends[0];
+        assert_eq!((end.offered, end.delivered, &*end.dropped), (2, 0, &[("log level".to_owned(), 2)][..]));
     }
 }

@@ -112,14 +112,14 @@ impl Component for ReceiveHttp {
             accepted: config.accepted(),
             append_metadata: config.append_metadata,
             type_and_unit_labels: config.enable_type_and_unit_labels,
-            forward: Forward::new(cx.metrics(), config.forward_to),
+            forward: Forward::new(cx.metrics(), cx.ledger(), config.forward_to),
             listen,
         };
         if let Some(current) = current {
             current.shared.set(settings);
             return current;
         }
-        let shared = Arc::new(Shared::new(settings, cx.metrics(), cx.logger().clone()));
+        let shared = Arc::new(Shared::new(settings, cx.metrics(), cx.ledger(), cx.logger().clone()));
         let (serving, report) = (Arc::clone(&shared), listen::report(cx));
         let server = cx.spawn("server", move |stop| {
             let requests = Arc::clone(&serving);

@@ -3,6 +3,7 @@
 mod cache;
 pub(crate) mod map;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use corten_config::decode::SignedDuration;
 use corten_config::duration;
 use corten_config::{Arguments, Exports};
 use corten_signal::flow::BoxFuture;
+use corten_signal::ledger::Row;
 use corten_signal::metrics::is_stale;
 use corten_signal::relabel::{NameScheme, RelabelRules, RelabelScratch, Rule, Rules};
 use corten_signal::{
@@ -22,7 +24,9 @@ use corten_signal::{
 };
 
 use self::cache::{Cache, Outcome, Retention};
-use self::map::{BlockMap, BlockMaps, MapBuilder, PlaceError};
+use self::map::{
+    BlockMap, BlockMaps, DropCounts, LATE_RULE, MapBuilder, NO_LABELS, PlaceError, REFUSED, Why, why_of_rule,
+};
 
 /// The shortest `cache_ttl`, in nanoseconds.
 const CACHE_TTL_NS_MIN: i64 = 60_000_000_000;
@@ -124,7 +128,7 @@ impl Component for Relabel {
     ) -> Result<(Prepared, RelabelExports), Error> {
         let rules = Rules::new(&arguments.rules, NameScheme::Legacy)
             .map_err(|(place, error)| Error::new(format!("rule {}: {error}", place + 1)))?;
-        let inlet = current.map_or_else(|| Arc::new(Inlet::new(cx.id())), |current| Arc::clone(&current.inlet));
+        let inlet = current.map_or_else(|| Arc::new(Inlet::of(cx.ledger())), |current| Arc::clone(&current.inlet));
         let exports =
             RelabelExports { receiver: inlet.receiver(), rules: RelabelRules(arguments.rules.as_slice().into()) };
         let retention = arguments.retention();
@@ -132,9 +136,10 @@ impl Component for Relabel {
     }
 
     fn commit(_: Option<Self>, prepared: Prepared, cx: &Context<Self>) -> Self {
-        let forward = Forward::new(cx.metrics(), prepared.forward_to);
+        let forward = Forward::new(cx.metrics(), cx.ledger(), prepared.forward_to);
+        let row = Arc::clone(cx.ledger().row_of::<Metrics>());
         let stage =
-            Arc::new(Stage::new(prepared.rules, prepared.retention, forward, cx.metrics(), cx.logger().clone()));
+            Arc::new(Stage::new(prepared.rules, prepared.retention, forward, row, cx.metrics(), cx.logger().clone()));
         prepared.inlet.attach(Arc::clone(&stage) as Arc<dyn Consume<Metrics>>);
         let sweeper = cx.spawn("sweep", move |mut stop| {
             let stage = Arc::clone(&stage);
@@ -183,6 +188,7 @@ struct Stage {
     maps: BlockMaps,
     cache: Arc<Cache>,
     forward: Forward,
+    row: Arc<Row>,
     metrics: RelabelMetrics,
     logger: Logger,
 }
@@ -190,8 +196,13 @@ struct Stage {
 impl Consume<Metrics> for Stage {
     fn consume(&self, batch: Arc<MetricsBatch>) -> BoxFuture<'_, Result<(), ConsumeError>> {
         Box::pin(async move {
-            let batch = self.relabel(batch).await;
-            self.forward.consume(batch).await
+            let mut counts = DropCounts::default();
+            let batch = self.relabel(batch, &mut counts).await;
+            let mut pass = self.row.pass();
+            for (why, items) in counts.iter() {
+                pass.dropped(self.reason(why), items);
+            }
+            pass.end(self.forward.consume(batch).await)
         })
     }
 
@@ -201,7 +212,14 @@ impl Consume<Metrics> for Stage {
 }
 
 impl Stage {
-    fn new(rules: Rules, retention: Retention, forward: Forward, registry: &Registry, logger: Logger) -> Self {
+    fn new(
+        rules: Rules,
+        retention: Retention,
+        forward: Forward,
+        row: Arc<Row>,
+        registry: &Registry,
+        logger: Logger,
+    ) -> Self {
         let evictions = registry.counter(
             "alloy_prometheus_relabel_cache_ttl_evictions",
             "Number of relabel cache entries removed by the periodic TTL scan. Always 0 when cache_ttl is unset.",
@@ -211,11 +229,21 @@ impl Stage {
         // Registered again, the size is that of the cache in use.
         let help = "Total size of relabel cache.";
         registry.read("alloy_prometheus_relabel_cache_size", help, Kind::Gauge, &[], move || counted.len() as f64);
-        Stage { rules, maps: BlockMaps::default(), cache, forward, metrics: RelabelMetrics::new(registry), logger }
+        Stage { rules, maps: BlockMaps::default(), cache, forward, row, metrics: RelabelMetrics::new(registry), logger }
     }
 
-    /// What is left of a batch: the batch itself where nothing changes.
-    async fn relabel(&self, batch: Arc<MetricsBatch>) -> Arc<MetricsBatch> {
+    /// How what is dropped is counted.
+    fn reason(&self, why: Why) -> Cow<'static, str> {
+        match why {
+            NO_LABELS => "no labels left".into(),
+            REFUSED => "labels too long".into(),
+            LATE_RULE.. => "rule".into(),
+            _ => self.rules.reason(usize::from(why)).into(),
+        }
+    }
+
+    /// What is left of a batch: the batch itself where nothing changes. What is dropped is counted.
+    async fn relabel(&self, batch: Arc<MetricsBatch>, counts: &mut DropCounts) -> Arc<MetricsBatch> {
         if self.rules.is_empty() {
             batch.parts.iter().for_each(|part| self.count(part, 0));
             self.metrics.written.add(samples(&batch));
@@ -245,7 +273,7 @@ impl Stage {
             maps.push(map);
         }
         self.forget_ended(&batch);
-        let batch = if maps.iter().all(|map| map.is_same()) { batch } else { apply(batch, &maps) };
+        let batch = if maps.iter().all(|map| map.is_same()) { batch } else { apply(batch, &maps, counts) };
         self.metrics.written.add(samples(&batch));
         batch
     }
@@ -320,11 +348,16 @@ impl Stage {
                     unknown.push(index);
                     Ok(())
                 }
-                Some(Outcome::Dropped) => Ok(()),
+                Some(Outcome::Dropped(why)) => {
+                    let why = *why;
+                    map.drop_for(index, why);
+                    Ok(())
+                }
                 Some(Outcome::Unchanged) => map.keep(index),
                 Some(Outcome::Changed(labels)) => map.put_labels(index, labels.labels()),
             };
             if let Err(error) = put {
+                map.drop_for(index, REFUSED);
                 work.refuse(error);
             }
         }
@@ -341,18 +374,25 @@ impl Stage {
         let before = block.labels(index);
         work.labels.clear();
         work.labels.extend_from(before);
-        if !self.rules.apply(&mut work.labels, &mut work.scratch) {
-            return Some(Outcome::Dropped);
+        if let Err(rule) = self.rules.apply_why(&mut work.labels, &mut work.scratch) {
+            let why = why_of_rule(rule);
+            map.drop_for(index, why);
+            return Some(Outcome::Dropped(why));
         }
-        match map.put(index, &mut work.labels) {
-            // Who makes a map that lasts has no use for the outcome.
-            Ok(_) if block.is_lasting() => None,
+        let outcome = match map.put(index, &mut work.labels) {
+            Ok(Some(_)) if block.is_lasting() => return None,
             Ok(after) => Outcome::of(before, after),
             Err(error) => {
+                map.drop_for(index, REFUSED);
                 work.refuse(error);
                 None
             }
+        };
+        if let Some(Outcome::Dropped(why)) = &outcome {
+            map.drop_for(index, *why);
         }
+        // Who makes a map that lasts has no use for the outcome.
+        outcome.filter(|_| !block.is_lasting())
     }
 
     /// Forgets the sets whose series end with this batch: nobody will ask for them again.
@@ -408,11 +448,11 @@ fn samples(batch: &MetricsBatch) -> u64 {
 }
 
 /// Applies a map to each part. A batch that nobody else has is changed in place.
-fn apply(batch: Arc<MetricsBatch>, maps: &[Arc<BlockMap>]) -> Arc<MetricsBatch> {
+fn apply(batch: Arc<MetricsBatch>, maps: &[Arc<BlockMap>], counts: &mut DropCounts) -> Arc<MetricsBatch> {
     let mut batch = Arc::try_unwrap(batch).unwrap_or_else(|shared| shared.as_ref().clone());
     let mut parts = Vec::with_capacity(batch.parts.len());
     for (part, map) in std::mem::take(&mut batch.parts).into_iter().zip(maps) {
-        map.apply(part, &mut parts);
+        map.apply_counted(part, &mut parts, counts);
     }
     batch.parts = parts;
     Arc::new(batch)
@@ -561,6 +601,43 @@ mod tests {
         assert_eq!((counts("cache_misses"), counts("cache_hits"), counts("cache_size")), (9, 3, 3));
         assert_eq!(unit.world.metric("prometheus_forwarded_samples_total"), Some(8.0));
         assert_eq!(unit.world.metric("prometheus_fanout_latency"), Some(4.0));
+        assert_eq!(
+            unit.world.balance_of(corten_signal::Kind::PrometheusMetric),
+            "taken 12, out 8, dropped {rule 2 drop: 4}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_dropped_counts_for_its_rule() {
+        let (_, name) = Sink::named("sink");
+        let rules = "rule {\n source_labels = [\"a\"]\n regex = \"1\"\n action = \"drop\"\n }\n\
+                     rule {\n source_labels = [\"a\"]\n regex = \"2|3|4\"\n action = \"keep\"\n }\n\
+                     rule {\n source_labels = [\"a\"]\n target_label = \"b\"\n action = \"dropequal\"\n }\n\
+                     rule {\n regex = \"a|b\"\n action = \"labeldrop\"\n }";
+        let unit = start(&format!("forward_to = [sink]\n{rules}"), &[name]).await;
+        let series = ["a=1,c=1", "a=1,c=2", "a=2,b=2,c=1", "a=3", "a=4,c=1", "a=5"];
+        let blocks = [block(true, &series), block(false, &series), block(true, &series[..2]), block(true, &["c=1"])];
+        for block in &blocks {
+            for _ in 0..2 {
+                receiver(&unit.world).consume(batch_of(block)).await.unwrap();
+            }
+        }
+        assert_eq!(
+            unit.world.balance_of(corten_signal::Kind::PrometheusMetric),
+            "taken 30, out 4, dropped {no labels left: 4, rule 1 drop: 12, rule 2 keep: 6, rule 3 dropequal: 4}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_the_next_component_refuses_was_neither_taken_nor_dropped() {
+        let gone = Inlet::<Metrics>::of(&corten_signal::Ledger::new("prometheus.echo.gone"));
+        gone.close();
+        let rules = "rule {\n source_labels = [\"a\"]\n regex = \"1\"\n action = \"drop\"\n }";
+        let unit = start(&format!("forward_to = [gone]\n{rules}"), &[("gone", gone.receiver().to_value())]).await;
+        receiver(&unit.world).consume(batch_of(&block(true, &["a=1", "a=2"]))).await.unwrap_err();
+        assert_eq!(unit.world.balance_of(corten_signal::Kind::PrometheusMetric), "");
+        let edge = &unit.world.balance().edges[0];
+        assert_eq!((edge.sent, edge.refused), (1, 1));
     }
 
     #[tokio::test]
@@ -816,9 +893,11 @@ mod tests {
         let inlet = Inlet::new("prometheus.echo.sink");
         inlet.attach(Arc::new(sink.clone()));
         let registry = Registry::new();
-        let forward = Forward::new(&registry, [inlet.receiver()]);
+        let ledger = corten_signal::Ledger::new("prometheus.relabel.a");
+        let forward = Forward::new(&registry, &ledger, [inlet.receiver()]);
         let rules = Rules::new(rules, NameScheme::Legacy).unwrap();
-        Stage::new(rules, Retention::Size(cache_size), forward, &registry, Logger::new(LogSink::memory().0))
+        let row = Arc::clone(ledger.row_of::<Metrics>());
+        Stage::new(rules, Retention::Size(cache_size), forward, row, &registry, Logger::new(LogSink::memory().0))
     }
 
     #[tokio::test]

@@ -21,6 +21,7 @@ use corten_component::{Component, Context, DebugInfo, Error, Task};
 use corten_config::Exports;
 use corten_queue::{Options, Queue};
 use corten_signal::flow::BoxFuture;
+use corten_signal::ledger::{Row, Spread, reason_of};
 use corten_signal::relabel::{NameScheme, Rules};
 use corten_signal::{Consume, ConsumeError, Inlet, Metrics, MetricsBatch, Receiver};
 use corten_sink::{Departing, FLUSH_WAIT_MAX, open_queue};
@@ -165,7 +166,7 @@ impl Component for RemoteWrite {
             let keys: Vec<LaneKey> = prepared.lanes.iter().map(|(key, _)| *key).collect();
             prepared.leftovers = open_leftovers(&root, &keys, &config.wal, bytes_max, &mut prepared.took, cx).await;
         }
-        let inlet = current.is_none().then(|| Inlet::new(cx.id()));
+        let inlet = current.is_none().then(|| Inlet::of(cx.ledger()));
         let receiver = match (&inlet, current) {
             (Some(inlet), _) => inlet.receiver(),
             (None, Some(current)) => current.inlet.receiver(),
@@ -177,7 +178,7 @@ impl Component for RemoteWrite {
     fn commit(current: Option<Self>, (prepared, inlet): Self::Prepared, cx: &Context<Self>) -> Self {
         let mut component = match (current, inlet) {
             (Some(current), _) => current,
-            (None, inlet) => Self::start(inlet.unwrap_or_else(|| Inlet::new(cx.id())), cx),
+            (None, inlet) => Self::start(inlet.unwrap_or_else(|| Inlet::of(cx.ledger())), cx),
         };
         component.shared.opened(prepared.took);
         let shared_known = Arc::clone(&component.known);
@@ -258,7 +259,13 @@ impl Component for RemoteWrite {
             let stays = identities.contains(&identity);
             component.predecessors.entry(identity.clone()).or_default().push(running.done);
             let (shared, info) = (Arc::clone(&shared), Arc::clone(&running.info));
-            let forget = move || shared.forget(&info);
+            // What comes after it may have its name, and take over what waits.
+            shared.ends.rename(&running.end);
+            let end = Arc::downgrade(&running.end);
+            let forget = move || {
+                shared.ends.forget(&end);
+                shared.forget(&info);
+            };
             gone.entry(key).or_default().push(Departing {
                 identity,
                 reader: running.info.reader.clone(),
@@ -272,6 +279,8 @@ impl Component for RemoteWrite {
             let running = component.start_endpoint(endpoint, &lanes[&place.0], cx);
             component.endpoints.insert(place, running);
         }
+        // Some have taken over what others had not sent yet.
+        shared.ends.forget_ended();
         *infos = component.endpoints.values().map(|endpoint| Arc::clone(&endpoint.info)).collect();
         shared.keep_failing(&infos);
         drop(infos);
@@ -279,6 +288,7 @@ impl Component for RemoteWrite {
             lanes: lanes.values().cloned().collect(),
             shared: Arc::clone(&shared),
             known: Arc::clone(&component.known),
+            row: Arc::clone(cx.ledger().row_of::<Metrics>()),
         });
         component.inlet.attach(Arc::clone(&stage) as Arc<dyn Consume<Metrics>>);
         let stage_before: Weak<dyn Send + Sync> =
@@ -322,6 +332,7 @@ impl Component for RemoteWrite {
             }
         }
         self.shared.keep_failing(&[]);
+        self.shared.ends.clear();
         for lane in self.lanes.into_values() {
             lane.queue().clone().close().await;
         }
@@ -338,7 +349,7 @@ fn set_lane_limits<'e>(lane: &Lane, endpoints: impl Iterator<Item = &'e Prepared
     lane.set_partitions(lane.partitions().clamp(fewest, most.max(fewest)));
     let options = endpoints.map(|endpoint| &endpoint.queue_options).max_by_key(|options| options.memory_bytes_max);
     if let Some(options) = options {
-        lane.queue().set_options(options.clone());
+        lane.set_options(options.clone());
     }
 }
 
@@ -347,6 +358,45 @@ struct Stage {
     lanes: Vec<Arc<Lane>>,
     shared: Arc<SharedMetrics>,
     known: Arc<Mutex<Known>>,
+    row: Arc<Row>,
+}
+
+/// A batch that is given to all lanes. Where one of them has taken anything of it, it was taken: what the others have not is
+/// left out there, also where the producer is told otherwise and sends all of it again.
+struct Offer<'s> {
+    stage: &'s Stage,
+    items: usize,
+    /// For each lane, how much it has, and why it has not got all.
+    given: Vec<(u64, &'static str)>,
+    spread: Option<Spread<'s>>,
+}
+
+/// The producer gave up before the lane had all.
+const GIVEN_UP: &str = "given up";
+
+impl<'s> Offer<'s> {
+    fn new(stage: &'s Stage, items: usize) -> Self {
+        let spread = Some(Spread::new(Some(&stage.row), items));
+        Offer { stage, items, given: vec![(0, GIVEN_UP); stage.lanes.len()], spread }
+    }
+
+    fn end<E>(&mut self, outcome: Result<(), E>) -> Result<(), E> {
+        let Some(mut spread) = self.spread.take() else { return outcome };
+        if outcome.is_err() && self.given.iter().any(|(given, _)| *given > 0) {
+            for (at, (lane, (given, reason))) in self.stage.lanes.iter().zip(&self.given).enumerate() {
+                spread.push(None);
+                spread.taken(at);
+                lane.leave_out(reason, (self.items as u64).saturating_sub(*given));
+            }
+        }
+        spread.end(outcome)
+    }
+}
+
+impl Drop for Offer<'_> {
+    fn drop(&mut self) {
+        let _ = self.end(Err(()));
+    }
 }
 
 impl Consume<Metrics> for Stage {
@@ -360,11 +410,19 @@ impl Consume<Metrics> for Stage {
                     self.known.lock().note(part);
                 }
             }
-            for lane in &self.lanes {
-                let taken = lane.take(&batch).await;
+            let items = batch.items();
+            if self.lanes.is_empty() {
+                self.row.dropped("no endpoint", items);
+            }
+            let mut offer = Offer::new(self, items);
+            for (lane, (given, reason)) in self.lanes.iter().zip(&mut offer.given) {
+                let taken = lane.take(&batch, given).await;
+                if let Err(error) = &taken {
+                    *reason = reason_of(error);
+                }
                 result = result.and(taken);
             }
-            result
+            if self.lanes.is_empty() { result } else { offer.end(result) }
         })
     }
 }
@@ -388,7 +446,12 @@ impl RemoteWrite {
         });
         RemoteWrite {
             inlet,
-            stage: Arc::new(Stage { lanes: Vec::new(), shared: Arc::clone(&shared), known: Arc::clone(&known) }),
+            stage: Arc::new(Stage {
+                lanes: Vec::new(),
+                shared: Arc::clone(&shared),
+                known: Arc::clone(&known),
+                row: Arc::clone(cx.ledger().row_of::<Metrics>()),
+            }),
             lanes: HashMap::new(),
             endpoints: HashMap::new(),
             settings: HashMap::new(),

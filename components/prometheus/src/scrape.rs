@@ -8,17 +8,19 @@ mod protocol;
 mod spec;
 mod target;
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use corten_component::targets::{LastTime, ShownTarget, TargetState, TargetView};
 use corten_component::{Component, Context, DebugInfo, Error, Field, Forward, Stop, Task};
 use corten_config::encode::Item;
 use corten_config::schema::Stability;
 use corten_config::{Arguments, CheckErrors, StringEnum, Value};
 use corten_net::{Client, ClientConfig, ClientOptions};
-use corten_signal::target::Target;
+use corten_signal::target::{Target, TargetBuilder};
 use corten_signal::{Metrics, Receiver};
 use http::HeaderValue;
 use parking_lot::Mutex;
@@ -298,20 +300,100 @@ struct Pools {
     loops: Mutex<HashMap<u128, RunningLoop>>,
     /// A loop has ended.
     ended: Arc<Notify>,
+    /// The targets that nobody scrapes here.
+    aside: Mutex<Vec<Arc<Aside>>>,
 }
 
 struct RunningLoop {
     job: String,
-    url: String,
-    /// Sorted.
-    labels: Vec<(String, String)>,
+    shown: Arc<Scraped>,
     orders: watch::Sender<Order>,
-    last: Arc<Mutex<LastScrape>>,
     estate: Estate,
     handle: JoinHandle<()>,
     /// Whether it takes no more orders.
     ended: Arc<AtomicBool>,
     ending: bool,
+}
+
+/// A target that is scraped, for whoever looks.
+struct Scraped {
+    url: String,
+    discovered: Target,
+    /// Those that stand on samples.
+    labels: Target,
+    last: Arc<Mutex<LastScrape>>,
+}
+
+/// A target that is not scraped, for whoever looks.
+struct Aside {
+    discovered: Target,
+    state: TargetState,
+    why: String,
+}
+
+impl ShownTarget for Scraped {
+    fn state(&self) -> TargetState {
+        let last = self.last.lock();
+        match (&last.at, &last.error) {
+            (None, _) => TargetState::Unknown,
+            (Some(_), None) => TargetState::Up,
+            (Some(_), Some(_)) => TargetState::Down,
+        }
+    }
+
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn discovered(&self) -> &Target {
+        &self.discovered
+    }
+
+    fn labels(&self) -> Option<&Target> {
+        Some(&self.labels)
+    }
+
+    fn last(&self) -> LastTime {
+        let LastScrape { at, duration, error, samples } = self.last.lock().clone();
+        let (took, samples) = (at.map(|_| duration), at.map(|_| samples));
+        LastTime { at, took, samples, error }
+    }
+}
+
+impl ShownTarget for Aside {
+    fn state(&self) -> TargetState {
+        self.state
+    }
+
+    fn url(&self) -> &str {
+        ""
+    }
+
+    fn discovered(&self) -> &Target {
+        &self.discovered
+    }
+
+    fn labels(&self) -> Option<&Target> {
+        None
+    }
+
+    fn last(&self) -> LastTime {
+        LastTime { error: Some(self.why.clone()), ..LastTime::default() }
+    }
+}
+
+impl TargetView for Pools {
+    fn targets(&self) -> Vec<Arc<dyn ShownTarget>> {
+        let mut targets: Vec<Arc<dyn ShownTarget>> = Vec::new();
+        let running = self.loops.lock();
+        targets.reserve(running.len());
+        for running in running.values().filter(|running| !running.ending) {
+            targets.push(Arc::clone(&running.shown) as Arc<dyn ShownTarget>);
+        }
+        drop(running);
+        targets.extend(self.aside.lock().iter().map(|aside| Arc::clone(aside) as Arc<dyn ShownTarget>));
+        targets
+    }
 }
 
 impl Component for Scrape {
@@ -356,7 +438,7 @@ impl Component for Scrape {
         let job = if config.job_name.is_empty() { cx.id().to_owned() } else { config.job_name.clone() };
         let forward = match &before {
             Some(before) if before.config.forward_to == config.forward_to => Arc::clone(&before.forward),
-            _ => Arc::new(Forward::new(cx.metrics(), config.forward_to.clone())),
+            _ => Arc::new(Forward::new(cx.metrics(), cx.ledger(), config.forward_to.clone())),
         };
         Ok((Plan { config, job, client, forward, failure_log, fixed }, ()))
     }
@@ -459,16 +541,23 @@ fn sync(cx: &Context<Scrape>, plan: &Arc<Plan>, pools: &Pools, metrics: &ScrapeM
     let shared = config.clustering.as_ref().is_some_and(|clustering| clustering.enabled);
     let mut wanted: HashMap<u128, TargetSpec> = HashMap::with_capacity(config.targets.len());
     let sync_failed = metrics.sync_failed.with(&[&plan.job]);
+    let mut aside: Vec<Arc<Aside>> = Vec::new();
+    let mut put_aside = |target: &Target, state: TargetState, why: &str| {
+        aside.push(Arc::new(Aside { discovered: target.clone(), state, why: why.to_owned() }));
+    };
     for target in &config.targets {
         if shared && !cx.services().ownership.owns(target.non_meta_hash()) {
+            put_aside(target, TargetState::Dropped, "another member of the cluster scrapes it");
             continue;
         }
         match TargetSpec::new(target, &defaults) {
-            Ok(spec) => {
-                wanted.entry(spec.identity).or_insert(spec);
-            }
+            Ok(spec) => match wanted.entry(spec.identity) {
+                Entry::Vacant(place) => drop(place.insert(spec)),
+                Entry::Occupied(_) => put_aside(target, TargetState::Dropped, "it is the same as another target"),
+            },
             Err(error) => {
                 sync_failed.inc();
+                put_aside(target, TargetState::Refused, &error);
                 cx.logger().error(
                     "Creating target failed",
                     &[
@@ -485,13 +574,14 @@ fn sync(cx: &Context<Scrape>, plan: &Arc<Plan>, pools: &Pools, metrics: &ScrapeM
         format!("target_limit exceeded (number of targets: {}, limit: {})", wanted.len(), config.target_limit.0)
     });
     let count = wanted.len();
+    *pools.aside.lock() = aside;
     let mut loops = pools.loops.lock();
     loops.retain(|_, running| !running.ended.load(Ordering::Acquire) && !running.handle.is_finished());
     // The loops that are no longer wanted, by their labels: a new one of the same labels goes on with their series.
-    let mut heirless: HashMap<Vec<(String, String)>, u128> = HashMap::new();
+    let mut heirless: HashMap<Target, u128> = HashMap::new();
     for (identity, running) in loops.iter_mut().filter(|(identity, _)| !wanted.contains_key(identity)) {
         if running.job == plan.job {
-            heirless.insert(running.labels.clone(), *identity);
+            heirless.insert(running.shown.labels.clone(), *identity);
         } else {
             // As in the reference, the series of a job that has another name now just stop.
             running.ending = true;
@@ -505,15 +595,18 @@ fn sync(cx: &Context<Scrape>, plan: &Arc<Plan>, pools: &Pools, metrics: &ScrapeM
             Some(running) => {
                 running.ending = false;
                 running.job.clone_from(&plan.job);
+                if running.shown.discovered != spec.discovered {
+                    let Scraped { url, labels, last, .. } = &*running.shown;
+                    let (url, labels, last) = (url.clone(), labels.clone(), Arc::clone(last));
+                    running.shown = Arc::new(Scraped { url, discovered: spec.discovered, labels, last });
+                }
                 running.orders.send_replace(Order::Run(settings));
             }
             None => new.push((identity, spec, settings)),
         }
     }
     for (identity, spec, settings) in new {
-        let mut labels: Vec<(String, String)> =
-            spec.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        labels.sort_unstable();
+        let labels = shown_labels(&spec);
         let before = heirless.remove(&labels).and_then(|before| loops.get_mut(&before));
         let estate = before.map_or_else(Estate::default, |before| {
             before.ending = true;
@@ -524,13 +617,15 @@ fn sync(cx: &Context<Scrape>, plan: &Arc<Plan>, pools: &Pools, metrics: &ScrapeM
         let last = Arc::new(Mutex::new(LastScrape::default()));
         let ended = Arc::new(AtomicBool::new(false));
         let url = corten_net::redact_url(&spec.uri.to_string());
+        let shown = Scraped { url, discovered: spec.discovered.clone(), labels, last: Arc::clone(&last) };
         let target = TargetLoop {
             spec,
             estate: Arc::clone(&estate),
             seed,
             metrics: metrics.clone(),
+            row: Arc::clone(cx.ledger().row_of::<Metrics>()),
             logger: cx.logger().clone(),
-            last: Arc::clone(&last),
+            last,
         };
         let over = Over { ended: Arc::clone(&ended), tell: Arc::clone(&pools.ended) };
         let handle = tokio::spawn(async move {
@@ -538,7 +633,8 @@ fn sync(cx: &Context<Scrape>, plan: &Arc<Plan>, pools: &Pools, metrics: &ScrapeM
             target.run(receiver).await;
         });
         let job = plan.job.clone();
-        loops.insert(identity, RunningLoop { job, url, labels, orders, last, estate, handle, ended, ending: false });
+        let shown = Arc::new(shown);
+        loops.insert(identity, RunningLoop { job, shown, orders, estate, handle, ended, ending: false });
     }
     for identity in heirless.into_values() {
         if let Some(running) = loops.get_mut(&identity).filter(|running| !running.ending) {
@@ -554,6 +650,18 @@ fn sync(cx: &Context<Scrape>, plan: &Arc<Plan>, pools: &Pools, metrics: &ScrapeM
     let took = started.elapsed().as_secs_f64();
     metrics.sync_length.with(&[&plan.job]).observe(took);
     metrics.sync_length_histogram.with(&[&plan.job]).observe(took);
+}
+
+/// The labels that stand on samples of a target, secret where the target is.
+fn shown_labels(spec: &TargetSpec) -> Target {
+    let mut builder = TargetBuilder::new();
+    builder.start_from(&spec.discovered);
+    builder.labels_mut().clear();
+    for (name, value) in spec.labels.iter() {
+        builder.set(name, value);
+    }
+    // They are about those of a target, and as such not too long.
+    builder.build().unwrap_or_default()
 }
 
 /// Says that a loop is over when it is, also when it panicked.
@@ -614,28 +722,31 @@ impl DebugInfo for Pools {
     fn debug_info(&self) -> Vec<Item> {
         let loops = self.loops.lock();
         let mut targets: Vec<&RunningLoop> = loops.values().filter(|running| !running.ending).collect();
-        targets.sort_by(|a, b| a.url.cmp(&b.url).then_with(|| a.labels.cmp(&b.labels)));
+        targets.sort_by(|a, b| {
+            let (a, b) = (&a.shown, &b.shown);
+            a.url.cmp(&b.url).then_with(|| a.labels.iter().cmp(b.labels.iter()))
+        });
         targets.into_iter().map(RunningLoop::debug_info).collect()
+    }
+
+    fn targets(&self) -> Option<&dyn TargetView> {
+        Some(self)
     }
 }
 
 impl RunningLoop {
     fn debug_info(&self) -> Item {
-        let last = self.last.lock().clone();
-        let health = match (&last.at, &last.error) {
-            (None, _) => "unknown",
-            (Some(_), None) => "up",
-            (Some(_), Some(_)) => "down",
-        };
+        let health = self.shown.state().as_str();
+        let last = self.shown.last.lock().clone();
         let attr = |name: &str, value: Value| Item::Attr { name: name.to_owned(), value };
         let mut body = vec![
             attr("job", Value::string(self.job.as_str())),
-            attr("url", Value::string(self.url.as_str())),
+            attr("url", Value::string(self.shown.url.as_str())),
             attr("health", Value::string(health)),
             attr(
                 "labels",
                 Value::object(
-                    self.labels.iter().map(|(n, v)| (Arc::from(n.as_str()), Value::string(v.as_str()))).collect(),
+                    self.shown.labels.iter().map(|(name, value)| (Arc::from(name), Value::string(value))).collect(),
                 ),
             ),
         ];

@@ -12,7 +12,9 @@ use corten_config::encode::Item;
 use corten_config::schema::Stability;
 use corten_config::value::Value;
 use corten_net::{BasicAuthFilter, Dialer, ObserveRequests, TlsSwitch};
+use corten_signal::Ledger;
 use corten_signal::flow::BoxFuture;
+use corten_signal::tap::Taps;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -20,6 +22,8 @@ use crate::definition::Component;
 use crate::health::{Health, HealthBoard};
 use crate::log::Logger;
 use crate::metrics::Registry;
+use crate::secrets::SecretBook;
+use crate::targets::TargetView;
 use crate::task::{Stop, Task};
 use crate::trace::{Requests, Tracer};
 
@@ -33,6 +37,11 @@ pub trait HttpHandler: Send + Sync + 'static {
 pub trait DebugInfo: Send + Sync + 'static {
     /// The state as of now.
     fn debug_info(&self) -> Vec<Item>;
+
+    /// The targets of the component, if it has any.
+    fn targets(&self) -> Option<&dyn TargetView> {
+        None
+    }
 }
 
 /// Which of several processes does which part of the work.
@@ -73,9 +82,13 @@ impl Dialer for NoDialer {
     }
 }
 
-/// What may change about the process's own HTTP server while it runs.
+/// What may change about the process's own HTTP server while it runs, and about what it shows.
 #[derive(Clone, Debug, Default)]
 pub struct ServerSettings {
+    /// Whether data may be watched on its way, as the `livedebugging` block says.
+    pub live_debugging: Arc<watch::Sender<bool>>,
+    /// The secrets of the configuration that runs, which no answer shows.
+    pub secrets: Arc<SecretBook>,
     /// TLS of new connections.
     pub tls: TlsSwitch,
     /// Who may send requests; everybody if there is none.
@@ -110,6 +123,8 @@ pub struct Services {
     pub server: ServerSettings,
     /// Makes spans of the program's own work.
     pub tracer: Tracer,
+    /// Lets people look at what passes between components.
+    pub taps: Arc<Taps>,
 }
 
 impl fmt::Debug for Services {
@@ -126,6 +141,8 @@ pub struct Host {
     pub services: Arc<Services>,
     /// The component's own metrics.
     pub registry: Registry,
+    /// What became of every item that the component took.
+    pub ledger: Arc<Ledger>,
     /// How the component is.
     pub health: Arc<HealthBoard>,
     /// Writes log lines with the component's id.
@@ -191,6 +208,11 @@ impl<C: Component> Context<C> {
     /// The component's own metrics.
     pub fn metrics(&self) -> &Registry {
         &self.host.registry
+    }
+
+    /// What became of every item that the component took.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.host.ledger
     }
 
     /// Writes log lines with the component's id.

@@ -154,6 +154,8 @@ pub trait Driver: Send + Sync {
     fn drain(&mut self) -> BoxFuture<'_, ()>;
     /// The arguments with which the component runs, for the HTTP API: secrets are marked.
     fn shown_arguments(&self) -> Vec<Item>;
+    /// Decoded arguments in the same form.
+    fn shown(&self, arguments: &ErasedArguments) -> Vec<Item>;
 }
 
 struct Driven<C: Component> {
@@ -209,5 +211,10 @@ impl<C: Component> Driver for Driven<C> {
     fn shown_arguments(&self) -> Vec<Item> {
         let arguments = self.arguments.as_ref();
         arguments.map_or_else(Vec::new, |decoded| encode::arguments(&decoded.value, &decoded.sensitive))
+    }
+
+    fn shown(&self, arguments: &ErasedArguments) -> Vec<Item> {
+        let decoded = arguments.decoded.downcast_ref::<Decoded<C::Arguments>>();
+        decoded.map_or_else(Vec::new, |decoded| encode::arguments(&decoded.value, &decoded.sensitive))
     }
 }

@@ -1,5 +1,6 @@
 //! How a component is.
 
+use std::collections::VecDeque;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
@@ -52,6 +53,9 @@ impl Health {
     }
 }
 
+/// How many changes of its health are remembered of a component.
+pub const HEALTH_HISTORY_MAX: usize = 20;
+
 /// The health of a component: its last evaluation, whether it runs, and what it says itself.
 #[derive(Debug)]
 pub struct HealthBoard(Mutex<Parts>);
@@ -61,35 +65,71 @@ struct Parts {
     evaluation: Health,
     run: Option<Health>,
     reported: Option<Health>,
+    /// The states that it had, the newest last.
+    history: VecDeque<Health>,
+}
+
+impl Parts {
+    fn worst(&self) -> &Health {
+        let known = std::iter::once(&self.evaluation).chain(&self.run).chain(&self.reported);
+        Health::worst(known).unwrap_or(&self.evaluation)
+    }
+
+    /// Remembers the present state if it is another one. The same said again is no change.
+    fn remember(&mut self) {
+        let now = self.worst();
+        if self.history.back().is_some_and(|last| last.state == now.state && last.message == now.message) {
+            return;
+        }
+        let now = now.clone();
+        if self.history.len() == HEALTH_HISTORY_MAX {
+            self.history.pop_front();
+        }
+        self.history.push_back(now);
+    }
 }
 
 impl HealthBoard {
     /// Of a component that was made and not evaluated yet.
     pub fn new(message: &str) -> Self {
         let evaluation = Health::now(HealthState::Unknown, message);
-        HealthBoard(Mutex::new(Parts { evaluation, run: None, reported: None }))
+        HealthBoard(Mutex::new(Parts {
+            history: VecDeque::from([evaluation.clone()]),
+            evaluation,
+            run: None,
+            reported: None,
+        }))
     }
 
     /// The outcome of an evaluation.
     pub fn set_evaluation(&self, health: Health) {
-        self.0.lock().evaluation = health;
+        self.change(|parts| parts.evaluation = health);
     }
 
     /// Whether it runs.
     pub fn set_run(&self, health: Health) {
-        self.0.lock().run = Some(health);
+        self.change(|parts| parts.run = Some(health));
     }
 
     /// What the component says of itself; `None` takes it back.
     pub fn set_reported(&self, health: Option<Health>) {
-        self.0.lock().reported = health;
+        self.change(|parts| parts.reported = health);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Parts)) {
+        let mut parts = self.0.lock();
+        change(&mut parts);
+        parts.remember();
     }
 
     /// The worst of what is known.
     pub fn current(&self) -> Health {
-        let parts = self.0.lock();
-        let known = std::iter::once(&parts.evaluation).chain(&parts.run).chain(&parts.reported);
-        Health::worst(known).unwrap_or(&parts.evaluation).clone()
+        self.0.lock().worst().clone()
+    }
+
+    /// The states that it had lately, the newest last, each with the time when it began.
+    pub fn history(&self) -> Vec<Health> {
+        self.0.lock().history.iter().cloned().collect()
     }
 }
 
@@ -125,5 +165,20 @@ mod tests {
         assert_eq!(board.current().message, "no route to host");
         board.set_reported(None);
         assert_eq!(board.current().state, HealthState::Healthy);
+    }
+
+    #[test]
+    fn changes_are_remembered_and_what_is_said_again_is_none() {
+        let board = HealthBoard::new("component created");
+        board.set_evaluation(Health::now(HealthState::Healthy, "component evaluated"));
+        board.set_evaluation(Health::now(HealthState::Healthy, "component evaluated"));
+        for at in 0..HEALTH_HISTORY_MAX {
+            board.set_reported(Some(Health::now(HealthState::Unhealthy, format!("failure {at}"))));
+            board.set_reported(Some(Health::now(HealthState::Unhealthy, format!("failure {at}"))));
+        }
+        let history = board.history();
+        let messages: Vec<&str> = history.iter().map(|health| health.message.as_str()).collect();
+        assert_eq!(messages.len(), HEALTH_HISTORY_MAX);
+        assert_eq!((messages[0], messages[HEALTH_HISTORY_MAX - 1]), ("failure 0", "failure 19"));
     }
 }

@@ -10,6 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
+use crate::secrets::SecretBook;
+
 /// How much a line matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -122,6 +124,8 @@ struct SinkState {
     settled: bool,
     output: Output,
     tee: Option<Arc<dyn Tee>>,
+    listener: Option<Arc<dyn Tee>>,
+    secrets: Option<Arc<SecretBook>>,
 }
 
 /// Gets each line that is written, besides the output of the sink.
@@ -157,6 +161,24 @@ struct Line {
     fields: Vec<(String, Field)>,
 }
 
+/// Fields that say who writes a line. They are never masked: a password may be `prometheus`.
+const WRITERS: &[&str] =
+    &["component_id", "component_path", "controller_id", "controller_path", "node_id", "service", "taskID"];
+
+impl Line {
+    /// Masks what somebody else has said, who may repeat the secrets that he was sent.
+    fn mask(&mut self, secrets: &SecretBook) {
+        secrets.redact(&mut self.message);
+        for (name, value) in &mut self.fields {
+            if let Field::Text(text) = value
+                && !WRITERS.contains(&name.as_str())
+            {
+                secrets.redact(text);
+            }
+        }
+    }
+}
+
 /// The most lines that wait for the level.
 const WAITING_MAX: usize = 10_000;
 
@@ -170,6 +192,8 @@ impl LogSink {
             settled: false,
             output: Output::StandardError,
             tee: None,
+            listener: None,
+            secrets: None,
         })))
     }
 
@@ -178,7 +202,16 @@ impl LogSink {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let output = Output::Memory(Arc::clone(&lines));
         let (format, level) = (Format::default(), Level::Debug);
-        let state = SinkState { format, level, waiting: None, settled: false, output, tee: None };
+        let state = SinkState {
+            format,
+            level,
+            waiting: None,
+            settled: false,
+            output,
+            tee: None,
+            listener: None,
+            secrets: None,
+        };
         (Arc::new(LogSink(Mutex::new(state))), lines)
     }
 
@@ -191,13 +224,23 @@ impl LogSink {
         state.level = level;
         state.format = format;
         for line in state.waiting.take().unwrap_or_default() {
-            state.write(&line);
+            state.write(line);
         }
+    }
+
+    /// Masks these secrets, and what looks like one, in the lines from now on.
+    pub fn mask(&self, secrets: Arc<SecretBook>) {
+        self.0.lock().secrets = Some(secrets);
     }
 
     /// Has somebody else get each line as well, from the next one on, or nobody any more.
     pub fn tee(&self, tee: Option<Arc<dyn Tee>>) {
         self.0.lock().tee = tee;
+    }
+
+    /// As [`LogSink::tee`], for somebody who listens for a while and whom no configuration names.
+    pub fn listen(&self, listener: Option<Arc<dyn Tee>>) {
+        self.0.lock().listener = listener;
     }
 
     /// As [`LogSink::configure`] with the defaults, if nobody has configured the sink yet.
@@ -223,7 +266,7 @@ impl LogSink {
         match &mut state.waiting {
             Some(waiting) if waiting.len() < WAITING_MAX => waiting.push(line),
             Some(_) => {}
-            None => state.write(&line),
+            None => state.write(line),
         }
     }
 
@@ -234,10 +277,14 @@ impl LogSink {
 }
 
 impl SinkState {
-    fn write(&mut self, line: &Line) {
+    fn write(&mut self, mut line: Line) {
         if line.level < self.level {
             return;
         }
+        if let Some(secrets) = &self.secrets {
+            line.mask(secrets);
+        }
+        let line = &line;
         let text = match self.format {
             Format::Logfmt => logfmt(line),
             Format::Json => json(line),
@@ -247,12 +294,15 @@ impl SinkState {
             Output::StandardError => drop(std::io::stderr().lock().write_all(text.as_bytes())),
             Output::Memory(lines) => lines.lock().extend_from_slice(text.as_bytes()),
         }
-        if let Some(tee) = &self.tee {
+        if self.tee.is_some() || self.listener.is_some() {
             let component = line.fields.iter().find_map(|(name, value)| match value {
                 Field::Text(id) if name == "component_id" => Some(id.as_str()),
                 _ => None,
             });
-            tee.line(&TeeLine { time: line.time, component, message: &line.message, text: &text });
+            let line = TeeLine { time: line.time, component, message: &line.message, text: &text };
+            for tee in self.tee.iter().chain(&self.listener) {
+                tee.line(&line);
+            }
         }
     }
 }
@@ -493,6 +543,34 @@ mod tests {
         sink.configure(Level::Info, Format::Json);
         let text = String::from_utf8(lines.lock().clone()).unwrap();
         assert!(text.contains("\"msg\":\"loud\",\"service\":\"x\"") && !text.contains("quiet"), "{text}");
+    }
+
+    #[test]
+    fn secrets_are_masked_in_whatever_a_line_says_but_not_in_who_says_it() {
+        let book = Arc::new(SecretBook::default());
+        book.set(["prometheus".into(), "pa\"ss\nword".into()]);
+        for format in [Format::Logfmt, Format::Json] {
+            let (sink, lines) = LogSink::memory();
+            sink.configure(Level::Info, format);
+            sink.mask(Arc::clone(&book));
+            let logger =
+                Logger::new(sink).with(&[("component_id", "prometheus.scrape.a"), ("url", "http://u:hush@h/")]);
+            logger.warn(
+                "got pa\"ss\nword",
+                &[
+                    (
+                        "err",
+                        "401: you sent Authorization: Basic dTpwYXNzd29yZA== for {\"p\":\"pa\\\"ss\\nword\"}".into(),
+                    ),
+                    ("count", 1.into()),
+                ],
+            );
+            let text = String::from_utf8(lines.lock().clone()).unwrap();
+            for secret in ["ss\\nword", "dTpwYXNz", "hush"] {
+                assert!(!text.contains(secret), "{text}");
+            }
+            assert!(text.contains("prometheus.scrape.a") && text.matches("(secret)").count() == 4, "{text}");
+        }
     }
 
     #[test]

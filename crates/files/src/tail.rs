@@ -54,6 +54,8 @@ const ROTATION_MS_MIN: u64 = 1_000;
 const CLOCK_SLACK_MS: u64 = 2_000;
 /// How many places on the way to where a file was read are remembered when it is cut.
 const TRAIL_MAX: usize = 2;
+/// How often the files beside a name are listed while they get other names.
+const LISTS_MAX: usize = 4;
 /// How long, in milliseconds after it was written to last, a copy of a file is expected to be followed by the cut.
 const COPY_WAIT_MS: u64 = 10_000;
 
@@ -197,8 +199,6 @@ pub struct Tail {
     numbers: u32,
     /// When the name was seen to lead to the live file, or to nothing, in milliseconds since the Unix epoch.
     looked_ms: u64,
-    /// The time before that. What happened to the file happened since then.
-    looked_before_ms: u64,
     /// There were more files that had the name before than are read at once.
     missed: Option<Missed>,
     /// Whether a file was open under this name since the tail was made.
@@ -218,7 +218,6 @@ impl Tail {
             old: Vec::new(),
             numbers: 0,
             looked_ms: 0,
-            looked_before_ms: 0,
             missed: None,
             began: false,
             was_missing: false,
@@ -324,7 +323,9 @@ impl Tail {
         for piece in self.pieces() {
             if piece.unsaved {
                 piece.unsaved = false;
-                positions.put(&name, piece.record(now_ms, false));
+                // What is on its way may become safe long after the file was looked at last.
+                let seen_ms = if piece.life == Life::Live { piece.checked_ms.min(now_ms) } else { now_ms };
+                positions.put(&name, piece.record(seen_ms, false));
             }
         }
     }
@@ -379,7 +380,7 @@ impl Tail {
                         return Ok(Some(Step::More));
                     }
                 }
-                self.looked(world.now_ms);
+                self.looked_ms = world.now_ms;
                 return Ok(Some(Step::Missing));
             }
             Err(error) => return Err(error),
@@ -387,7 +388,7 @@ impl Tail {
         match &mut self.live {
             Some(live) if live.facts.id == facts.id => {
                 live.facts = facts;
-                self.looked(world.now_ms);
+                self.looked_ms = world.now_ms;
                 return Ok(None);
             }
             Some(_) => self.retire(world),
@@ -399,7 +400,7 @@ impl Tail {
             (live.life, live.facts, live.is_copy) = (Life::Live, facts, false);
             self.live = Some(live);
             world.positions.lock().make_newest(&self.name, facts.id);
-            self.looked(world.now_ms);
+            self.looked_ms = world.now_ms;
             return Ok(None);
         }
         if self.old.len() >= OLD_MAX {
@@ -408,14 +409,9 @@ impl Tail {
         }
         let step = self.open(world)?;
         if !matches!(step, Some(Step::More)) {
-            self.looked(world.now_ms);
+            self.looked_ms = world.now_ms;
         }
         Ok(step)
-    }
-
-    fn looked(&mut self, now_ms: u64) {
-        self.looked_before_ms = if self.looked_ms == 0 { now_ms } else { self.looked_ms };
-        self.looked_ms = now_ms;
     }
 
     /// The live file has lost the name.
@@ -513,6 +509,11 @@ impl Tail {
         };
         let mut live = Piece::new(self.next_number(), file, facts, place.mark, place.head, handle);
         live.prepare(world.options)?;
+        live.checked_ms = world.now_ms;
+        if known.own().is_some() && live.read.offset == 0 {
+            // It is at its beginning again, or still: it may be cut before anything of it is read.
+            live.begins_anew();
+        }
         let replaced = known.own().filter(|_| !place.known);
         self.adopt(world, earlier);
         let mut positions = world.positions.lock();
@@ -535,7 +536,7 @@ impl Tail {
     fn adopt(&mut self, world: &World<'_>, earlier: Vec<Earlier>) {
         for Earlier { file, facts, is_unpacked, is_copy, mark, head, .. } in earlier {
             let mut piece = Piece::new(self.next_number(), file, facts, mark, head, Handle::always());
-            (piece.is_unpacked, piece.is_copy) = (is_unpacked, is_copy);
+            (piece.is_unpacked, piece.is_copy, piece.checked_ms) = (is_unpacked, is_copy, world.now_ms);
             if piece.prepare(world.options).is_err() {
                 continue;
             }
@@ -628,7 +629,7 @@ impl Tail {
         let mut copied: Vec<&Record> = known.copied.iter().map(|copied| &copied.record).collect();
         copied.sort_by_key(|record| std::cmp::Reverse(record.mark.offset));
         for record in copied.iter().filter(|record| record.mark.offset > 0) {
-            if !fits(file, facts, record)? {
+            if !is_copy_of(file, facts, record)? {
                 continue;
             }
             // It was read on after it was copied.
@@ -637,9 +638,9 @@ impl Tail {
             };
             if record.done && copied.iter().any(|further| further.done && is_further(&further)) {
                 let mark = Mark::read(file, facts.size)?.unwrap_or_default();
-                return Ok(Place::At(Beginning { mark, head: record.head, known: true }));
+                return Ok(Place::At(Beginning { mark, head: read_head(file, mark.offset)?, known: true }));
             }
-            return at(record);
+            return at(&Record { head: head_in(facts, record), ..**record });
         }
         if !known.records.is_empty() {
             return Ok(Place::At(Beginning::default()));
@@ -712,23 +713,35 @@ impl Tail {
             let is_unread = |record: &&Record| !record.done && !is_same(record, facts) && !is_open(record);
             unread.extend(known.records.iter().filter(is_unread));
             // Its number is enough to know a file by, whatever its name is now.
-            let beside = if unread.is_empty() { Vec::new() } else { siblings(Path::new(&*self.name), |_| true) };
-            for sibling in beside {
-                let Some(at) = unread.iter().position(|record| is_same(record, sibling.facts)) else { continue };
-                let record = unread[at];
-                if (world.is_target)(&sibling.path.to_string_lossy()) {
-                    // Who reads it under its own name finds how far it was read.
-                    unread.remove(at);
-                    continue;
+            for _ in 0..LISTS_MAX {
+                let beside = if unread.is_empty() { Vec::new() } else { siblings(Path::new(&*self.name), |_| true) };
+                let mut moved = false;
+                for sibling in beside {
+                    let Some(at) = unread.iter().position(|record| is_same(record, sibling.facts)) else { continue };
+                    if anew.iter().any(|earlier: &Earlier| earlier.facts.id == sibling.facts.id) {
+                        continue;
+                    }
+                    let record = unread[at];
+                    if (world.is_target)(&sibling.path.to_string_lossy()) {
+                        // Who reads it under its own name finds how far it was read.
+                        unread.remove(at);
+                        continue;
+                    }
+                    let Ok(mut earlier) = Earlier::open(&sibling, &record, world) else {
+                        moved |= !leads_to(&sibling.path.to_string_lossy(), sibling.facts.id);
+                        continue;
+                    };
+                    if earlier.fits(&record) {
+                        unread.remove(at);
+                        found.push(earlier);
+                    } else {
+                        // It was cut before it lost the name. What it was may be found in a copy, and comes first.
+                        (earlier.mark, earlier.head) = Default::default();
+                        anew.push(earlier);
+                    }
                 }
-                let Ok(mut earlier) = Earlier::open(&sibling, &record, world) else { continue };
-                if earlier.fits(&record) {
-                    unread.remove(at);
-                    found.push(earlier);
-                } else {
-                    // It was cut before it lost the name. What it was may be found in a copy, and comes first.
-                    (earlier.mark, earlier.head) = Default::default();
-                    anew.push(earlier);
+                if !moved {
+                    break;
                 }
             }
             since_ms = known.records.last().filter(|last| !is_same(last, facts)).map(|last| last.seen_ms);
@@ -737,6 +750,12 @@ impl Tail {
                 since_ms = Some(since_ms.map_or(cut.seen_ms, |since| since.min(cut.seen_ms)));
                 unread.push(cut);
             }
+            // Everything begins with nothing: what nothing is safe of may have been cut as well, if it was changed since.
+            let is_changed = |record: &Record| facts.modified_ns >= since_ns(record.seen_ms, CLOCK_SLACK_MS);
+            let at_beginning = known.own().filter(|record| record.mark.offset == 0 && is_changed(record));
+            if let Some(begun) = at_beginning {
+                since_ms = Some(since_ms.map_or(begun.seen_ms, |since| since.min(begun.seen_ms)));
+            }
         }
         if let Some(missed) = &self.missed {
             since_ms = Some(since_ms.map_or(missed.since_ms, |since| since.min(missed.since_ms)));
@@ -744,7 +763,7 @@ impl Tail {
         if let Some(since_ms) = since_ms {
             let read = self.old.iter().map(|old| Record { mark: old.read, ..old.record(0, false) });
             let read: Vec<Record> = known.records.iter().copied().chain(read).collect();
-            let mut rotated = self.rotated_since(world, since_ms, file.map(|file| (file, facts)), &unread, &read);
+            let mut rotated = self.rotated_since(world, since_ms, file.map(|file| (file, facts)), &unread, &read, None);
             let is_known = |id| found.iter().chain(&anew).any(|earlier| earlier.facts.id == id);
             rotated.retain(|earlier| !is_known(earlier.facts.id));
             found.append(&mut rotated);
@@ -763,6 +782,8 @@ impl Tail {
 
     /// The files that have rotated names, were written to since a time, and are not known. Those that are copies of what is
     /// wanted are read on from there, those that are copies of what was read are left out, and all others are read whole.
+    /// `on_way` is from where to where what was read of what is wanted is not safe: its copy is read on even if it ends
+    /// before that.
     fn rotated_since(
         &self,
         world: &World<'_>,
@@ -770,13 +791,33 @@ impl Tail {
         live: Option<(&File, FileFacts)>,
         wanted: &[Record],
         read: &[Record],
+        on_way: Option<(Mark, Mark)>,
     ) -> Vec<Earlier> {
+        let sought = Sought { since_ms, wanted, read, on_way };
+        for _ in 1..LISTS_MAX {
+            if let Some(found) = self.rotated(world, live, &sought, true) {
+                return found;
+            }
+        }
+        self.rotated(world, live, &sought, false).unwrap_or_default()
+    }
+
+    /// As [`rotated_since`](Self::rotated_since); nothing if files got other names meanwhile and that matters.
+    fn rotated(
+        &self,
+        world: &World<'_>,
+        live: Option<(&File, FileFacts)>,
+        sought: &Sought<'_>,
+        matters: bool,
+    ) -> Option<Vec<Earlier>> {
         let path = Path::new(&*self.name);
         let own_name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let since_ns = since_ms.saturating_sub(CLOCK_SLACK_MS).saturating_mul(1_000_000);
+        // What is known by its content may be older: it takes a while until what was copied is cut.
+        let (since_ns, copied_ns) =
+            (since_ns(sought.since_ms, CLOCK_SLACK_MS), since_ns(sought.since_ms, COPY_WAIT_MS));
         let mut beside = siblings(path, |name| bases(name).iter().any(|base| base == own_name));
         let is_live = |id| live.is_some_and(|(_, facts)| facts.id == id);
-        beside.retain(|sibling| sibling.facts.modified_ns >= since_ns && !is_live(sibling.facts.id));
+        beside.retain(|sibling| sibling.facts.modified_ns >= copied_ns && !is_live(sibling.facts.id));
         beside.retain(|sibling| !(world.is_target)(&sibling.path.to_string_lossy()));
         let was_missed = |facts: FileFacts| {
             self.missed.as_ref().is_some_and(|missed| missed.read.contains(&(facts.id, facts.birth_ns)))
@@ -785,7 +826,7 @@ impl Tail {
         let is_open = |id| self.old.iter().any(|old| old.facts.id == id && !old.is_copy);
         beside.retain(|sibling| !was_missed(sibling.facts) && !is_open(sibling.facts.id));
         beside.sort_by_key(|sibling| sibling.facts.modified_ns);
-        let mut wanted: Vec<Record> = wanted.to_vec();
+        let mut wanted: Vec<Record> = sought.wanted.to_vec();
         let mut found = Vec::new();
         for sibling in beside {
             let known: Vec<Record> = {
@@ -793,25 +834,50 @@ impl Tail {
                 let of_file = positions.of_file(sibling.facts.id).map(|(_, record)| *record);
                 of_file.filter(|record| is_same(record, sibling.facts)).collect()
             };
-            let Ok(mut earlier) = Earlier::open(&sibling, &Record::default(), world) else { continue };
+            let Ok(mut earlier) = Earlier::open(&sibling, &Record::default(), world) else {
+                if matters && !leads_to(&sibling.path.to_string_lossy(), sibling.facts.id) {
+                    return None;
+                }
+                continue;
+            };
             // What is known of it may be of a content that was written over.
             if known.iter().any(|record| earlier.fits(record)) {
                 continue;
             }
             // Whoever copies the file of the name may be about to cut it. Then this is found again.
-            if live.is_some_and(|(file, facts)| earlier.is_beginning_of(file, facts)) {
+            if live.is_some_and(|(file, _)| earlier.is_beginning_of(file)) {
                 continue;
             }
-            let is_copy = |record: &Record| record.mark.offset > 0 && earlier.fits(record);
+            let is_copy = |record: &Record| record.mark.offset > 0 && earlier.is_copy_of(record);
             if let Some(at) = wanted.iter().position(is_copy) {
                 let record = wanted.remove(at);
-                (earlier.mark, earlier.head, earlier.of) = (record.mark, record.head, Some(record.id));
+                (earlier.mark, earlier.head) = (record.mark, head_in(earlier.facts, &record));
+                earlier.of = Some(record.id);
                 found.push(earlier);
-            } else if !read.iter().any(is_copy) {
+                continue;
+            }
+            let size = earlier.facts.size;
+            let read: Vec<&Record> = sought.read.iter().filter(|record| is_copy(record)).collect();
+            let Some(furthest) = read.iter().max_by_key(|record| record.mark.offset) else {
+                if sibling.facts.modified_ns >= since_ns {
+                    found.push(earlier);
+                }
+                continue;
+            };
+            if let Some(at) = wanted.iter().position(|wanted| sought.is_on_way(wanted, &read, size)) {
+                // It ends before what was read, and not all that it has is safe.
+                let Ok(Some(mark)) = Mark::read(&earlier.file, size) else { continue };
+                let record = Record { mark, ..wanted.remove(at) };
+                (earlier.mark, earlier.head) = (mark, head_in(earlier.facts, &record));
+                earlier.of = Some(record.id);
+                found.push(earlier);
+            } else if read.iter().all(|record| record.done && !sought.is_read(record, size)) {
+                // It was not found when what it is a copy of was cut.
+                (earlier.mark, earlier.head) = (furthest.mark, head_in(earlier.facts, furthest));
                 found.push(earlier);
             }
         }
-        found
+        Some(found)
     }
 
     /// The live file, or an old one, has another content. What was left of the one before is read in its copy.
@@ -825,32 +891,30 @@ impl Tail {
         let (life, facts) = (before.life, before.facts);
         // What is read up to, not what is safe: the copy goes on where the file ended, with the same number.
         let record = Record { mark: before.read, ..before.record(self.looked_ms, false) };
+        let since_ms = before.checked_ms;
         let live = self.live.as_ref().unwrap_or(&before);
         let live = Some((live.file(), live.facts));
         let mut read = world.positions.lock().records(&self.name).to_vec();
         read.extend(self.old.iter().map(|old| Record { mark: old.read, ..old.record(0, false) }));
         // It may have been read on after it was copied.
         read.extend(before.records_on_the_way());
-        let mut copies = self.rotated_since(world, self.looked_before_ms, live, &[record], &read);
+        read.push(Record { done: true, ..record });
+        let mut copies = self.rotated_since(world, since_ms, live, &[record], &read, before.unsafe_until());
         copies.retain(|copy| copy.facts.id != facts.id);
         let mut at = old.unwrap_or(self.old.len());
         at -= self.forget_overwritten(world, &copies, at);
         let number = self.next_number();
+        let on_the_way: Vec<Record> = before.records_on_the_way().rev().take(TRAIL_MAX).rev().collect();
         let mut before = Some(before);
         let mut file = None;
-        {
-            let mut positions = world.positions.lock();
-            positions.let_go(&self.name, facts.id);
-            // Who reads the copy under its own name finds how far it was read.
-            for earlier in before.iter().flat_map(|before| before.records_on_the_way().rev().take(TRAIL_MAX).rev()) {
-                positions.put(&self.name, Record { seen_ms: record.seen_ms, ..earlier }.without_number());
-            }
-            positions.put(&self.name, record.without_number());
-        }
+        let mut pieces = Vec::new();
         for copy in copies {
             let mut piece = match before.take_if(|_| copy.of == Some(record.id)) {
                 Some(mut piece) => {
                     self.counts.recovered += 1;
+                    if copy.mark.offset < piece.read.offset {
+                        piece.ends_at(copy.mark);
+                    }
                     file = Some(piece.replace_file(copy.file, copy.facts));
                     piece
                 }
@@ -859,13 +923,9 @@ impl Tail {
             if piece.prepare(world.options).is_err() {
                 continue;
             }
-            (piece.is_unpacked, piece.is_copy) = (copy.is_unpacked, true);
+            (piece.is_unpacked, piece.is_copy, piece.checked_ms) = (copy.is_unpacked, true, world.now_ms);
             piece.life = Life::Old { grew_ms: world.now_ms, caught_up: false };
-            let mut positions = world.positions.lock();
-            positions.hold(&self.name, piece.facts.id);
-            positions.put(&self.name, piece.record(world.now_ms, false));
-            self.old.insert(at, piece);
-            at += 1;
+            pieces.push(piece);
         }
         let file = match (file, before) {
             (Some(file), _) => (file, Handle::always()),
@@ -874,9 +934,24 @@ impl Tail {
         };
         let mut anew = Piece::new(number, file.0, facts, Mark::default(), Digest::default(), file.1);
         // Who writes at a place of his own leaves a hole before it.
-        (anew.skips_holes, anew.was_cut) = (true, true);
-        anew.life = life;
+        anew.skips_holes = true;
+        anew.begins_anew();
+        (anew.life, anew.checked_ms) = (life, world.now_ms);
+        // All at once: whoever saves in between must not save that the copies are known by what was read, and not that
+        // some of it is on its way still.
         let mut positions = world.positions.lock();
+        positions.let_go(&self.name, facts.id);
+        // Who reads the copy under its own name finds how far it was read.
+        for earlier in on_the_way {
+            positions.put(&self.name, Record { seen_ms: record.seen_ms, ..earlier }.without_number());
+        }
+        positions.put(&self.name, record.without_number());
+        for piece in pieces {
+            positions.hold(&self.name, piece.facts.id);
+            positions.put(&self.name, piece.record(world.now_ms, false));
+            self.old.insert(at, piece);
+            at += 1;
+        }
         positions.hold(&self.name, facts.id);
         positions.put(&self.name, anew.record(world.now_ms, false));
         if old.is_some() {
@@ -895,12 +970,13 @@ impl Tail {
         let Some(live) = &self.live else { return false };
         let mut read = world.positions.lock().records(&self.name).to_vec();
         read.extend(self.old.iter().map(|old| Record { mark: old.read, ..old.record(0, false) }));
-        let copies = self.rotated_since(world, self.looked_before_ms, Some((live.file(), live.facts)), &[], &read);
+        let of_live = Some((live.file(), live.facts));
+        let copies = self.rotated_since(world, live.checked_ms, of_live, &[], &read, None);
         let found = !copies.is_empty();
         self.forget_overwritten(world, &copies, 0);
         self.adopt(world, copies);
         if let Some(live) = &mut self.live {
-            live.looked_at();
+            live.looked_at(world.now_ms);
             world.positions.lock().make_newest(&self.name, live.facts.id);
         }
         self.counts.truncated += u64::from(found);
@@ -927,6 +1003,36 @@ struct Missed {
     read: Vec<(FileId, u64)>,
 }
 
+/// What is looked for among the files beside a name.
+struct Sought<'a> {
+    /// Since when they were written to, in milliseconds since the Unix epoch.
+    since_ms: u64,
+    /// What was not read to its end.
+    wanted: &'a [Record],
+    /// What was read, or is being read.
+    read: &'a [Record],
+    /// Up to where what is wanted is safe, and up to where it was read, if that is more.
+    on_way: Option<(Mark, Mark)>,
+}
+
+impl Sought<'_> {
+    /// Whether a copy of so many bytes that fits what was read is a copy of what is wanted, and has something that was read
+    /// and is not safe.
+    fn is_on_way(&self, wanted: &Record, read: &[&Record], size: u64) -> bool {
+        let is_of = |record: &&Record| (record.birth_ns, record.head) == (wanted.birth_ns, wanted.head);
+        self.on_way.is_some_and(|(safe, end)| {
+            wanted.mark == end && (safe.offset..end.offset).contains(&size) && read.iter().any(is_of)
+        })
+    }
+
+    /// Whether all of a copy of so many bytes was read that fits what is known of a file: it may have been read on after
+    /// it was copied.
+    fn is_read(&self, record: &Record, size: u64) -> bool {
+        let is_of = |other: &&Record| (other.birth_ns, other.head) == (record.birth_ns, record.head);
+        self.read.iter().filter(is_of).any(|other| !other.done || other.mark.offset >= size)
+    }
+}
+
 /// A file that had the name before, or a copy of what had it.
 struct Earlier {
     file: File,
@@ -944,11 +1050,17 @@ struct Earlier {
 impl Earlier {
     fn open(sibling: &Sibling, record: &Record, world: &World<'_>) -> io::Result<Self> {
         let (file, facts, is_unpacked) = match Packing::of_name(&sibling.path) {
-            None => (sibling.open()?, sibling.facts, false),
+            None => {
+                let (file, facts) = sibling.open()?;
+                (file, facts, false)
+            }
             Some(packing) => {
                 let folder = world.positions.lock().folder();
                 let file = unpack::unpacked(&sibling.path, packing, &folder)?;
                 let size = file.metadata()?.len();
+                if !leads_to(&sibling.path.to_string_lossy(), sibling.facts.id) {
+                    return Err(io::ErrorKind::NotFound.into());
+                }
                 (file, FileFacts { size, ..sibling.facts }, true)
             }
         };
@@ -957,12 +1069,18 @@ impl Earlier {
     }
 
     /// Whether all of it is what a file begins with.
-    fn is_beginning_of(&self, file: &File, facts: FileFacts) -> bool {
-        begins_with(file, facts, &self.file, self.facts).unwrap_or(false)
+    fn is_beginning_of(&self, file: &File) -> bool {
+        // It may have grown since it was looked at, and been copied then.
+        let begins = || begins_with(file, FileFacts::of(&file.metadata()?), &self.file, self.facts);
+        begins().unwrap_or(false)
     }
 
     fn fits(&self, record: &Record) -> bool {
         fits(&self.file, self.facts, record).unwrap_or(false)
+    }
+
+    fn is_copy_of(&self, record: &Record) -> bool {
+        is_copy_of(&self.file, self.facts, record).unwrap_or(false)
     }
 }
 
@@ -1013,7 +1131,7 @@ impl Known {
         }
         let mut waits = false;
         for copied in &self.copied {
-            let is_copy = copied.record.mark.offset > 0 && fits(file, self.facts, &copied.record)?;
+            let is_copy = copied.record.mark.offset > 0 && is_copy_of(file, self.facts, &copied.record)?;
             if is_copy && !copied.is_read {
                 return Ok(false);
             }
@@ -1042,9 +1160,33 @@ fn is_same(record: &Record, facts: FileFacts) -> bool {
     record.id == facts.id && is_of_age
 }
 
+/// A time with some slack, in nanoseconds since the Unix epoch.
+fn since_ns(since_ms: u64, slack_ms: u64) -> u64 {
+    since_ms.saturating_sub(slack_ms).saturating_mul(1_000_000)
+}
+
 /// Whether a file has the content that was read.
 fn fits(file: &File, facts: FileFacts, record: &Record) -> io::Result<bool> {
     Ok(facts.size >= record.mark.offset && has_head(file, &record.head)? && record.mark.is_in(file)?)
+}
+
+/// Whether a file is a copy of the content that was read, or of its beginning.
+fn is_copy_of(file: &File, facts: FileFacts, record: &Record) -> io::Result<bool> {
+    // What was written to after the other was gone may begin with the same line, and is no copy of it.
+    let is_later =
+        record.done && record.seen_ms > 0 && facts.modified_ns >= since_ns(record.seen_ms.saturating_add(1), 0);
+    let is_in = 0 < record.mark.offset && record.mark.offset <= facts.size;
+    if is_in && facts.size < u64::from(record.head.len) && !is_later {
+        // It was made before all of the head was there. What stands before the place is all that can be compared.
+        return record.mark.is_in(file);
+    }
+    fits(file, facts, record)
+}
+
+/// The head of what was read, as far as it is in a file that is a copy of it.
+fn head_in(facts: FileFacts, record: &Record) -> Digest {
+    // All that stands before the place is a head as well.
+    if facts.size < u64::from(record.head.len) { record.mark.window } else { record.head }
 }
 
 /// Whether all of a second file is what the first begins with. Nothing is not.

@@ -35,6 +35,14 @@ impl Coding {
         best.map(|(_, coding)| coding)
     }
 
+    /// Whether a client accepts gzip at all: what is kept in that form only is sent so.
+    pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
+        let names = ["gzip", "x-gzip", "*"];
+        weighted(headers, &header::ACCEPT_ENCODING)
+            .iter()
+            .any(|(name, quality)| *quality > 0.0 && names.contains(&name.to_ascii_lowercase().as_str()))
+    }
+
     /// The name in headers.
     pub(crate) fn name(self) -> HeaderValue {
         HeaderValue::from_static(match self {

@@ -14,6 +14,10 @@ pub struct BuildInfo {
     pub revision: &'static str,
     /// The branch.
     pub branch: &'static str,
+    /// Who built it.
+    pub user: &'static str,
+    /// When.
+    pub date: &'static str,
 }
 
 /// Gathers the metrics of the controller with all components, of the process and of the machine.
@@ -51,11 +55,6 @@ impl Gatherer {
     }
 
     fn add_build(&self, snapshot: &mut Snapshot) {
-        let constant = |name: &str| {
-            let constants = corten_config::stdlib::lookup("constants");
-            let value = constants.and_then(|constants| constants.field(name));
-            value.and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
-        };
         let labels = [
             ("branch", self.build.branch.to_owned()),
             ("goarch", constant("arch")),
@@ -71,6 +70,12 @@ impl Gatherer {
         let labels = labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         snapshot.add("alloy_build_info", help, Kind::Gauge, labels, Value::Number(1.0));
     }
+}
+
+/// A constant of the language: `os`, `arch`.
+pub(crate) fn constant(name: &str) -> String {
+    let value = corten_config::stdlib::lookup("constants").and_then(|constants| constants.field(name));
+    value.and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// The metrics that client libraries have about a process, and those of the reference about the same.
@@ -171,7 +176,7 @@ mod tests {
     fn build_and_process_are_among_the_metrics() {
         let registry = Registry::new();
         registry.counter("own_total", "Own.").inc();
-        let build = BuildInfo { version: "v1.2.3", revision: "abc", branch: "main" };
+        let build = BuildInfo { version: "v1.2.3", revision: "abc", branch: "main", ..BuildInfo::default() };
         let text = Gatherer::new(build, registry).gather().to_text();
         assert!(text.contains("own_total 1\n"), "{text}");
         let labels = format!("goos=\"{}\",goversion=\"\",revision=\"abc\",tags=\"\",version=\"v1.2.3\"}} 1", {

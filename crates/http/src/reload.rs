@@ -4,7 +4,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use corten_component::Logger;
-use corten_runtime::Controller;
+use corten_runtime::{Controller, LoadedBy};
+use corten_syntax::Diagnostics;
+
+/// Why a configuration was refused.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// In one line.
+    pub text: String,
+    /// All that is wrong with it, where it could be read.
+    pub diagnostics: Diagnostics,
+}
 
 /// Loads the configuration again, for whoever asks: a signal or a request.
 #[derive(Clone)]
@@ -26,21 +36,31 @@ impl Reloader {
         Reloader { controller, path, logger }
     }
 
+    /// Where the configuration is.
+    pub fn path(&self) -> &PathBuf {
+        &self.path
+    }
+
     /// Loads the configuration. Goes on to the end although nobody waits for it any more: half a load must never be.
     ///
     /// # Errors
     ///
-    /// Why it was refused, in one line. What ran goes on running.
-    pub async fn reload(&self) -> Result<(), String> {
+    /// Why it was refused. What ran goes on running.
+    pub async fn reload(&self, by: LoadedBy) -> Result<(), Refusal> {
         let this = self.clone();
         let load = tokio::spawn(async move {
-            let outcome = this.controller.load(&this.path).await.map_err(|error| error.describe(&this.path));
+            let outcome = this.controller.load_for(&this.path, by).await.map_err(|error| Refusal {
+                text: error.describe(&this.path),
+                diagnostics: error.diagnostics().cloned().unwrap_or_default(),
+            });
             match &outcome {
                 Ok(()) => this.logger.info("config reloaded", &[]),
-                Err(error) => this.logger.error("failed to reload config", &[("err", error.into())]),
+                Err(refusal) => this.logger.error("failed to reload config", &[("err", (&refusal.text).into())]),
             }
             outcome
         });
-        load.await.unwrap_or_else(|error| Err(error.to_string()))
+        let failed =
+            |error: tokio::task::JoinError| Refusal { text: error.to_string(), diagnostics: Diagnostics::new() };
+        load.await.unwrap_or_else(|error| Err(failed(error)))
     }
 }

@@ -7,18 +7,25 @@ use corten_component::metrics::Snapshot;
 use corten_component::trace::Tracer;
 use corten_component::{HealthState, Logger, Services};
 use corten_net::{BasicAuthFilter, ServerBody, empty_body, full_body, http_error};
-use corten_runtime::Controller;
+use corten_runtime::{Controller, LoadedBy};
 use corten_syntax::quote;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
+use tokio::sync::watch;
 
+use crate::api::{self, Own};
+use crate::assets::Assets;
 use crate::encoding::{Coding, MetricFormat, compressed};
-use crate::page::Site;
+use crate::graphql::Queries;
+use crate::hosts::Hosts;
 use crate::reload::Reloader;
 use crate::server::ServerOptions;
+use crate::support::{self, Bundles};
 use crate::{path, web};
 
+/// Where the program's own API is, below the prefix of the web interface.
+const OWN: &str = "/api/v0/corten/";
 /// Where components serve.
 const COMPONENTS: &str = "/api/v0/component/";
 /// Where the peers of a cluster talk to each other.
@@ -39,9 +46,12 @@ pub(crate) struct Api {
     auth: Arc<ArcSwapOption<BasicAuthFilter>>,
     gather: Arc<dyn Fn() -> Snapshot + Send + Sync>,
     reloader: Reloader,
-    /// The pages. The web API is at a place below them.
-    site: Site,
-    support_bundle: bool,
+    /// What the paths of the web interface begin with: see [`path::normal_prefix`].
+    prefix: String,
+    assets: Assets,
+    own: Arc<Own>,
+    bundles: Arc<Bundles>,
+    queries: Option<Queries>,
     peer: Peer,
     logger: Logger,
     tracer: Tracer,
@@ -61,29 +71,48 @@ type Answer = Response<ServerBody>;
 impl Api {
     pub(crate) fn new(
         controller: Arc<Controller>,
-        services: &Services,
+        services: &Arc<Services>,
         reloader: Reloader,
         options: ServerOptions,
+        stopped: watch::Receiver<bool>,
     ) -> Self {
+        let prefix = path::normal_prefix(&options.ui_path_prefix);
+        let (shared, peer) = (Arc::clone(services), options.peer.clone());
+        let bundles = Bundles::new(support::Parts {
+            flags: options.support_bundle,
+            build: options.build,
+            controller: Arc::clone(&controller),
+            gather: Arc::clone(&services.gather),
+            book: Arc::clone(&services.server.secrets),
+            sink: Arc::clone(options.logger.sink()),
+            peer: peer.clone(),
+            stopped: stopped.clone(),
+        });
+        let queries =
+            options.graphql.map(|graphql| Queries::new(Arc::clone(&controller), options.build, graphql.playground));
         Api {
+            bundles: Arc::new(bundles),
+            queries,
+            own: Arc::new(Own::new(Arc::clone(&controller), shared, reloader.clone(), peer, stopped)),
+            assets: Assets::below(&prefix),
+            prefix,
             controller,
             auth: Arc::clone(&services.server.auth),
             gather: Arc::clone(&services.gather),
             reloader,
-            site: Site { prefix: path::normal_prefix(&options.ui_path_prefix), version: services.version.clone() },
-            support_bundle: options.support_bundle,
             peer: options.peer,
             logger: options.logger,
             tracer: services.tracer.clone(),
         }
     }
 
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Answer {
-        let (parts, _) = request.into_parts();
+    /// Answers a request. Where there are `hosts`, one that shows or changes the inside has to be for one of them.
+    pub(crate) async fn answer(&self, request: Request<Incoming>, hosts: Option<&Hosts>) -> Answer {
+        let (parts, body) = request.into_parts();
         let mut span = self.tracer.served(&format!("{} {}", parts.method, route(parts.uri.path())), &parts.headers);
         span.text("http.request.method", parts.method.as_str());
         span.text("url.path", parts.uri.path());
-        let answer = self.routed(Request::from_parts(parts, ())).await;
+        let answer = self.routed(Request::from_parts(parts, ()), body, hosts).await;
         let status = answer.status();
         span.int("http.response.status_code", i64::from(status.as_u16()));
         if status.is_server_error() {
@@ -92,24 +121,37 @@ impl Api {
         answer
     }
 
-    async fn routed(&self, request: Request<()>) -> Answer {
+    async fn routed(&self, request: Request<()>, body: Incoming, hosts: Option<&Hosts>) -> Answer {
+        if request.method() == Method::CONNECT {
+            // Whoever were answered with success would take this for a tunnel.
+            return not_found();
+        }
         // The same text decides about authentication and about the route, so that no spelling of a path passes one and
         // means another to the other.
         let Some(path) = path::decode(request.uri().path()) else {
             return http_error(StatusCode::BAD_REQUEST, "400 Bad Request");
         };
-        if let Some(filter) = self.auth.load_full()
+        let filter = self.auth.load_full();
+        if let Some(filter) = &filter
             && let Err(refusal) = filter.check(&path, request.headers())
         {
             self.logger
                 .info("failed to authenticate request", &[("path", (&path).into()), ("err", "unauthorized".into())]);
             return *refusal;
         }
+        // No browser gives a page of another site the password that it knows for this one.
+        if let Some(hosts) = hosts
+            && !filter.is_some_and(|filter| filter.guards(&path))
+            && self.is_inside(&path)
+            && let Err(why) = hosts.check(request.uri(), request.headers())
+        {
+            return api::refused(&why, request.headers());
+        }
         match path.as_str() {
             "/-/ready" => self.ready(),
             "/-/healthy" => self.healthy(),
             "/-/reload" if matches!(*request.method(), Method::GET | Method::POST) => self.reload().await,
-            "/-/support" => self.support(),
+            "/-/support" if *request.method() == Method::GET => self.bundles.answer(&self.own, request.uri()).await,
             "/metrics" => self.metrics(request.headers()),
             path => {
                 if let Some(rest) = path.strip_prefix(COMPONENTS) {
@@ -118,50 +160,40 @@ impl Api {
                 if path.starts_with(PEERS) {
                     return http_error(StatusCode::NOT_FOUND, "clustering is disabled");
                 }
-                match path.strip_prefix(&*self.site.prefix) {
-                    Some("") if !self.site.prefix.is_empty() => {
-                        redirect(&format!("{}/", path::encode(&self.site.prefix)))
-                    }
-                    Some(rest) => self.below_prefix(rest, &request).await,
+                match path.strip_prefix(&*self.prefix).filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+                    Some("") if !self.prefix.is_empty() => redirect(&format!("{}/", path::encode(&self.prefix))),
+                    Some(rest) => self.below_prefix(rest, &request, body).await,
                     None => not_found(),
                 }
             }
         }
     }
 
-    /// Answers what lies below the prefix of the web interface: its pages, and what it reads.
-    async fn below_prefix(&self, rest: &str, request: &Request<()>) -> Answer {
-        let headers = request.headers();
-        if let Some(rest) = rest.strip_prefix("/api/v0/web/") {
-            return self.web(rest, headers).await;
-        }
-        let page = match rest.strip_prefix("/component/") {
-            Some(id) => self.site.component(&self.controller, id).await,
-            None if rest == "/" => Some(self.site.index(&self.controller).await),
-            None => None,
-        };
-        let Some(page) = page else { return not_found() };
-        let mut response = whole(page, HeaderValue::from_static("text/html; charset=utf-8"), Coding::accepted(headers));
-        // The pages hold what others wrote. Whatever got past the escapes would still be no script.
-        for (name, value) in [
-            (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
-            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-            (header::CACHE_CONTROL, "no-store"),
-        ] {
-            response.headers_mut().insert(name, HeaderValue::from_static(value));
-        }
-        response
+    /// Whether a path leads to what goes on inside. What the reference tells everybody is not meant: whether the program is
+    /// ready, its metrics, and a reload, which reads the same files again.
+    fn is_inside(&self, path: &str) -> bool {
+        let below = path.strip_prefix(&*self.prefix).unwrap_or_default();
+        path == "/-/support"
+            || [path, below].iter().any(|path| {
+                path.starts_with("/graphql") || (path.starts_with("/api/v0/") && !path.starts_with(COMPONENTS))
+            })
     }
 
-    fn support(&self) -> Answer {
-        match self.support_bundle {
-            true => http_error(StatusCode::NOT_IMPLEMENTED, "support bundles are not implemented"),
-            false => http_error(
-                StatusCode::FORBIDDEN,
-                "support bundle generation is disabled; it can be re-enabled by removing the \
-                 --server.http.disable-support-bundle flag",
-            ),
+    /// Answers what lies below the prefix of the web interface: its pages, and what it reads.
+    async fn below_prefix(&self, rest: &str, request: &Request<()>, body: Incoming) -> Answer {
+        if let Some(rest) = rest.strip_prefix(OWN) {
+            return self.own.answer(rest, request).await;
         }
+        if let Some(rest) = rest.strip_prefix("/api/v0/web/") {
+            return self.web(rest, request).await;
+        }
+        if let Some(queries) = self.queries.as_ref().filter(|queries| queries.has(rest)) {
+            return queries.answer(rest, request, body).await;
+        }
+        // Whoever asks for an API or for profiles is better told that there is none than given a page.
+        let page = !(rest.starts_with("/api/") || rest.starts_with("/debug/pprof/"));
+        let page = page.then(|| self.assets.answer(rest, request.headers())).flatten();
+        page.unwrap_or_else(not_found)
     }
 
     fn ready(&self) -> Answer {
@@ -184,9 +216,9 @@ impl Api {
 
     async fn reload(&self) -> Answer {
         self.logger.info("reload requested via /-/reload endpoint", &[]);
-        match self.reloader.reload().await {
+        match self.reloader.reload(LoadedBy::Request).await {
             Ok(()) => text(StatusCode::OK, "config reloaded\n"),
-            Err(error) => http_error(StatusCode::BAD_REQUEST, &error),
+            Err(refusal) => http_error(StatusCode::BAD_REQUEST, &refusal.text),
         }
     }
 
@@ -221,18 +253,15 @@ impl Api {
         handler.handle(request).await.map(full_body)
     }
 
-    async fn web(&self, rest: &str, headers: &HeaderMap) -> Answer {
+    async fn web(&self, rest: &str, request: &Request<()>) -> Answer {
+        if let Some(answer) = self.own.reference_stream(rest, request.uri()) {
+            return answer;
+        }
         let json = match rest {
             // Nothing was configured from afar, so that there is nothing of that.
             "remotecfg/components" => "[]".to_owned(),
             "components" => web::list(&self.controller),
             "peers" => web::peers(&self.peer),
-            _ if rest.starts_with("debug/") => {
-                return http_error(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "the live debugging service is disabled. Check the documentation to find out how to enable it",
-                );
-            }
             _ => {
                 let module = rest.strip_prefix("remotecfg/").unwrap_or(rest).strip_prefix("modules/");
                 if let Some(id) = rest.strip_prefix("components/") {
@@ -248,7 +277,7 @@ impl Api {
                 }
             }
         };
-        whole(json, HeaderValue::from_static("application/json"), Coding::accepted(headers))
+        whole(json, HeaderValue::from_static("application/json"), Coding::accepted(request.headers()))
     }
 }
 

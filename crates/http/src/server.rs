@@ -12,13 +12,16 @@ use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::hosts::{HostNames, Hosts};
+use crate::metrics::BuildInfo;
 use crate::reload::Reloader;
 use crate::routes::{Api, Peer};
 
 /// How many connections may wait to be accepted.
 const BACKLOG_MAX: u32 = 1_024;
 
-/// The limits of the API: it is asked by people, probes and scrapers, which are few. Bodies of requests are never read.
+/// The limits of the API: it is asked by people, probes and scrapers, which are few. Only queries of
+/// GraphQL have bodies that are read, within a limit of their own.
 const LIMITS: ServerLimits = ServerLimits {
     connections_max: Some(2_048),
     header_ms_max: Some(30_000),
@@ -39,12 +42,26 @@ const LIMITS: ServerLimits = ServerLimits {
 pub struct ServerOptions {
     /// The prefix of the web interface and of the API behind it.
     pub ui_path_prefix: String,
-    /// Whether support bundles may be asked for. None are made yet, which the answer says.
-    pub support_bundle: bool,
+    /// The flags that the program was started with, as `name=value`, for support bundles; nothing where bundles may not be
+    /// asked for.
+    pub support_bundle: Option<Vec<String>>,
+    /// Whether GraphQL is served.
+    pub graphql: Option<Graphql>,
+    /// How the program was built.
+    pub build: BuildInfo,
     /// This process among its peers.
     pub peer: Peer,
+    /// By which names it is reached.
+    pub hosts: HostNames,
     /// Writes the server's lines.
     pub logger: Logger,
+}
+
+/// How GraphQL is served.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Graphql {
+    /// Whether there is a page to try queries on.
+    pub playground: bool,
 }
 
 /// An address that is taken but not listened at yet.
@@ -115,18 +132,23 @@ impl Server {
         bound: Bound,
         memory: MemoryListener,
         controller: Arc<Controller>,
-        services: &Services,
+        services: &Arc<Services>,
         reloader: Reloader,
         options: ServerOptions,
     ) -> io::Result<Server> {
         let listener: TcpListener = bound.0.listen(BACKLOG_MAX)?;
         let address = listener.local_addr()?;
         let logger = options.logger.clone();
-        let api = Arc::new(Api::new(controller, services, reloader, options));
-        let handler = Arc::new(move |request| {
+        let (stop, stopped) = watch::channel(false);
+        let hosts = Hosts::of(&options.hosts, address).map(Arc::new);
+        let api = Arc::new(Api::new(controller, services, reloader, options, stopped.clone()));
+        let handler = |hosts: Option<Arc<Hosts>>| {
             let api = Arc::clone(&api);
-            async move { api.answer(request).await }
-        });
+            Arc::new(move |request| {
+                let (api, hosts) = (Arc::clone(&api), hosts.clone());
+                async move { api.answer(request, hosts.as_deref()).await }
+            })
+        };
         let failures = logger.clone();
         let outside = ServeOptions {
             limits: LIMITS,
@@ -143,14 +165,14 @@ impl Server {
             tls: TlsSwitch::default(),
             on_error: None,
         };
-        let (stop, stopped) = watch::channel(false);
         let wait = |mut stopped: watch::Receiver<bool>| async move {
             // A server that was dropped without being stopped ends as well.
             let _ = stopped.wait_for(|stop| *stop).await;
         };
         let tasks = vec![
-            tokio::spawn(serve(listener, handler.clone(), outside, wait(stopped.clone()))),
-            tokio::spawn(serve(memory, handler, inside, wait(stopped))),
+            tokio::spawn(serve(listener, handler(hosts), outside, wait(stopped.clone()))),
+            // No browser is within the process.
+            tokio::spawn(serve(memory, handler(None), inside, wait(stopped))),
         ];
         logger.info("now listening for http traffic", &[("addr", address.to_string().into())]);
         Ok(Server { address, stop, tasks })

@@ -1,18 +1,20 @@
 //! The JSON that the web interface reads.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use corten_component::log::rfc3339;
 use corten_config::encode::{self, Item};
 use corten_runtime::{Controller, Node};
 
+use crate::api::{mask_debug_info, mask_items};
 use crate::routes::Peer;
 
 /// All components, without arguments and exports.
 pub(crate) fn list(controller: &Controller) -> String {
     let nodes = controller.components();
-    let components = nodes.iter().map(|node| component(node, &nodes, &Bodies::default()));
+    let watched = watched(&nodes);
+    let components = nodes.iter().map(|node| component(controller, node, &nodes, &watched, &Bodies::default()));
     format!("[{}]", components.collect::<Vec<_>>().join(","))
 }
 
@@ -22,11 +24,11 @@ pub(crate) async fn details(controller: &Controller, id: &str) -> Option<String>
     let nodes = controller.components();
     let info = node.host.debug_info.lock().clone();
     let bodies = Bodies {
-        arguments: node.arguments().await,
-        exports: exports(&node),
-        debug_info: info.map(|info| info.debug_info()).unwrap_or_default(),
+        arguments: mask_items(node.arguments().await, controller.secrets()),
+        exports: mask_items(exports(&node), controller.secrets()),
+        debug_info: mask_debug_info(info.map(|info| info.debug_info()).unwrap_or_default(), controller.secrets()),
     };
-    Some(component(&node, &nodes, &bodies))
+    Some(component(controller, &node, &nodes, &watched(&nodes), &bodies))
 }
 
 /// The peers of the process, which are itself.
@@ -51,7 +53,13 @@ pub(crate) fn exports(node: &Node) -> Vec<Item> {
         .collect()
 }
 
-fn component(node: &Node, nodes: &[Arc<Node>], bodies: &Bodies) -> String {
+fn component(
+    controller: &Controller,
+    node: &Node,
+    nodes: &[Arc<Node>],
+    watched: &HashSet<Arc<str>>,
+    bodies: &Bodies,
+) -> String {
     // What configures the program may refer to components, too, but is none.
     let components = |ids: Vec<Arc<str>>| -> BTreeSet<String> {
         let known = |id: &Arc<str>| nodes.iter().any(|node| *node.id == **id);
@@ -67,7 +75,7 @@ fn component(node: &Node, nodes: &[Arc<Node>], bodies: &Bodies) -> String {
             r#"{{"name":{},"type":"block","localID":{},"moduleID":{},{}"#,
             r#""referencesTo":{},"referencedBy":{},"dataFlowEdgesTo":{},"#,
             r#""health":{{"state":"{}","message":{},"updatedTime":"{}"}},"#,
-            r#""original":"","arguments":{},"exports":{},"debugInfo":{},"liveDebuggingEnabled":false}}"#,
+            r#""original":"","arguments":{},"exports":{},"debugInfo":{},"liveDebuggingEnabled":{}}}"#,
         ),
         string(node.definition.name),
         string(local),
@@ -77,12 +85,25 @@ fn component(node: &Node, nodes: &[Arc<Node>], bodies: &Bodies) -> String {
         strings(&components(node.referenced_by())),
         strings(&node.sends_to().iter().map(ToString::to_string).collect()),
         health.state.as_str(),
-        string(&health.message),
+        string(&controller.secrets().redacted(&health.message)),
         rfc3339(health.updated),
         encode::json(&bodies.arguments),
         encode::json(&bodies.exports),
         encode::json(&bodies.debug_info),
+        watched.contains(&*node.id),
     )
+}
+
+/// The components that data comes to or goes from.
+fn watched(nodes: &[Arc<Node>]) -> HashSet<Arc<str>> {
+    let mut watched = HashSet::new();
+    for node in nodes {
+        for (to, _) in node.data_flow() {
+            watched.insert(to);
+            watched.insert(node.id.as_str().into());
+        }
+    }
+    watched
 }
 
 fn strings(texts: &BTreeSet<String>) -> String {

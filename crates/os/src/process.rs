@@ -23,6 +23,18 @@ pub struct ProcessStats {
     pub network_transmitted_bytes: Option<f64>,
 }
 
+/// For how many seconds the machine has been running; nothing where the system does not tell.
+pub fn machine_uptime_seconds() -> Option<f64> {
+    #[cfg(target_os = "linux")]
+    {
+        std::fs::read_to_string("/proc/uptime").ok()?.split(' ').next()?.parse().ok()
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        None
+    }
+}
+
 /// What went over the machine's network interfaces, all of them together.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct NetworkStats {

@@ -165,7 +165,7 @@ impl Arena {
 
     /// A text, with replacement characters where it is not UTF-8.
     pub fn text(&self, text: Text) -> std::borrow::Cow<'_, str> {
-        String::from_utf8_lossy(self.bytes(text))
+        lossy(self.bytes(text))
     }
 
     /// Copies a text. What is beyond 2 GiB of own texts is cut off.
@@ -477,6 +477,17 @@ impl Arena {
         Ok(value)
     }
 
+    /// A mark of how much there is.
+    pub(crate) fn mark(&self) -> (usize, usize) {
+        (self.pairs.len(), self.values.len())
+    }
+
+    /// Forgets what was read since a mark.
+    pub(crate) fn forget_since(&mut self, (pairs, values): (usize, usize)) {
+        self.pairs.truncate(pairs);
+        self.values.truncate(values);
+    }
+
     /// A mark of where the next pair will stand.
     pub(crate) fn pairs_mark(&self) -> u32 {
         self.pairs.len() as u32
@@ -602,6 +613,11 @@ pub(crate) fn write_json_double(value: f64, form: Form, out: &mut Vec<u8>) {
         value if value > 0.0 => out.extend_from_slice(b"\"Infinity\""),
         _ => out.extend_from_slice(b"\"-Infinity\""),
     }
+}
+
+/// Bytes as text. Nearly all of them are text, which is found out at a fraction of what replacing what is none costs.
+pub(crate) fn lossy(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Into::into)
 }
 
 #[cfg(test)]

@@ -42,6 +42,16 @@ impl<R: Record> Part<R> {
         Arc::new(Part { items, message: OnceLock::new(), data: OnceLock::from(Arc::new(data)) })
     }
 
+    /// The message, where there is one already.
+    pub(crate) fn message_if_there(&self) -> Option<&Bytes> {
+        self.message.get()
+    }
+
+    /// The content, where there is any already.
+    pub(crate) fn data_if_there(&self) -> Option<&Data<R>> {
+        self.data.get().map(|data| &**data)
+    }
+
     fn held_bytes(&self) -> usize {
         let message = self.message.get().map_or(0, Bytes::len);
         // Decoded records refer to the message that they were read from.
@@ -148,6 +158,11 @@ impl<R: Record> Batch<R> {
     /// How much memory it keeps, in bytes, about.
     pub fn held_bytes(&self) -> usize {
         self.parts.iter().map(|part| part.held_bytes()).sum()
+    }
+
+    /// How long the message is, in bytes; where nobody has asked for that yet, how much memory the content keeps.
+    pub fn weight(&self) -> usize {
+        self.parts.iter().map(|part| part.message.get().map_or_else(|| part.held_bytes(), Bytes::len)).sum()
     }
 
     /// The message, in pieces that follow each other.
@@ -280,7 +295,7 @@ impl<R: Record> Batch<R> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Mutex;
 
     use corten_signal::acks::{Settle, Settled};
@@ -295,7 +310,7 @@ mod tests {
     };
     use crate::traces::{Event, Link, Span, Status};
 
-    fn data<R: Record>(make: impl Fn(&mut crate::Arena, usize) -> R, sizes: &[Vec<usize>]) -> Data<R> {
+    pub(crate) fn data<R: Record>(make: impl Fn(&mut crate::Arena, usize) -> R, sizes: &[Vec<usize>]) -> Data<R> {
         let mut data = Data::<R>::default();
         let mut number = 0;
         for scopes in sizes {
@@ -334,7 +349,7 @@ mod tests {
         map
     }
 
-    fn span(arena: &mut crate::Arena, number: usize) -> Span {
+    pub(crate) fn span(arena: &mut crate::Arena, number: usize) -> Span {
         let event =
             Event { time_ns: 5, name: arena.own(b"event"), attributes: attributes(arena, 1), dropped_attributes: 2 };
         let link = Link {
@@ -365,7 +380,7 @@ mod tests {
         }
     }
 
-    fn record(arena: &mut crate::Arena, number: usize) -> LogRecord {
+    pub(crate) fn record(arena: &mut crate::Arena, number: usize) -> LogRecord {
         LogRecord {
             time_ns: number as u64,
             observed_time_ns: 2,
@@ -381,7 +396,7 @@ mod tests {
         }
     }
 
-    fn metric(arena: &mut crate::Arena, number: usize) -> Metric {
+    pub(crate) fn metric(arena: &mut crate::Arena, number: usize) -> Metric {
         let exemplar = |arena: &mut crate::Arena| Exemplar {
             filtered_attributes: attributes(arena, 1),
             time_ns: 4,
@@ -518,6 +533,20 @@ mod tests {
         let record = &data.resources[0].scopes[0].records[0];
         assert_eq!(data.arena.to_text(Value::Map(record.attributes)), r#"{"a":"1","b":["x"],"c":{"k":"v"}}"#);
         assert_eq!(data.arena.to_text(record.body), r#"{"k":"v"}"#);
+    }
+
+    #[test]
+    fn weighing_a_batch_makes_neither_messages_nor_content() {
+        let message = Bytes::from(data(record, &[vec![2]]).encode());
+        let mut batch = Batch::<LogRecord>::received(message.clone(), Arc::default()).unwrap();
+        let made = Batch::of(data(record, &[vec![1]]), Arc::default());
+        let held = made.held_bytes();
+        assert!(held > 0);
+        batch.join(made);
+        assert_eq!(batch.weight(), message.len() + held);
+        assert!(batch.parts()[0].data_if_there().is_none() && batch.parts()[1].message_if_there().is_none());
+        let encoded = batch.message_len();
+        assert_eq!(batch.weight(), encoded);
     }
 
     #[test]

@@ -5,12 +5,14 @@ use std::any::Any;
 use corten_config::decode::CapsuleType;
 use corten_config::schema::CapsuleInfo;
 use corten_config::value::Capsule;
-use corten_signal::{Acks, Receiver, Signal};
+use corten_signal::tap::Look;
+use corten_signal::{Acks, Kind, Receiver, Signal};
 
 use crate::batch::Batch;
 use crate::data::Record;
 use crate::logs::LogRecord;
 use crate::metrics::Metric;
+use crate::shown;
 use crate::traces::Span;
 
 static CONSUMER: CapsuleInfo =
@@ -26,7 +28,7 @@ pub trait OtlpSignal: Signal<Batch = Batch<Self::Record>> {
 }
 
 macro_rules! signal {
-    ($(#[$doc:meta])* $name:ident, $record:ty, $field:ident) => {
+    ($(#[$doc:meta])* $name:ident, $record:ty, $field:ident, $kind:ident) => {
         $(#[$doc])*
         #[derive(Debug)]
         pub enum $name {}
@@ -35,6 +37,7 @@ macro_rules! signal {
             type Batch = Batch<$record>;
             const NAME: &'static str = <$record as Record>::SIGNAL;
             const RECEIVER: &'static CapsuleInfo = &CONSUMER;
+            const KIND: Kind = Kind::$kind;
 
             fn items(batch: &Self::Batch) -> usize {
                 batch.items()
@@ -42,6 +45,14 @@ macro_rules! signal {
 
             fn bytes(batch: &Self::Batch) -> usize {
                 batch.held_bytes()
+            }
+
+            fn weight(batch: &Self::Batch) -> usize {
+                batch.weight()
+            }
+
+            fn show(batch: &Self::Batch, look: &mut Look<'_>) {
+                shown::show(batch, look);
             }
 
             fn acks(batch: &mut Self::Batch) -> Option<&mut Acks> {
@@ -65,15 +76,15 @@ macro_rules! signal {
 
 signal! {
     /// Traces: spans.
-    Traces, Span, traces
+    Traces, Span, traces, OtelTrace
 }
 signal! {
     /// Metrics of OpenTelemetry.
-    OtlpMetrics, Metric, metrics
+    OtlpMetrics, Metric, metrics, OtelMetric
 }
 signal! {
     /// Logs of OpenTelemetry.
-    OtlpLogs, LogRecord, logs
+    OtlpLogs, LogRecord, logs, OtelLog
 }
 
 /// What a component takes: any of the three signals. In a configuration it is one value.

@@ -148,6 +148,27 @@ impl<R: Record> Data<R> {
         Ok(Data { arena, resources })
     }
 
+    /// Reads a message record by record, until one is not wanted any more. `take` is shown where each of them stands, and what
+    /// it stands in; what it reads is forgotten before the next one.
+    pub(crate) fn each(bytes: &Bytes, take: &mut Take<'_, R>) -> Result<(), Malformed> {
+        let mut arena = Arena::of(bytes.clone());
+        let mut source = Source { received: bytes, arena: &mut arena, later: Later::default(), inner: Vec::new() };
+        let mut reader = source.reader((0, bytes.len()));
+        while let Some((number, wire_type)) = reader.field()? {
+            match (number, wire_type) {
+                (1, BYTES) => {
+                    let mark = source.arena.mark();
+                    if !OfResource::each(&mut source, reader.bytes()?, take)? {
+                        return Ok(());
+                    }
+                    source.arena.forget_since(mark);
+                }
+                _ => reader.skip(wire_type)?,
+            }
+        }
+        Ok(())
+    }
+
     /// Writes the message.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Back::with_capacity(self.arena.held_bytes().min(1 << 20));
@@ -182,7 +203,38 @@ impl<R: Record> Data<R> {
     }
 }
 
+/// Is shown a record where it stands, and what it stands in. Whether more are wanted.
+pub(crate) type Take<'t, R> =
+    dyn FnMut(&mut Source<'_>, &OfResource<R>, &OfScope<R>, Range) -> Result<bool, Malformed> + 't;
+
 impl<R: Record> OfResource<R> {
+    /// Shows the records in a message. What is said of all of them may stand behind them.
+    fn each(source: &mut Source<'_>, message: Range, take: &mut Take<'_, R>) -> Result<bool, Malformed> {
+        let mut of = OfResource::default();
+        let mut reader = source.reader(message);
+        while let Some((number, wire_type)) = reader.field()? {
+            match (number, wire_type) {
+                (1, BYTES) => of.resource = Resource::read(source, reader.bytes()?)?,
+                (3, BYTES) => of.schema_url = source.text(reader.bytes()?),
+                _ => reader.skip(wire_type)?,
+            }
+        }
+        let mut reader = source.reader(message);
+        while let Some((number, wire_type)) = reader.field()? {
+            match (number, wire_type) {
+                (2 | 1000, BYTES) => {
+                    let mark = source.arena.mark();
+                    if !OfScope::each(source, &of, reader.bytes()?, take)? {
+                        return Ok(false);
+                    }
+                    source.arena.forget_since(mark);
+                }
+                _ => reader.skip(wire_type)?,
+            }
+        }
+        Ok(true)
+    }
+
     fn read(source: &mut Source<'_>, message: Range) -> Result<Self, Malformed> {
         let mut of = OfResource::default();
         let mut reader = source.reader(message);
@@ -207,6 +259,37 @@ impl<R: Record> OfResource<R> {
 }
 
 impl<R: Record> OfScope<R> {
+    fn each(
+        source: &mut Source<'_>,
+        of: &OfResource<R>,
+        message: Range,
+        take: &mut Take<'_, R>,
+    ) -> Result<bool, Malformed> {
+        let mut scope = OfScope::default();
+        let mut reader = source.reader(message);
+        while let Some((number, wire_type)) = reader.field()? {
+            match (number, wire_type) {
+                (1, BYTES) => scope.scope = Scope::read(source, reader.bytes()?)?,
+                (3, BYTES) => scope.schema_url = source.text(reader.bytes()?),
+                _ => reader.skip(wire_type)?,
+            }
+        }
+        let mut reader = source.reader(message);
+        while let Some((number, wire_type)) = reader.field()? {
+            match (number, wire_type) {
+                (2, BYTES) => {
+                    let mark = source.arena.mark();
+                    if !take(source, of, &scope, reader.bytes()?)? {
+                        return Ok(false);
+                    }
+                    source.arena.forget_since(mark);
+                }
+                _ => reader.skip(wire_type)?,
+            }
+        }
+        Ok(true)
+    }
+
     fn read(source: &mut Source<'_>, message: Range) -> Result<Self, Malformed> {
         let mut of = OfScope::default();
         let mut reader = source.reader(message);
@@ -234,6 +317,31 @@ impl<R: Record> OfScope<R> {
     pub fn without_records(&self) -> Self {
         OfScope { scope: self.scope, schema_url: self.schema_url, records: Vec::new() }
     }
+}
+
+impl Resource {
+    /// The resource as a message.
+    pub(crate) fn encode(&self, arena: &Arena) -> Vec<u8> {
+        encoded(|out| self.write(arena, out))
+    }
+}
+
+impl Scope {
+    /// The scope as a message.
+    pub(crate) fn encode(&self, arena: &Arena) -> Vec<u8> {
+        encoded(|out| self.write(arena, out))
+    }
+}
+
+/// The record as a message.
+pub(crate) fn encode_record<R: Record>(record: &R, arena: &Arena) -> Vec<u8> {
+    encoded(|out| record.write(arena, &mut Output(out)))
+}
+
+fn encoded(write: impl FnOnce(&mut Back)) -> Vec<u8> {
+    let mut out = Back::with_capacity(1 << 9);
+    write(&mut out);
+    out.finish()
 }
 
 impl Resource {

@@ -16,6 +16,7 @@ mod logs;
 pub mod metrics;
 mod proto;
 mod schema;
+mod shown;
 mod split;
 pub mod traces;
 mod walk;

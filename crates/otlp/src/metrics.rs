@@ -577,20 +577,15 @@ impl Record for Metric {
     }
 
     fn read(from: &mut Source<'_>, message: Range) -> Result<Self, Malformed> {
-        let mut metric = Metric::default();
-        let mut data = None;
-        metric.metadata = from.attributed(message, 12, |number, wire_type, reader| {
-            match (number, wire_type) {
-                (1, BYTES) => metric.name = Text::received(reader.bytes()?),
-                (2, BYTES) => metric.description = Text::received(reader.bytes()?),
-                (3, BYTES) => metric.unit = Text::received(reader.bytes()?),
-                (5 | 7 | 9 | 10 | 11, BYTES) => data = Some((number, reader.message()?)),
-                _ => return Ok(false),
+        let (mut metric, data) = Metric::read_head(from, message)?;
+        if let Some((kind, mut data)) = data {
+            metric.points = Points::of(kind);
+            while let Some((number, wire_type)) = data.field()? {
+                match (number, wire_type) {
+                    (1, BYTES) => metric.points.read_point(from, data.bytes()?)?,
+                    _ => metric.points.read_field(number, wire_type, &mut data)?,
+                }
             }
-            Ok(true)
-        })?;
-        if let Some((kind, data)) = data {
-            metric.points = Points::read(kind, from, data)?;
         }
         Ok(metric)
     }
@@ -647,45 +642,132 @@ impl Record for Metric {
     }
 }
 
+impl Metric {
+    /// Reads all but the points; what they are, and where they stand.
+    fn read_head<'a>(from: &mut Source<'a>, message: Range) -> Result<(Self, Option<(u32, Reader<'a>)>), Malformed> {
+        let mut metric = Metric::default();
+        let mut data = None;
+        metric.metadata = from.attributed(message, 12, |number, wire_type, reader| {
+            match (number, wire_type) {
+                (1, BYTES) => metric.name = Text::received(reader.bytes()?),
+                (2, BYTES) => metric.description = Text::received(reader.bytes()?),
+                (3, BYTES) => metric.unit = Text::received(reader.bytes()?),
+                (5 | 7 | 9 | 10 | 11, BYTES) => data = Some((number, reader.message()?)),
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        Ok((metric, data))
+    }
+
+    /// Reads a metric point by point, as one that has no other, until one is not wanted any more. Whether more are.
+    pub(crate) fn each_point(
+        from: &mut Source<'_>,
+        message: Range,
+        take: &mut dyn FnMut(&Arena, &Metric) -> bool,
+    ) -> Result<bool, Malformed> {
+        let (mut metric, data) = Metric::read_head(from, message)?;
+        let Some((kind, data)) = data else { return Ok(true) };
+        metric.points = Points::of(kind);
+        // What is said of all of them may stand behind them.
+        let mut reader = data;
+        while let Some((number, wire_type)) = reader.field()? {
+            metric.points.read_field(number, wire_type, &mut reader)?;
+        }
+        let mut reader = data;
+        while let Some((number, wire_type)) = reader.field()? {
+            if (number, wire_type) != (1, BYTES) {
+                reader.skip(wire_type)?;
+                continue;
+            }
+            let mark = from.arena.mark();
+            metric.points.clear();
+            metric.points.read_point(from, reader.bytes()?)?;
+            if !take(from.arena, &metric) {
+                return Ok(false);
+            }
+            from.arena.forget_since(mark);
+        }
+        Ok(true)
+    }
+
+    /// The metric without its points but one.
+    pub(crate) fn with_point(&self, at: usize) -> Self {
+        fn one<P: Clone>(points: &[P], at: usize) -> Vec<P> {
+            points.get(at).cloned().into_iter().collect()
+        }
+        let points = match &self.points {
+            Points::None => Points::None,
+            Points::Gauge(points) => Points::Gauge(one(points, at)),
+            Points::Sum { points, temporality, monotonic } => {
+                Points::Sum { points: one(points, at), temporality: *temporality, monotonic: *monotonic }
+            }
+            Points::Histogram { points, temporality } => {
+                Points::Histogram { points: one(points, at), temporality: *temporality }
+            }
+            Points::Exponential { points, temporality } => {
+                Points::Exponential { points: one(points, at), temporality: *temporality }
+            }
+            Points::Summary(points) => Points::Summary(one(points, at)),
+        };
+        let Metric { name, description, unit, metadata, .. } = *self;
+        Metric { name, description, unit, metadata, points }
+    }
+}
+
 impl Points {
-    fn read(kind: u32, from: &mut Source<'_>, mut reader: Reader<'_>) -> Result<Self, Malformed> {
-        let mut points = match kind {
+    /// None yet, of the kind that a field of a metric has.
+    fn of(field: u32) -> Self {
+        match field {
             5 => Points::Gauge(Vec::new()),
             7 => Points::Sum { points: Vec::new(), temporality: 0, monotonic: false },
             9 => Points::Histogram { points: Vec::new(), temporality: 0 },
             10 => Points::Exponential { points: Vec::new(), temporality: 0 },
             _ => Points::Summary(Vec::new()),
-        };
-        while let Some((number, wire_type)) = reader.field()? {
-            match (number, wire_type) {
-                (1, BYTES) => {
-                    let range = reader.bytes()?;
-                    match &mut points {
-                        Points::None => {}
-                        Points::Gauge(points) | Points::Sum { points, .. } => read_points(from, points, range)?,
-                        Points::Histogram { points, .. } => read_points(from, points, range)?,
-                        Points::Exponential { points, .. } => read_points(from, points, range)?,
-                        Points::Summary(points) => read_points(from, points, range)?,
-                    }
-                }
-                (2, VARINT) => {
-                    let read = reader.varint()? as i32;
-                    if let Points::Sum { temporality, .. }
-                    | Points::Histogram { temporality, .. }
-                    | Points::Exponential { temporality, .. } = &mut points
-                    {
-                        *temporality = read;
-                    }
-                }
-                (3, VARINT) => {
-                    let read = reader.varint()? != 0;
-                    if let Points::Sum { monotonic, .. } = &mut points {
-                        *monotonic = read;
-                    }
-                }
-                _ => reader.skip(wire_type)?,
-            }
         }
-        Ok(points)
+    }
+
+    fn clear(&mut self) {
+        match self {
+            Points::None => {}
+            Points::Gauge(points) | Points::Sum { points, .. } => points.clear(),
+            Points::Histogram { points, .. } => points.clear(),
+            Points::Exponential { points, .. } => points.clear(),
+            Points::Summary(points) => points.clear(),
+        }
+    }
+
+    fn read_point(&mut self, from: &mut Source<'_>, range: Range) -> Result<(), Malformed> {
+        match self {
+            Points::None => Ok(()),
+            Points::Gauge(points) | Points::Sum { points, .. } => read_points(from, points, range),
+            Points::Histogram { points, .. } => read_points(from, points, range),
+            Points::Exponential { points, .. } => read_points(from, points, range),
+            Points::Summary(points) => read_points(from, points, range),
+        }
+    }
+
+    /// Reads what is said of all points, and passes over everything else.
+    fn read_field(&mut self, number: u32, wire_type: u32, reader: &mut Reader<'_>) -> Result<(), Malformed> {
+        match (number, wire_type) {
+            (2, VARINT) => {
+                let read = reader.varint()? as i32;
+                if let Points::Sum { temporality, .. }
+                | Points::Histogram { temporality, .. }
+                | Points::Exponential { temporality, .. } = self
+                {
+                    *temporality = read;
+                }
+                Ok(())
+            }
+            (3, VARINT) => {
+                let read = reader.varint()? != 0;
+                if let Points::Sum { monotonic, .. } = self {
+                    *monotonic = read;
+                }
+                Ok(())
+            }
+            _ => reader.skip(wire_type),
+        }
     }
 }

@@ -208,7 +208,7 @@ static SPAN: Message = Message::new(
     ],
 )
 .item();
-static SPAN_KINDS: &[(&str, i32)] = &[
+pub(crate) static SPAN_KINDS: &[(&str, i32)] = &[
     ("SPAN_KIND_UNSPECIFIED", 0),
     ("SPAN_KIND_INTERNAL", 1),
     ("SPAN_KIND_SERVER", 2),
@@ -238,7 +238,8 @@ static LINK: Message = Message::new(
 );
 static STATUS: Message =
     Message::new("Status", &[one(2, "message", Kind::String), one(3, "code", Kind::Enum(STATUS_CODES))]);
-static STATUS_CODES: &[(&str, i32)] = &[("STATUS_CODE_UNSET", 0), ("STATUS_CODE_OK", 1), ("STATUS_CODE_ERROR", 2)];
+pub(crate) static STATUS_CODES: &[(&str, i32)] =
+    &[("STATUS_CODE_UNSET", 0), ("STATUS_CODE_OK", 1), ("STATUS_CODE_ERROR", 2)];
 
 /// `ExportLogsServiceRequest`, which is the same as `LogsData`.
 pub(crate) static LOGS: Message =
@@ -275,7 +276,7 @@ static LOG_RECORD: Message = Message::new(
     ],
 )
 .item();
-static SEVERITIES: &[(&str, i32)] = &[
+pub(crate) static SEVERITIES: &[(&str, i32)] = &[
     ("SEVERITY_NUMBER_UNSPECIFIED", 0),
     ("SEVERITY_NUMBER_TRACE", 1),
     ("SEVERITY_NUMBER_TRACE2", 2),

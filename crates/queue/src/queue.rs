@@ -508,6 +508,7 @@ impl Queue {
         resumed.slot.end = None;
         let core = ReaderCore::new(name.to_owned(), stem.clone(), resumed, state.options.age_max, Some(options));
         let core = Arc::new(core);
+        core.begin_books(core.lag(&state.segments).pending, state.appended);
         state.readers.insert(stem, core.clone());
         drop(state);
         if *shared.closed.borrow() {
@@ -534,13 +535,15 @@ impl Queue {
     pub fn end(&self) -> Mark {
         let state = self.inner.shared.state.lock();
         let last = state.segments.last_key_value();
-        Mark(last.map_or(Position::default(), |(id, segment)| Position { segment: *id, offset: segment.end }))
+        let at = last.map_or(Position::default(), |(id, segment)| Position { segment: *id, offset: segment.end });
+        Mark { at, appended: Some(state.appended) }
     }
 
     /// Where what is for a reader ends, if it ends: see [`Reader::end_at`].
     pub fn end_of(&self, name: &str) -> Option<Mark> {
         let state = self.inner.shared.state.lock();
-        state.readers.get(&format::cursor_stem(name))?.end().map(Mark)
+        let at = state.readers.get(&format::cursor_stem(name))?.end()?;
+        Some(Mark { at, appended: None })
     }
 
     /// A reader goes on under another name, unless there is one of that name: then nothing happens. Its handle ends, and what it

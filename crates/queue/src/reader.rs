@@ -254,6 +254,13 @@ pub(crate) struct ReaderState {
     unsynced: bool,
     delivered: Totals,
     dropped: BTreeMap<&'static str, Totals>,
+    /// What was waiting when the handle was made, as far as the totals of segments say.
+    waited: Totals,
+    /// What of that had been settled before, and was passed over.
+    skipped: Totals,
+    /// What had been appended when the handle was made, and at the reader's end.
+    appended_before: Totals,
+    appended_at_end: Option<Totals>,
 }
 
 pub(crate) struct ReaderCore {
@@ -469,10 +476,13 @@ impl ReaderState {
         self.scanned.record(&record.counts, record.body.len());
         let at = Position { segment: self.scan.segment, offset: at };
         self.scan.offset = end;
+        let was_passed = self.frontier.is_some_and(|(frontier, _)| at < frontier);
         if self.skip_to.get(usize::from(record.partition)).is_some_and(|skip_to| at < *skip_to) {
+            if !was_passed {
+                self.skipped.record(&record.counts, record.body.len());
+            }
             return true;
         }
-        let was_passed = self.frontier.is_some_and(|(frontier, _)| at < frontier);
         let Some(partition) = self.partitions.get_mut(usize::from(record.partition)) else { return true };
         let is_stalled = partition.out.as_ref().is_some_and(|out| out.is_stalled);
         if is_stalled || was_passed && partition.has_share(&self.options) {
@@ -787,8 +797,18 @@ impl ReaderCore {
             unsynced: false,
             delivered: Totals::default(),
             dropped: BTreeMap::new(),
+            waited: Totals::default(),
+            skipped: Totals::default(),
+            appended_before: Totals::default(),
+            appended_at_end: None,
         };
         ReaderCore { name, stem, state: Mutex::new(state), notify: Notify::new() }
+    }
+
+    /// Notes what waits now, and what was appended so far.
+    pub(crate) fn begin_books(&self, waited: Totals, appended: Totals) {
+        let mut state = self.state.lock();
+        (state.waited, state.appended_before) = (waited, appended);
     }
 
     /// Ends this reader and takes from it what its successor needs; what is handed out will be handed out again.
@@ -1199,7 +1219,7 @@ impl Reader {
         if state.dead {
             return;
         }
-        state.end = Some(mark.0);
+        (state.end, state.appended_at_end) = (Some(mark.at), mark.appended);
         state.persist(&self.shared);
         drop(state);
         self.core.notify.notify_waiters();
@@ -1213,8 +1233,14 @@ impl Reader {
 
     /// What this reader has delivered and dropped.
     pub fn stats(&self) -> ReaderStats {
+        let queue = self.shared.state.lock();
         let state = self.core.state.lock();
+        let appended = state.appended_at_end.unwrap_or(queue.appended);
         ReaderStats {
+            restored: state.waited.without(&state.skipped),
+            appended: appended.without(&state.appended_before),
+            appended_before: state.appended_before,
+            has_end: state.end.is_some(),
             delivered: state.delivered,
             dropped: state.dropped.iter().map(|(reason, totals)| (*reason, *totals)).collect(),
             partitions: state.partitions.len() as u16,
@@ -1367,8 +1393,10 @@ fn apply(
                 // What was passed over counts when reading has gone back and not found it, and all else the first time.
                 let was_read = state.frontier.is_some_and(|(frontier, _)| place < frontier);
                 let of = state.partitions.get_mut(usize::from(partition)).filter(|of| of.behind.is_some());
-                if was_read || was_settled {
+                if was_read {
                     // It is counted, or will be.
+                } else if was_settled {
+                    state.skipped.record(&counts, body_len as usize);
                 } else if let Some(behind) = of {
                     behind.passed.entry(segment).or_default().record(&counts, body_len as usize);
                 } else {

@@ -147,7 +147,7 @@ impl Totals {
     }
 
     /// What is in `self` and not in `part`; never below zero, because a damaged file may claim anything.
-    pub(crate) fn without(&self, part: &Totals) -> Totals {
+    pub fn without(&self, part: &Totals) -> Totals {
         Totals {
             records: self.records.saturating_sub(part.records),
             bytes: self.bytes.saturating_sub(part.bytes),
@@ -480,7 +480,11 @@ pub struct Stats {
 
 /// A place in a queue, between two records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark(pub(crate) Position);
+pub struct Mark {
+    pub(crate) at: Position,
+    /// What had been appended since the queue was opened, if that is known.
+    pub(crate) appended: Option<Totals>,
+}
 
 /// How far a reader is behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -498,9 +502,19 @@ pub struct Lag {
     pub highest_delivered_ms: Option<i64>,
 }
 
-/// Counters of one reader, from zero when its handle was made.
+/// Counters of one reader, from zero when its handle was made. `restored + appended` is what was delivered, dropped or is
+/// pending, as long as nothing stands behind the end of a reader that has one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReaderStats {
+    /// What was waiting for it when its handle was made. While what was settled before is passed over, it goes down with what
+    /// is pending.
+    pub restored: Totals,
+    /// What was appended since, up to the reader's end if it has one.
+    pub appended: Totals,
+    /// What had been appended before, since the queue was opened.
+    pub appended_before: Totals,
+    /// Whether the reader has an end: see [`crate::Reader::end_at`].
+    pub has_end: bool,
     /// What was settled as delivered.
     pub delivered: Totals,
     /// What was dropped by reason, sorted by reason.

@@ -7,10 +7,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use corten_component::definition::Prepared;
 use corten_component::metrics::{Counter, Gauge, Histogram, Kind, Registry, Snapshot, Vector};
+use corten_component::secrets::{SecretBook, secrets_of_items, secrets_of_value};
 use corten_component::task::panic_text;
 use corten_component::trace::{Span, SpanKind, untraced_id};
 use corten_component::{Definition, Driver, Health, HealthBoard, HealthState, Host, Logger, Services};
@@ -21,11 +23,14 @@ use futures_util::FutureExt as _;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Mutex as AsyncMutex, RwLock as AsyncRwLock, Semaphore, mpsc};
 
+use crate::books;
 use crate::graph::{
     Catalog, DEPRECATED_FUNCTION, NodeKind, Permissions, Plan, check_contents, check_scope, deprecated_functions, plan,
     unknown_exports,
 };
+use crate::loads::{LoadedBy, Loads};
 use crate::scope::ExportScope;
+use crate::shown;
 use crate::source::{self, Source, SourceError};
 
 /// The most nodes that are evaluated at the same time because exports changed.
@@ -115,7 +120,9 @@ pub struct Node {
     pub host: Arc<Host>,
     wiring: Mutex<Wiring>,
     exports: Arc<ExportCell>,
-    driver: AsyncMutex<Box<dyn Driver>>,
+    pub(crate) driver: AsyncMutex<Box<dyn Driver>>,
+    /// What of its arguments and exports must not be shown.
+    secrets: Mutex<BTreeSet<Arc<str>>>,
 }
 
 /// What changes from load to load.
@@ -126,6 +133,8 @@ struct Wiring {
     dependants: Vec<Arc<str>>,
     /// The components that its telemetry or its targets go to, sorted by id.
     receivers: BTreeSet<Arc<str>>,
+    /// The nodes that its data goes to, and the kinds of data.
+    data_flow: BTreeSet<(Arc<str>, &'static str)>,
 }
 
 /// The exports of a node, and whom to tell when they change.
@@ -186,6 +195,11 @@ impl Node {
         self.wiring.lock().receivers.clone()
     }
 
+    /// The nodes that its data goes to, and the kinds of data: see [`Plan::data_flow`].
+    pub fn data_flow(&self) -> BTreeSet<(Arc<str>, &'static str)> {
+        self.wiring.lock().data_flow.clone()
+    }
+
     /// The arguments with which it runs, secrets marked.
     pub async fn arguments(&self) -> Vec<corten_config::encode::Item> {
         self.driver.lock().await.shown_arguments()
@@ -201,13 +215,16 @@ struct Graph {
 
 /// Runs the components of one scope.
 pub struct Controller {
-    options: Options,
+    pub(crate) options: Options,
     graph: RwLock<Graph>,
     /// Loads exclude evaluations that changed exports cause, and each other.
-    load_lock: AsyncRwLock<()>,
+    pub(crate) load_lock: AsyncRwLock<()>,
     changed: mpsc::UnboundedSender<Arc<str>>,
     metrics: ControllerMetrics,
     loaded: Mutex<Option<Loaded>>,
+    pub(crate) loads: Loads,
+    /// Whether the books of the components are told as metrics.
+    book_metrics: AtomicBool,
 }
 
 struct Loaded {
@@ -276,11 +293,18 @@ impl ControllerMetrics {
     }
 }
 
+/// What was prepared of a node.
+struct Ready {
+    prepared: Prepared,
+    /// The secrets of its arguments.
+    secrets: BTreeSet<Arc<str>>,
+}
+
 /// What is to be put in place of a node.
 struct Change {
     node: Arc<Node>,
     /// Nothing where the node stays as it is.
-    prepared: Option<Prepared>,
+    prepared: Option<Ready>,
     /// The exports with which the nodes that refer to it were prepared.
     exports: Value,
 }
@@ -296,13 +320,24 @@ impl Controller {
             changed,
             metrics: ControllerMetrics::new(),
             loaded: Mutex::default(),
+            loads: Loads::default(),
+            book_metrics: AtomicBool::new(true),
         });
         tokio::spawn(propagate(Arc::downgrade(&controller), changes));
         controller
     }
 
-    fn permissions(&self) -> Permissions {
+    pub(crate) fn permissions(&self) -> Permissions {
         Permissions { stability: self.options.services.stability }
+    }
+
+    /// Loads the configuration at a path, for the first time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Controller::load_for`].
+    pub async fn load(&self, path: &std::path::Path) -> Result<(), LoadError> {
+        self.load_for(path, LoadedBy::Start).await
     }
 
     /// Loads the configuration at a path, for the first time or in place of the one that runs.
@@ -310,14 +345,25 @@ impl Controller {
     /// # Errors
     ///
     /// Everything that is wrong with it. What runs is then as before.
-    pub async fn load(&self, path: &std::path::Path) -> Result<(), LoadError> {
-        let path: PathBuf = path.to_owned();
-        let read = tokio::task::spawn_blocking(move || source::read(&path)).await;
-        let read = read.unwrap_or_else(|error| Err(SourceError::Read(error.to_string())));
-        let result = match read {
-            Ok(source) => self.load_source(source).await,
-            Err(error) => Err(LoadError::from(error)),
+    pub async fn load_for(&self, path: &std::path::Path, by: LoadedBy) -> Result<(), LoadError> {
+        let owned: PathBuf = path.to_owned();
+        let read = tokio::task::spawn_blocking(move || {
+            let texts = source::read_texts(&owned)?;
+            Ok((source::from_texts(&texts), texts))
+        });
+        let read = read.await.unwrap_or_else(|error| Err(SourceError::Read(error.to_string())));
+        let (mut result, texts) = match read {
+            Ok((Ok(source), texts)) => (self.load_source(source).await, texts),
+            Ok((Err(error), texts)) => (Err(LoadError::from(error)), texts),
+            Err(error) => (Err(LoadError::from(error)), Vec::new()),
         };
+        // Whoever starts the program wrote its texts; whoever sees why a later load was refused may be somebody else.
+        if let Err(error) = &mut result
+            && by != LoadedBy::Start
+        {
+            self.mask_error(error, &texts);
+        }
+        self.loads.note(by, path, &result, texts);
         match &result {
             Ok(()) => {
                 self.metrics.last_load_successful.set(1.0);
@@ -330,6 +376,18 @@ impl Controller {
             }
         }
         result
+    }
+
+    /// Masks the secrets of texts, and of what runs, in what is said of the texts.
+    fn mask_error(&self, error: &mut LoadError, texts: &[(String, String)]) {
+        let files: Vec<_> = texts.iter().map(|(name, text)| corten_syntax::SourceFile::new(name, text)).collect();
+        let own = crate::shown::literals_of(&files, &self.options.catalog);
+        for book in [self.secrets(), &own] {
+            match error {
+                LoadError::Read(text) => _ = book.mask(text),
+                LoadError::Syntax(found) | LoadError::Invalid(found) => crate::shown::mask_diagnostics(found, book),
+            }
+        }
     }
 
     /// Loads a configuration that was read already.
@@ -347,6 +405,7 @@ impl Controller {
         self.metrics.config_hash.clear();
         self.metrics.config_hash.with(&[&source.sha256, ""]).set(1.0);
         *self.loaded.lock() = Some(Loaded { source });
+        self.loads.next_generation();
         Ok(())
     }
 
@@ -406,7 +465,7 @@ impl Controller {
             match self.prepare_node(&node, &planned.block, &scope).await {
                 Ok(prepared) => {
                     let exports = match &prepared {
-                        Some(prepared) => prepared.exports.clone(),
+                        Some(ready) => ready.prepared.exports.clone(),
                         None => node.exports(),
                     };
                     prospective.push(Some(exports.clone()));
@@ -437,7 +496,7 @@ impl Controller {
         node: &Node,
         block: &Arc<Block>,
         scope: &ExportScope,
-    ) -> Result<Option<Prepared>, Failure> {
+    ) -> Result<Option<Ready>, Failure> {
         let driver = node.driver.lock().await;
         let step = match (node.kind, driver.is_running()) {
             (NodeKind::Service, _) => "updating service",
@@ -453,13 +512,15 @@ impl Controller {
         for text in &arguments.deprecated {
             node.host.logger.warn(text, &[]);
         }
+        let mut secrets = BTreeSet::new();
+        secrets_of_items(&driver.shown(&arguments), &mut secrets);
         let failed = |error: &dyn std::fmt::Display| {
             let text = format!("{step}: {error}");
             let message = format!("{}: {text}", failure_prefix(node.kind));
             Failure { diagnostics: Diagnostic::error(&block.source, block.span, message).into(), text }
         };
         match AssertUnwindSafe(driver.prepare(arguments)).catch_unwind().await {
-            Ok(Ok(prepared)) => Ok(Some(prepared)),
+            Ok(Ok(prepared)) => Ok(Some(Ready { prepared, secrets })),
             Ok(Err(error)) => Err(failed(&error)),
             Err(panic) => Err(failed(&format!("panicked: {}", panic_text(&*panic)))),
         }
@@ -481,6 +542,7 @@ impl Controller {
         let cell = Arc::clone(&exports);
         let host = Arc::new(Host {
             logger: self.options.logger.with(&[("component_path", &path), ("component_id", &local)]),
+            ledger: corten_signal::Ledger::new(global.as_str()),
             id: global,
             services: Arc::clone(&self.options.services),
             registry: Registry::new(),
@@ -498,7 +560,9 @@ impl Controller {
                 dependencies: Vec::new(),
                 dependants: Vec::new(),
                 receivers: BTreeSet::new(),
+                data_flow: BTreeSet::new(),
             }),
+            secrets: Mutex::default(),
             exports,
             driver: AsyncMutex::new((planned.definition.create)(Arc::clone(&host))),
             host,
@@ -510,9 +574,11 @@ impl Controller {
     async fn commit_all(&self, plan: &Plan, changes: Vec<Change>) {
         let mut graph = Graph::default();
         let mut prepared_with = Vec::new();
+        // What is in place may log at once what was said to it.
+        self.learn_secrets(changes.iter().filter_map(|change| change.prepared.as_ref()));
         for change in changes {
             match change.prepared {
-                Some(prepared) => {
+                Some(Ready { prepared, .. }) => {
                     change.node.exports.set_known(prepared.exports.clone());
                     commit_node(&change.node, prepared).await;
                 }
@@ -530,6 +596,7 @@ impl Controller {
                 planned.dependencies.iter().map(|d| Arc::clone(&graph.nodes[*d].exports.id)).collect();
             wiring.dependants.clear();
             wiring.receivers.clear();
+            wiring.data_flow.clear();
         }
         for (planned, node) in plan.nodes.iter().zip(&graph.nodes) {
             for dependency in &planned.dependencies {
@@ -540,8 +607,13 @@ impl Controller {
             graph.nodes[from].wiring.lock().receivers.insert(Arc::clone(&graph.nodes[to].exports.id));
             self.metrics.connections.with(&[&plan.nodes[from].id, &plan.nodes[to].id]).set(1.0);
         }
+        for flow in plan.data_flow() {
+            let to = Arc::clone(&graph.nodes[flow.to].exports.id);
+            graph.nodes[flow.from].wiring.lock().data_flow.insert((to, flow.kind));
+        }
         let nodes = graph.nodes.clone();
         let before = std::mem::replace(&mut *self.graph.write(), graph);
+        self.learn_secrets(None);
         // What was exported while the others were prepared was told to those that referred to it then.
         for (node, prepared_with) in nodes.iter().zip(&prepared_with) {
             if node.exports() != *prepared_with {
@@ -609,6 +681,17 @@ impl Controller {
         node.host.health.set_run(Health::now(HealthState::Exited, health));
     }
 
+    /// Looks for the secrets of all nodes, and of those that are about to be put in place, in what is shown from now on.
+    fn learn_secrets<'a>(&self, ready: impl IntoIterator<Item = &'a Ready>) {
+        let nodes = self.graph.read().nodes.clone();
+        let mut secrets: BTreeSet<Arc<str>> =
+            ready.into_iter().flat_map(|ready| ready.secrets.iter().cloned()).collect();
+        for node in &nodes {
+            secrets.extend(node.secrets.lock().iter().cloned());
+        }
+        self.loads.learn(secrets, &self.options.services.server.secrets);
+    }
+
     fn warn_of_deprecated(&self, plan: &Plan) {
         for (name, _) in plan.nodes.iter().flat_map(deprecated_functions) {
             self.options.logger.warn(DEPRECATED_FUNCTION, &[("function", (&*name).into())]);
@@ -628,6 +711,37 @@ impl Controller {
         let mut nodes: Vec<_> = graph.nodes.iter().filter(|node| node.kind == NodeKind::Component).cloned().collect();
         nodes.sort_by(|a, b| a.id.cmp(&b.id));
         nodes
+    }
+
+    /// All nodes, in the order of their evaluation.
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        self.graph.read().nodes.clone()
+    }
+
+    /// A node by its id.
+    pub fn node(&self, id: &str) -> Option<Arc<Node>> {
+        self.graph.read().by_id.get(id).cloned()
+    }
+
+    /// What a configuration may use.
+    pub fn catalog(&self) -> &Catalog {
+        &self.options.catalog
+    }
+
+    /// What must not be shown.
+    pub fn secrets(&self) -> &SecretBook {
+        &self.options.services.server.secrets
+    }
+
+    /// The text of a node's block as it may be shown.
+    pub fn shown_block(&self, node: &Node) -> String {
+        shown::block(&node.block(), &self.options.catalog, self.secrets())
+    }
+
+    /// The files that run, with their texts as they may be shown.
+    pub fn shown_files(&self) -> Vec<(String, String)> {
+        let source = self.source();
+        source.map_or_else(Vec::new, |source| shown::files(&source.files, &self.options.catalog, self.secrets()))
     }
 
     /// A component by its id.
@@ -650,6 +764,12 @@ impl Controller {
     /// The texts that run.
     pub fn source(&self) -> Option<Source> {
         self.loaded.lock().as_ref().map(|loaded| loaded.source.clone())
+    }
+
+    /// Leaves the books of the components out of the metrics from now on: they are some ten lines for each way between two
+    /// components.
+    pub fn without_book_metrics(&self) {
+        self.book_metrics.store(false, Ordering::Relaxed);
     }
 
     /// Adds the metrics of the controller and of all nodes to a snapshot.
@@ -681,6 +801,9 @@ impl Controller {
                 *states.entry(node.host.health.current().state).or_default() += 1;
             }
         }
+        if self.book_metrics.load(Ordering::Relaxed) {
+            books::gather(&nodes, into);
+        }
         for (state, count) in states {
             let labels = vec![
                 ("controller_id".to_owned(), id.clone()),
@@ -695,6 +818,12 @@ impl Controller {
                 corten_component::metrics::Value::Number(count as f64),
             );
         }
+    }
+
+    /// Adds the metrics of one component, those of its books among them, without labels that name it.
+    pub fn gather_component(&self, node: &Node, into: &mut Snapshot) {
+        node.host.registry.gather(&[], into);
+        books::gather_own(node, into);
     }
 
     /// Evaluates a node again because something that it refers to changed.
@@ -712,10 +841,13 @@ impl Controller {
         let scope = ExportScope::new(exports.iter().map(|(id, value)| (&**id, value.clone())));
         match self.prepare_node(node, &wiring.block, &scope).await {
             Ok(None) => node.host.health.set_evaluation(evaluated()),
-            Ok(Some(prepared)) => {
+            Ok(Some(ready)) => {
+                self.learn_secrets([&ready]);
+                let prepared = ready.prepared;
                 // Before the component is in place: a task of its may export something newer at once.
                 node.exports.set(prepared.exports.clone());
                 commit_node(node, prepared).await;
+                self.learn_secrets(None);
             }
             Err(failure) => {
                 span.fail(&failure.text);
@@ -746,6 +878,10 @@ async fn commit_node(node: &Arc<Node>, prepared: Prepared) {
         node.host.health.set_evaluation(Health::now(HealthState::Unhealthy, text));
         return;
     }
+    let mut secrets = BTreeSet::new();
+    secrets_of_items(&driver.shown_arguments(), &mut secrets);
+    secrets_of_value(&node.exports(), &mut secrets);
+    *node.secrets.lock() = secrets;
     node.host.health.set_evaluation(evaluated());
     if first {
         node.host.health.set_run(Health::now(HealthState::Healthy, "started component"));
@@ -765,9 +901,9 @@ fn failure_prefix(kind: NodeKind) -> &'static str {
 }
 
 /// Why a node could not be evaluated.
-struct Failure {
+pub(crate) struct Failure {
     /// For whoever loads.
-    diagnostics: Diagnostics,
+    pub(crate) diagnostics: Diagnostics,
     /// For the health of the node, and for the log.
     text: String,
 }
@@ -775,7 +911,7 @@ struct Failure {
 impl Failure {
     /// Errors of decoding as the reference words them: one that has a place of its own stands alone, the others get the
     /// block's.
-    fn of_decoding(errors: &DecodeErrors, kind: NodeKind, step: &str, block: &Arc<Block>) -> Self {
+    pub(crate) fn of_decoding(errors: &DecodeErrors, kind: NodeKind, step: &str, block: &Arc<Block>) -> Self {
         let problems = errors.problems();
         let placed = |problem: &corten_config::decode::Problem| {
             if problem.positioned && kind != NodeKind::ConfigBlock {
@@ -805,7 +941,7 @@ impl Failure {
 const DECODING: &str = "decoding configuration";
 
 /// The labels by which metrics and log lines name a component: the path of scopes, and its id within the last.
-fn component_labels(global: &str) -> (String, String) {
+pub(crate) fn component_labels(global: &str) -> (String, String) {
     match global.rsplit_once('/') {
         Some((path, id)) => (format!("/{path}"), id.to_owned()),
         None => ("/".to_owned(), global.to_owned()),

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use corten_component::Definition;
 use corten_config::decode::{DecodeContext, check};
-use corten_config::schema::{Schema, Shape, Stability};
+use corten_config::schema::{Body, FieldKind, Schema, Shape, Stability};
 use corten_config::{Value, stdlib, unknown};
-use corten_syntax::{Block, Diagnostic, Diagnostics, Span};
+use corten_syntax::{Block, Diagnostic, Diagnostics, Span, Stmt};
 
 use crate::blocks::idle;
 use crate::references::{Traversal, traversals};
@@ -43,6 +43,11 @@ impl Catalog {
     /// The definition of a name.
     pub fn get(&self, name: &str) -> Option<&(NodeKind, Definition)> {
         self.definitions.get(name)
+    }
+
+    /// The definition of a name, also of a block that asks for nothing.
+    pub fn definition(&self, name: &str) -> Option<&(NodeKind, Definition)> {
+        self.get(name).or_else(|| idle::find(name))
     }
 
     /// All definitions, sorted by name.
@@ -109,6 +114,35 @@ impl Plan {
         edges
     }
 
+    /// The same by kinds of data, also from what configures the program. What a component exports besides receivers and
+    /// targets is no data.
+    pub fn data_flow(&self) -> BTreeSet<DataFlow> {
+        let mut flows = BTreeSet::new();
+        for (at, node) in self.nodes.iter().enumerate() {
+            for (traversal, target) in &node.references {
+                let exporter = &self.nodes[*target];
+                let export = traversal.names.get(exporter.id.split('.').count());
+                let ty = export.and_then(|name| exporter.definition.exports.attr(name));
+                match ty.map(|ty| kinds_of(&ty.shape)) {
+                    Some(Carries::Targets) => _ = flows.insert(DataFlow { from: *target, to: at, kind: TARGET }),
+                    Some(Carries::Telemetry(kind)) => _ = flows.insert(DataFlow { from: at, to: *target, kind }),
+                    Some(Carries::OpenTelemetry) => {
+                        // What a consumer is wired for is told by where it is written.
+                        let kind = match attribute_of(&node.block.body, traversal.span) {
+                            Some("metrics") => OTEL_METRIC,
+                            Some("logs") => OTEL_LOG,
+                            Some("traces" | "write_to") => OTEL_TRACE,
+                            _ => continue,
+                        };
+                        flows.insert(DataFlow { from: at, to: *target, kind });
+                    }
+                    Some(Carries::Nothing) | None => {}
+                }
+            }
+        }
+        flows
+    }
+
     /// The ids of nodes, sorted, as a list.
     fn ids(&self, nodes: &[usize]) -> String {
         let mut ids: Vec<&str> = nodes.iter().map(|node| self.nodes[*node].id.as_str()).collect();
@@ -117,8 +151,139 @@ impl Plan {
     }
 }
 
+/// Data that goes from node to node, as indices into a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DataFlow {
+    /// Who sends it.
+    pub from: usize,
+    /// Who takes it.
+    pub to: usize,
+    /// What it is, in the reference's words: `prometheus_metric`.
+    pub kind: &'static str,
+}
+
+const TARGET: &str = "target";
+const OTEL_LOG: &str = "otel_log";
+const OTEL_METRIC: &str = "otel_metric";
+const OTEL_TRACE: &str = "otel_trace";
+
+/// What a value has to do with data on its way.
+enum Carries {
+    Nothing,
+    Targets,
+    Telemetry(&'static str),
+    OpenTelemetry,
+}
+
+fn kinds_of(shape: &Shape) -> Carries {
+    match shape {
+        Shape::Capsule(info) => match info.shown {
+            "MetricsReceiver" => Carries::Telemetry("prometheus_metric"),
+            "LogsReceiver" => Carries::Telemetry("loki_log"),
+            "ProfilesReceiver" => Carries::Telemetry("profile"),
+            "otelcol.Consumer" => Carries::OpenTelemetry,
+            _ if info.type_name == "discovery.Target" => Carries::Targets,
+            _ => Carries::Nothing,
+        },
+        Shape::List(element) | Shape::Array(element, _) | Shape::Map(element) => kinds_of(&element.shape),
+        _ => Carries::Nothing,
+    }
+}
+
+/// The name of the attribute that an expression stands in.
+fn attribute_of(body: &[Stmt], span: Span) -> Option<&str> {
+    let around = body.iter().find(|statement| statement.span().start <= span.start && span.end <= statement.span().end);
+    match around? {
+        Stmt::Attr(attribute) => Some(&attribute.name.text),
+        Stmt::Block(block) => attribute_of(&block.body, span),
+    }
+}
+
+/// What a component does with data, as far as its tables tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Data comes into the program here.
+    Source,
+    /// It takes data and hands it on.
+    Stage,
+    /// Data leaves the program here.
+    Sink,
+    /// It has values and no data.
+    Value,
+}
+
+impl Role {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Source => "source",
+            Role::Stage => "stage",
+            Role::Sink => "sink",
+            Role::Value => "value",
+        }
+    }
+}
+
+/// What a component does with data, and the kinds of data that it may take or send.
+pub fn role_of(definition: &Definition) -> (Role, BTreeSet<&'static str>) {
+    let mut kinds = BTreeSet::new();
+    let mut look = |schema: &'static Schema| {
+        let (mut telemetry, mut targets) = (false, false);
+        let mut seen = BTreeSet::new();
+        each_type(schema, &mut seen, &mut |shape| match kinds_of(shape) {
+            Carries::Telemetry(kind) => {
+                telemetry = true;
+                kinds.insert(kind);
+            }
+            Carries::OpenTelemetry => {
+                telemetry = true;
+                kinds.extend([OTEL_LOG, OTEL_METRIC, OTEL_TRACE]);
+            }
+            Carries::Targets => {
+                targets = true;
+                kinds.insert(TARGET);
+            }
+            Carries::Nothing => {}
+        });
+        (telemetry, targets)
+    };
+    let ((sends, uses_targets), (takes, has_targets)) = (look(definition.arguments), look(definition.exports));
+    let role = match (takes, sends) {
+        (true, true) => Role::Stage,
+        (true, false) => Role::Sink,
+        (false, true) => Role::Source,
+        (false, false) if uses_targets && has_targets => Role::Stage,
+        (false, false) if has_targets => Role::Source,
+        (false, false) if uses_targets => Role::Sink,
+        (false, false) => Role::Value,
+    };
+    (role, kinds)
+}
+
+/// Calls this with the type of each attribute at every depth.
+fn each_type(schema: &'static Schema, seen: &mut BTreeSet<&'static str>, tell: &mut dyn FnMut(&Shape)) {
+    if !seen.insert(schema.name) {
+        return;
+    }
+    let inner = |body: &Body, seen: &mut BTreeSet<&'static str>, tell: &mut dyn FnMut(&Shape)| match body {
+        Body::Struct(schema) => each_type(schema(), seen, tell),
+        Body::Map { element, .. } => tell(&element.shape),
+    };
+    for field in schema.fields {
+        match field.kind {
+            FieldKind::Attr { ty, .. } => tell(&ty.shape),
+            FieldKind::Block { block, .. } => inner(&block.body, seen, tell),
+            FieldKind::Group { group, .. } => {
+                (group.one_of)().variants.iter().for_each(|variant| inner(&variant.body, seen, tell));
+            }
+            FieldKind::Flatten { schema, .. } => each_type(schema(), seen, tell),
+            FieldKind::Label => {}
+        }
+    }
+}
+
 /// Whether an export takes telemetry: metrics, logs, profiles, or all that OpenTelemetry has.
-fn is_receiver(exports: &Schema, name: &str) -> bool {
+pub(crate) fn is_receiver(exports: &Schema, name: &str) -> bool {
     match exports.attr(name).map(|ty| ty.shape) {
         Some(Shape::Capsule(info)) => info.shown.ends_with("Receiver") || info.shown == "otelcol.Consumer",
         _ => false,
@@ -259,7 +424,7 @@ fn node_of(
         refuse(block.span, format!("service {name:?} does not support being configured"));
         return None;
     }
-    let found = catalog.get(name).or_else(|| idle::find(name));
+    let found = catalog.definition(name);
     let Some((kind, definition)) = found.filter(|(kind, _)| {
         // A service's block with a label is no service's.
         *kind != NodeKind::Service || block.label.is_none()

@@ -44,6 +44,15 @@ const EXTENSION: &[u8] = b".alloy";
 ///
 /// A path that cannot be read, a text that is not UTF-8, and all syntax errors of all files.
 pub fn read(path: &Path) -> Result<Source, SourceError> {
+    from_texts(&read_texts(path)?)
+}
+
+/// Reads what lies at a path: names and texts of files.
+///
+/// # Errors
+///
+/// A path that cannot be read, and a text that is not UTF-8.
+pub fn read_texts(path: &Path) -> Result<Vec<(String, String)>, SourceError> {
     let mut texts = Vec::new();
     let failed = |step: &str, path: &Path, error: &std::io::Error| {
         SourceError::Read(format!("{step} {}: {}", path.display(), io_error_text(error)))
@@ -54,7 +63,7 @@ pub fn read(path: &Path) -> Result<Source, SourceError> {
         let text = check_encoding(&bytes).map_err(|error| SourceError::Read(error.to_string()))?;
         texts.push((name, text.to_owned()));
     }
-    from_texts(&texts)
+    Ok(texts)
 }
 
 /// Parses texts, each with the name of its file.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::acks::{Acks, Settle, Settled};
 use crate::flow::{ConsumeError, Receiver, Signal};
+use crate::ledger::{Flight, Ledger, Route, Spread, reason_of};
 
 /// How long a batch waits for one of several receivers before that one is served apart from the others.
 pub const BRANCH_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -38,11 +39,13 @@ pub type OnLost = Arc<dyn Fn(&str, usize, &str) + Send + Sync>;
 pub struct Fanout<S: Signal> {
     branches: Arc<[Branch<S>]>,
     on_lost: Option<OnLost>,
+    /// Where the component that hands on counts that.
+    route: Option<Arc<Route>>,
 }
 
 impl<S: Signal> Clone for Fanout<S> {
     fn clone(&self) -> Self {
-        Fanout { branches: Arc::clone(&self.branches), on_lost: self.on_lost.clone() }
+        Fanout { branches: Arc::clone(&self.branches), on_lost: self.on_lost.clone(), route: self.route.clone() }
     }
 }
 
@@ -61,7 +64,7 @@ struct Branch<S: Signal> {
 struct BranchState<S: Signal> {
     /// Deliveries that took too long. While there are any, batches go to the buffer.
     slow: usize,
-    buffer: VecDeque<(S::Batch, Acks)>,
+    buffer: VecDeque<Held<S>>,
     bytes: usize,
     full_since: Option<Instant>,
 }
@@ -71,6 +74,13 @@ impl<S: Signal> BranchState<S> {
         self.buffer.is_empty()
             || (self.buffer.len() < BRANCH_BATCHES_MAX && self.bytes.saturating_add(bytes) <= BRANCH_BYTES_MAX)
     }
+}
+
+/// A batch in the buffer of a receiver.
+struct Held<S: Signal> {
+    batch: S::Batch,
+    acks: Acks,
+    flight: Option<Flight>,
 }
 
 /// What happens to a batch at a receiver.
@@ -92,14 +102,25 @@ struct Undelivered<S: Signal> {
 }
 
 impl<S: Signal> Fanout<S> {
-    /// Hands batches to all of these that lead somewhere.
+    /// Hands batches to all of these that lead somewhere, and keeps no books of it.
     pub fn new(receivers: impl IntoIterator<Item = Receiver<S>>) -> Self {
-        let branches = receivers.into_iter().filter(Receiver::leads_somewhere).map(|receiver| Branch {
+        Self::with(receivers, None)
+    }
+
+    /// Hands batches of a component to all of these that lead somewhere. What becomes of them is counted.
+    pub fn of(ledger: &Ledger, receivers: impl IntoIterator<Item = Receiver<S>>) -> Self {
+        Self::with(receivers, Some(ledger))
+    }
+
+    fn with(receivers: impl IntoIterator<Item = Receiver<S>>, ledger: Option<&Ledger>) -> Self {
+        let receivers: Vec<_> = receivers.into_iter().filter(Receiver::leads_somewhere).collect();
+        let route = ledger.map(|ledger| ledger.route_to(&receivers));
+        let branches = receivers.into_iter().map(|receiver| Branch {
             receiver,
             state: Arc::new(Mutex::new(BranchState { slow: 0, buffer: VecDeque::new(), bytes: 0, full_since: None })),
             room: Arc::default(),
         });
-        Fanout { branches: branches.collect(), on_lost: None }
+        Fanout { branches: branches.collect(), on_lost: None, route }
     }
 
     /// Tells of batches that were dropped for one of several receivers.
@@ -121,12 +142,15 @@ impl<S: Signal> Fanout<S> {
     pub async fn consume(&self, batch: S::Batch) -> Result<(), ConsumeError> {
         match &*self.branches {
             [] => {
+                if let Some(route) = &self.route {
+                    route.row().dropped("no receiver", S::items(&batch));
+                }
                 S::unwanted(batch);
                 Ok(())
             }
-            [only] => only.receiver.consume(batch).await,
+            [only] => self.consume_by(only, batch).await,
             [first, ..] if !self.branches.iter().any(|branch| branch.receiver.takes_anything()) => {
-                first.receiver.consume(batch).await
+                self.ask(first, batch).await
             }
             _ => self.consume_all(batch).await,
         }
@@ -150,8 +174,46 @@ impl<S: Signal> Fanout<S> {
         outcome
     }
 
+    /// Hands a batch to one receiver, whose answer is the producer's.
+    async fn consume_by(&self, branch: &Branch<S>, batch: S::Batch) -> Result<(), ConsumeError> {
+        let Some(route) = &self.route else { return branch.receiver.consume(batch).await };
+        let items = S::items(&batch);
+        let flight = route.ways()[0].as_ref().map(|way| way.send::<S>(&batch));
+        branch.receiver.consume(batch).await?;
+        if let Some(flight) = flight {
+            flight.taken();
+        }
+        route.out(items);
+        Ok(())
+    }
+
+    /// A batch sets out to all receivers.
+    fn spread(&self, batch: &S::Batch) -> Spread<'_> {
+        if let Some(route) = &self.route {
+            return route.spread::<S>(batch);
+        }
+        let mut spread = Spread::new(None, S::items(batch));
+        self.branches.iter().for_each(|_| spread.push(None));
+        spread
+    }
+
+    /// Hands a batch to the first of several receivers that take nothing, for what it says. Where it takes the batch all the
+    /// same, because it has begun to take something, the others have not got it.
+    async fn ask(&self, first: &Branch<S>, batch: S::Batch) -> Result<(), ConsumeError> {
+        let mut spread = self.spread(&batch);
+        for other in 1..self.branches.len() {
+            spread.failed(other, NOT_SUPPORTED);
+        }
+        let outcome = first.receiver.consume(batch).await;
+        if outcome.is_ok() {
+            spread.taken(0);
+        }
+        spread.end(outcome)
+    }
+
     async fn consume_all(&self, mut batch: S::Batch) -> Result<(), ConsumeError> {
         let acks = S::acks(&mut batch).map(std::mem::take).unwrap_or_default();
+        let mut spread = self.spread(&batch);
         let mut running: Vec<(usize, Delivery<S>)> = Vec::with_capacity(self.branches.len());
         let mut waiting = Vec::new();
         let mut errors = Vec::new();
@@ -159,11 +221,12 @@ impl<S: Signal> Fanout<S> {
         for (at, branch) in self.branches.iter().enumerate() {
             // One that never takes anything must not hold up those that do.
             if !branch.receiver.takes_anything() {
-                self.tell(&branch.receiver, &batch, "telemetry type is not supported");
+                self.tell(&branch.receiver, &batch, NOT_SUPPORTED);
+                spread.failed(at, NOT_SUPPORTED);
                 continue;
             }
             offered += 1;
-            match branch.offer(batch.clone(), acks.clone()) {
+            match branch.offer(batch.clone(), acks.clone(), || spread.apart(at)) {
                 Offer::Deliver(delivery) => running.push((at, delivery)),
                 Offer::Done => {}
                 Offer::Wait(batch, acks, until) => waiting.push((at, batch, acks, until)),
@@ -172,8 +235,13 @@ impl<S: Signal> Fanout<S> {
         let deliveries = poll_fn(|cx| {
             running.retain_mut(|(at, delivery)| match delivery.as_mut().poll(cx) {
                 Poll::Pending => true,
-                Poll::Ready(outcome) => {
-                    errors.extend(outcome.err().map(|lost| (*at, lost)));
+                Poll::Ready(Ok(())) => {
+                    spread.taken(*at);
+                    false
+                }
+                Poll::Ready(Err(lost)) => {
+                    spread.failed(*at, reason_of(&lost.error));
+                    errors.push((*at, lost));
                     false
                 }
             });
@@ -181,25 +249,25 @@ impl<S: Signal> Fanout<S> {
         });
         if tokio::time::timeout(BRANCH_WAIT_MAX, deliveries).await.is_err() {
             for (at, delivery) in running {
-                self.branches[at].finish_apart(delivery, self.on_lost.clone());
+                self.branches[at].finish_apart(delivery, spread.apart(at), self.on_lost.clone());
             }
         }
         for (at, batch, acks, until) in waiting {
             let branch = &self.branches[at];
-            if let Some((batch, why)) = branch.wait_for_room(batch, acks, until, self.on_lost.clone()).await {
-                self.tell(&branch.receiver, &batch, &why);
+            if let Some(lost) = branch.wait_for_room(batch, acks, until, &mut spread, at, &self.on_lost).await {
+                self.tell(&branch.receiver, &lost.batch, &lost.why);
             }
         }
         if errors.len() == offered {
             // Nobody has it: the producer may send it again without anybody getting it twice.
             acks.fail();
-            return errors.pop().map_or(Ok(()), |(_, lost)| Err(lost.error));
+            return spread.end(errors.pop().map_or(Ok(()), |(_, lost)| Err(lost.error)));
         }
         for (at, lost) in errors {
             self.tell(&self.branches[at].receiver, &lost.batch, &lost.error.to_string());
         }
         acks.safe();
-        Ok(())
+        spread.end(Ok(()))
     }
 
     fn tell(&self, receiver: &Receiver<S>, batch: &S::Batch, why: &str) {
@@ -209,8 +277,19 @@ impl<S: Signal> Fanout<S> {
     }
 }
 
+/// Why a batch was dropped for a receiver, in counts and logs.
+const NOT_SUPPORTED: &str = "telemetry type is not supported";
+const BUFFER_FULL: &str = "its buffer is full";
+
+/// A batch that is lost for a receiver.
+struct Lost<S: Signal> {
+    batch: S::Batch,
+    why: String,
+}
+
 impl<S: Signal> Branch<S> {
-    fn offer(&self, batch: S::Batch, acks: Acks) -> Offer<S> {
+    /// Offers a batch. What is counted of it goes with it into the buffer.
+    fn offer(&self, batch: S::Batch, acks: Acks, flight: impl FnOnce() -> Option<Flight>) -> Offer<S> {
         let mut state = self.state.lock();
         if state.slow == 0 {
             return Offer::Deliver(deliver(self.receiver.clone(), batch, acks));
@@ -218,23 +297,25 @@ impl<S: Signal> Branch<S> {
         let bytes = S::bytes(&batch);
         if state.has_room(bytes) {
             state.bytes += bytes;
-            state.buffer.push_back((batch, acks));
+            state.buffer.push_back(Held { batch, acks, flight: flight() });
             return Offer::Done;
         }
         let since = *state.full_since.get_or_insert_with(Instant::now);
         Offer::Wait(batch, acks, since + BRANCH_WAIT_MAX)
     }
 
-    /// Puts a batch into the buffer as soon as it has room. Gives it back if it is lost for this receiver, and why.
+    /// Puts a batch into the buffer as soon as it has room. Gives it back if it is lost for this receiver, which is the one
+    /// at this place of those that the batch is handed to.
     async fn wait_for_room(
         &self,
         batch: S::Batch,
         acks: Acks,
         until: Instant,
-        on_lost: Option<OnLost>,
-    ) -> Option<(S::Batch, String)> {
+        spread: &mut Spread<'_>,
+        at: usize,
+        on_lost: &Option<OnLost>,
+    ) -> Option<Lost<S>> {
         let bytes = S::bytes(&batch);
-        let mut held = Some((batch, acks));
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
@@ -243,7 +324,7 @@ impl<S: Signal> Branch<S> {
                 let mut state = self.state.lock();
                 if state.slow > 0 && state.has_room(bytes) {
                     state.bytes += bytes;
-                    state.buffer.extend(held.take());
+                    state.buffer.push_back(Held { batch, acks, flight: spread.apart(at) });
                     return None;
                 }
                 if state.slow == 0 {
@@ -251,43 +332,56 @@ impl<S: Signal> Branch<S> {
                 }
             }
             if tokio::time::timeout_at(until, room).await.is_err() {
-                let (batch, acks) = held?;
                 acks.safe();
-                return Some((batch, "its buffer is full".to_owned()));
+                spread.failed(at, BUFFER_FULL);
+                return Some(Lost { batch, why: BUFFER_FULL.to_owned() });
             }
         }
         // The receiver has caught up meanwhile. That does not mean that it takes this one, too.
-        let (batch, acks) = held?;
         let mut delivery = deliver(self.receiver.clone(), batch, acks);
         match tokio::time::timeout(BRANCH_WAIT_MAX, delivery.as_mut()).await {
-            Ok(outcome) => outcome.err().map(|lost| (lost.batch, lost.error.to_string())),
+            Ok(Ok(())) => {
+                spread.taken(at);
+                None
+            }
+            Ok(Err(lost)) => {
+                spread.failed(at, reason_of(&lost.error));
+                Some(Lost { batch: lost.batch, why: lost.error.to_string() })
+            }
             Err(_) => {
-                self.finish_apart(delivery, on_lost);
+                self.finish_apart(delivery, spread.apart(at), on_lost.clone());
                 None
             }
         }
     }
 
     /// Goes on with a delivery that takes long, and then with what has come since.
-    fn finish_apart(&self, delivery: Delivery<S>, on_lost: Option<OnLost>) {
+    fn finish_apart(&self, delivery: Delivery<S>, flight: Option<Flight>, on_lost: Option<OnLost>) {
         self.state.lock().slow += 1;
         let (receiver, state, room) = (self.receiver.clone(), Arc::clone(&self.state), Arc::clone(&self.room));
         tokio::spawn(async move {
-            let mut delivery = delivery;
+            let (mut delivery, mut flight) = (delivery, flight);
             loop {
                 // In a task of its own, so that a panic of the receiver costs this batch, which its source sends again, and
                 // not all that come after it.
-                if let Ok(Err(lost)) = tokio::spawn(delivery).await
-                    && let Some(on_lost) = &on_lost
-                {
-                    on_lost(receiver.component(), S::items(&lost.batch), &lost.error.to_string());
+                match (tokio::spawn(delivery).await, flight) {
+                    (Ok(Ok(())), Some(flight)) => flight.taken(),
+                    (Ok(Err(lost)), flight) => {
+                        if let Some(flight) = flight {
+                            flight.lost(reason_of(&lost.error));
+                        }
+                        if let Some(on_lost) = &on_lost {
+                            on_lost(receiver.component(), S::items(&lost.batch), &lost.error.to_string());
+                        }
+                    }
+                    _ => {}
                 }
                 let next = {
                     let mut state = state.lock();
                     let next = if state.slow > 1 { None } else { state.buffer.pop_front() };
                     match &next {
-                        Some((batch, _)) => {
-                            state.bytes -= S::bytes(batch);
+                        Some(held) => {
+                            state.bytes -= S::bytes(&held.batch);
                             state.full_since = None;
                         }
                         None => state.slow -= 1,
@@ -295,8 +389,9 @@ impl<S: Signal> Branch<S> {
                     next
                 };
                 room.notify_waiters();
-                let Some((batch, acks)) = next else { return };
-                delivery = deliver(receiver.clone(), batch, acks);
+                let Some(held) = next else { return };
+                flight = held.flight;
+                delivery = deliver(receiver.clone(), held.batch, held.acks);
             }
         });
     }
@@ -565,7 +660,9 @@ mod tests {
         let (sent, mut waiter) = batch("x");
         let LogsBatch { entries, acks } = sent;
         let held = LogsBatch { entries, acks: Acks::NONE };
-        let wait = branch.wait_for_room(held, acks, Instant::now(), None);
+        let mut spread = Spread::new(None, 1);
+        spread.push(None);
+        let wait = branch.wait_for_room(held, acks, Instant::now(), &mut spread, 0, &None);
         assert!(tokio::time::timeout(BRANCH_WAIT_MAX * 2, wait).await.unwrap().is_none());
         let (next, mut next_waiter) = batch("y");
         pair.fanout.consume(next).await.unwrap();

@@ -14,6 +14,8 @@ use corten_config::value::Capsule;
 use tokio::sync::Notify;
 
 use crate::acks::Acks;
+use crate::ledger::{Kind, Ledger, Row};
+use crate::tap::Look;
 
 /// A kind of telemetry.
 pub trait Signal: Send + Sync + Sized + 'static {
@@ -23,10 +25,19 @@ pub trait Signal: Send + Sync + Sized + 'static {
     const NAME: &'static str;
     /// How a receiver of the signal is named in diagnostics and on reference pages.
     const RECEIVER: &'static CapsuleInfo;
+    /// What its items are counted as.
+    const KIND: Kind;
     /// How many items a batch holds.
     fn items(batch: &Self::Batch) -> usize;
     /// How much memory a batch keeps, in bytes, about.
     fn bytes(batch: &Self::Batch) -> usize;
+    /// How many bytes go over an edge with a batch, about. Called once an edge and batch: it must not look at each item
+    /// for longer than a sum takes.
+    fn weight(batch: &Self::Batch) -> usize {
+        Self::bytes(batch)
+    }
+    /// Shows the items of a batch one after the other, until `look` says that it has seen enough.
+    fn show(batch: &Self::Batch, look: &mut Look<'_>);
     /// Who wants to know what becomes of a batch, where the signal has that.
     fn acks(batch: &mut Self::Batch) -> Option<&mut Acks> {
         let _ = batch;
@@ -98,6 +109,8 @@ struct Stage<S: Signal>(Arc<dyn Consume<S>>);
 
 struct Core<S: Signal> {
     component: Arc<str>,
+    /// Where the component counts what it takes.
+    row: Option<Arc<Row>>,
     stage: ArcSwapOption<Stage<S>>,
     closed: AtomicBool,
     changed: Notify,
@@ -107,10 +120,20 @@ struct Core<S: Signal> {
 pub struct Inlet<S: Signal>(Arc<Core<S>>);
 
 impl<S: Signal> Inlet<S> {
-    /// The entrance of a component that does not take anything yet.
+    /// An entrance that does not take anything yet, and keeps no books.
     pub fn new(component: impl Into<Arc<str>>) -> Self {
+        Self::with(component.into(), None)
+    }
+
+    /// The entrance of a component that does not take anything yet. What it takes is counted.
+    pub fn of(ledger: &Ledger) -> Self {
+        Self::with(Arc::clone(ledger.component()), Some(Arc::clone(ledger.row_of::<S>())))
+    }
+
+    fn with(component: Arc<str>, row: Option<Arc<Row>>) -> Self {
         Inlet(Arc::new(Core {
-            component: component.into(),
+            component,
+            row,
             stage: ArcSwapOption::empty(),
             closed: AtomicBool::new(false),
             changed: Notify::new(),
@@ -157,6 +180,15 @@ impl<S: Signal> Receiver<S> {
         self.0.as_ref().map_or("", |core| &core.component)
     }
 
+    pub(crate) fn component_arc(&self) -> Arc<str> {
+        self.0.as_ref().map_or_else(|| Arc::from(""), |core| Arc::clone(&core.component))
+    }
+
+    /// Where the component counts what it takes.
+    pub(crate) fn row(&self) -> Option<&Arc<Row>> {
+        self.0.as_ref()?.row.as_ref()
+    }
+
     /// Whether the component may take anything, as far as that is known.
     pub fn takes_anything(&self) -> bool {
         self.0.as_ref().is_none_or(|core| core.stage.load().as_ref().is_none_or(|stage| stage.0.takes_anything()))
@@ -177,17 +209,25 @@ impl<S: Signal> Receiver<S> {
             S::unwanted(batch);
             return Ok(());
         };
-        if let Some(stage) = core.stage.load_full() {
-            return stage.0.consume(batch).await;
+        let items = if core.row.is_some() { S::items(&batch) } else { 0 };
+        let stage = match core.stage.load_full() {
+            Some(stage) => stage,
+            None => match tokio::time::timeout(FIRST_ATTACH_WAIT_MAX, core.wait_for_stage()).await {
+                Ok(Some(stage)) => stage,
+                Ok(None) => return Err(ConsumeError::Exited { component: core.component.to_string() }),
+                Err(_) => {
+                    return Err(ConsumeError::Retry {
+                        after: None,
+                        reason: format!("{} does not take anything yet", core.component),
+                    });
+                }
+            },
+        };
+        stage.0.consume(batch).await?;
+        if let Some(row) = &core.row {
+            row.taken(items);
         }
-        match tokio::time::timeout(FIRST_ATTACH_WAIT_MAX, core.wait_for_stage()).await {
-            Ok(Some(stage)) => stage.0.consume(batch).await,
-            Ok(None) => Err(ConsumeError::Exited { component: core.component.to_string() }),
-            Err(_) => Err(ConsumeError::Retry {
-                after: None,
-                reason: format!("{} does not take anything yet", core.component),
-            }),
-        }
+        Ok(())
     }
 }
 

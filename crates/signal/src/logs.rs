@@ -4,6 +4,7 @@
 //! that changes something makes a new list of entries over the same buffers: nothing is allocated or counted for a line.
 
 mod entries;
+mod shown;
 mod stream;
 
 use std::sync::Arc;
@@ -17,6 +18,8 @@ pub use self::entries::{
 pub use self::stream::{STREAMS_MAX, Stream, StreamCache, TENANT_LABEL};
 use crate::acks::Acks;
 use crate::flow::Signal;
+use crate::ledger::Kind;
+use crate::tap::Look;
 
 /// Logs: entries of streams.
 #[derive(Debug)]
@@ -27,6 +30,7 @@ impl Signal for Logs {
     const NAME: &'static str = "logs";
     const RECEIVER: &'static CapsuleInfo =
         &CapsuleInfo { type_name: "loki.LogsReceiver", shown: "LogsReceiver", object_like: false, from: &[] };
+    const KIND: Kind = Kind::LokiLog;
 
     fn items(batch: &Self::Batch) -> usize {
         batch.entries.len()
@@ -34,6 +38,14 @@ impl Signal for Logs {
 
     fn bytes(batch: &Self::Batch) -> usize {
         batch.entries.held_bytes()
+    }
+
+    fn weight(batch: &Self::Batch) -> usize {
+        batch.entries.line_bytes()
+    }
+
+    fn show(batch: &Self::Batch, look: &mut Look<'_>) {
+        shown::show(&batch.entries, look);
     }
 
     fn acks(batch: &mut Self::Batch) -> Option<&mut Acks> {

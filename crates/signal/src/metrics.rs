@@ -6,8 +6,12 @@ use std::sync::Arc;
 use corten_config::schema::CapsuleInfo;
 
 use crate::flow::Signal;
+use crate::ledger::Kind;
 use crate::series::SeriesBlock;
+use crate::tap::Look;
 use crate::target::Target;
+
+mod shown;
 
 /// The bits of the value that says that a series has ended. Only bit equality counts; the value must never go through
 /// arithmetic.
@@ -33,6 +37,7 @@ impl Signal for Metrics {
     const NAME: &'static str = "metrics";
     const RECEIVER: &'static CapsuleInfo =
         &CapsuleInfo { type_name: "storage.Appendable", shown: "MetricsReceiver", object_like: false, from: &[] };
+    const KIND: Kind = Kind::PrometheusMetric;
 
     fn items(batch: &Self::Batch) -> usize {
         batch.items()
@@ -40,6 +45,10 @@ impl Signal for Metrics {
 
     fn bytes(batch: &Self::Batch) -> usize {
         batch.items() * size_of::<Sample>()
+    }
+
+    fn show(batch: &Self::Batch, look: &mut Look<'_>) {
+        shown::show(batch, look);
     }
 }
 

@@ -373,7 +373,46 @@ impl Rules {
     /// The names of the labels have to be unique. A label without a value counts as absent. What is written is never
     /// empty and has never an empty name.
     pub fn apply(&self, labels: &mut LabelsBuilder, scratch: &mut RelabelScratch) -> bool {
-        self.rules.iter().all(|rule| rule.apply(labels, scratch))
+        self.apply_why(labels, scratch).is_ok()
+    }
+
+    /// Applies the rules as [`apply`](Self::apply) does, and says which of them drops the labels.
+    ///
+    /// # Errors
+    ///
+    /// The place of that rule.
+    pub fn apply_why(&self, labels: &mut LabelsBuilder, scratch: &mut RelabelScratch) -> Result<(), usize> {
+        match self.rules.iter().position(|rule| !rule.apply(labels, scratch)) {
+            Some(place) => Err(place),
+            None => Ok(()),
+        }
+    }
+
+    /// How what a rule drops is counted: its number, from 1 on, and what it does, as `rule 1 drop`.
+    pub fn reason(&self, place: usize) -> String {
+        match self.rules.get(place).map(|rule| rule.step.action()) {
+            Some(action) => format!("rule {} {action}", place + 1),
+            None => format!("rule {}", place + 1),
+        }
+    }
+}
+
+impl Step {
+    /// The action that it was compiled from.
+    fn action(&self) -> Action {
+        match self {
+            Step::Keep(_) => Action::Keep,
+            Step::Drop(_) => Action::Drop,
+            Step::KeepEqual(_) => Action::KeepEqual,
+            Step::DropEqual(_) => Action::DropEqual,
+            Step::Replace(_) | Step::Nothing => Action::Replace,
+            Step::HashMod(..) => Action::HashMod,
+            Step::LabelMap(_) => Action::LabelMap,
+            Step::LabelDrop(_) => Action::LabelDrop,
+            Step::LabelKeep(_) => Action::LabelKeep,
+            Step::Lowercase(_) => Action::Lowercase,
+            Step::Uppercase(_) => Action::Uppercase,
+        }
     }
 }
 
@@ -1114,7 +1153,18 @@ mod tests {
                 labels.push(name, value);
             }
             let mut scratch = RelabelScratch::new();
-            let kept = compiled.apply(&mut labels, &mut scratch);
+            let why = compiled.apply_why(&mut labels, &mut scratch);
+            let kept = why.is_ok();
+            if let Err(place) = why {
+                // Those before it let the labels pass, and it alone does not.
+                let mut labels = LabelsBuilder::new();
+                input.iter().for_each(|(name, value)| labels.push(name, value));
+                let before = Rules::new(&rules[..place], names).unwrap();
+                prop_assert!(before.apply(&mut labels, &mut RelabelScratch::new()));
+                let it = Rules::new(&rules[place..=place], names).unwrap();
+                prop_assert_eq!(it.apply_why(&mut labels, &mut RelabelScratch::new()), Err(0));
+                prop_assert_eq!(compiled.reason(place), format!("rule {} {}", place + 1, rules[place].action));
+            }
             if kept {
                 prop_assert!(labels.iter().all(|(name, value)| !name.is_empty() && !value.is_empty()));
                 prop_assert!(labels.encode_into(&mut Vec::new()).is_ok());

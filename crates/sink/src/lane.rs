@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use corten_component::{Field, Logger};
-use corten_queue::{AppendError, Appended, Hold, NewRecord, Queue, Totals};
+use corten_queue::{AppendError, Appended, Counts, Hold, NewRecord, Queue, Totals};
 use corten_signal::{Acks, ConsumeError};
 use corten_wire::snappy::Compressor;
 use parking_lot::Mutex;
@@ -61,6 +61,10 @@ struct Shared<G> {
     on_too_large: OnceLock<OnTooLarge>,
     /// How often a record had to wait for room in the queue.
     waits: AtomicU64,
+    /// How many items were in records that are done with: appended, too large, or not taken because the queue was closed.
+    done: AtomicU64,
+    /// How many of them were not taken.
+    not_taken: AtomicU64,
     logger: Logger,
 }
 
@@ -106,6 +110,8 @@ impl<G: Group> Lane<G> {
             too_large: Mutex::default(),
             on_too_large: OnceLock::new(),
             waits: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+            not_taken: AtomicU64::new(0),
             logger,
         });
         tokio::spawn(tell_of_disk(shared.queue.degraded(), items, shared.logger.clone()));
@@ -131,6 +137,16 @@ impl<G: Group> Lane<G> {
     /// How often a record had to wait for room in the queue.
     pub fn waits(&self) -> u64 {
         self.shared.waits.load(Ordering::Relaxed)
+    }
+
+    /// Of so many items that were put into groups, how many wait to be written, and how many never will be because the lane
+    /// was closed. An item is a sample, a histogram or an exemplar of the records that groups become.
+    pub fn unwritten(&self, filled: impl FnOnce() -> u64) -> (u64, u64) {
+        let (is_closed, not_taken) =
+            (self.shared.written.borrow().closed, self.shared.not_taken.load(Ordering::Acquire));
+        let done = self.shared.done.load(Ordering::Acquire);
+        let waiting = filled().saturating_sub(done);
+        if is_closed { (0, not_taken + waiting) } else { (waiting, not_taken) }
     }
 
     /// Puts something into the group that is being filled; `fill` says whether that is full now. Returns the number of the
@@ -257,7 +273,11 @@ async fn write_records<G: Group>(shared: Arc<Shared<G>>) {
             acks.join(group.seal(&mut compressor, &mut records));
             shared.recycle(group);
         }
-        let gone = append(&shared, records, acks).await.is_err();
+        let mut left = records.iter().map(|record| items(&record.counts)).sum();
+        let all: u64 = left;
+        let gone = append(&shared, records, acks, &mut left).await.is_err();
+        shared.not_taken.fetch_add(left, Ordering::Release);
+        shared.done.fetch_add(all, Ordering::Release);
         shared.written.send_if_modified(|written| {
             written.closed |= gone || closing;
             if !gone {
@@ -307,9 +327,20 @@ impl Hold for Held {
     }
 }
 
+/// How many items a record holds besides metadata.
+fn items(counts: &Counts) -> u64 {
+    counts.items() - u64::from(counts.metadata)
+}
+
 /// Appends records, for as long as the queue is full and its user wants to wait. Records that it cannot ever hold are
-/// dropped: whoever sent them would only send them again.
-async fn append<G>(shared: &Shared<G>, mut records: Vec<NewRecord>, acks: Acks) -> Result<(), AppendError> {
+/// dropped: whoever sent them would only send them again. `left` is how many items they hold, and then how many of them were
+/// neither appended nor dropped.
+async fn append<G>(
+    shared: &Shared<G>,
+    mut records: Vec<NewRecord>,
+    acks: Acks,
+    left: &mut u64,
+) -> Result<(), AppendError> {
     if records.is_empty() {
         acks.safe();
         return Ok(());
@@ -331,6 +362,7 @@ async fn append<G>(shared: &Shared<G>, mut records: Vec<NewRecord>, acks: Acks) 
         Err(AppendError::TooLarge { .. }) => {}
         Ok(Appended { durable }) => {
             settled(if durable { records.len() } else { 0 });
+            *left = 0;
             return Ok(());
         }
         Err(other) => return Err(other),
@@ -352,6 +384,7 @@ async fn append<G>(shared: &Shared<G>, mut records: Vec<NewRecord>, acks: Acks) 
             }
             other => settled(usize::from(other?.durable)),
         }
+        *left = left.saturating_sub(items(&counts));
     }
     Ok(())
 }
@@ -372,7 +405,7 @@ async fn append_together<G>(shared: &Shared<G>, records: &[NewRecord]) -> Result
 mod tests {
     use bytes::Bytes;
     use corten_component::log::LogSink;
-    use corten_queue::{Counts, Options, Outcome, ReaderOptions, Start};
+    use corten_queue::{Options, Outcome, ReaderOptions, Start};
     use corten_signal::acks::{Answer, Waiter, waiter};
 
     use super::*;
@@ -491,6 +524,28 @@ mod tests {
         assert_eq!(waiter.wait(LIMIT).await, Answer::Safe);
         let too_large = lane.too_large();
         assert_eq!((too_large.samples, too_large.bytes), (1, 1000));
+    }
+
+    #[tokio::test]
+    async fn what_is_put_in_waits_until_it_is_written_and_is_lost_when_it_never_will_be() {
+        let queue = Queue::in_memory(Options { memory_bytes_max: 500, ..Options::default() }).unwrap();
+        let lane = lane(&queue);
+        let unwritten = |filled| lane.unwritten(|| filled);
+        assert_eq!(unwritten(2), (2, 0));
+        let (number, _waiter) = put(&lane, 2, 10, true);
+        lane.wait_written(number).await.unwrap();
+        assert_eq!(unwritten(2), (0, 0));
+        // What is too large is done with, too.
+        let (number, _waiter) = put(&lane, 1, 1000, true);
+        lane.wait_written(number).await.unwrap();
+        assert_eq!((unwritten(3), lane.too_large().samples), ((0, 0), 1));
+        // A queue that was closed takes nothing of a group, and what comes after that is in none that will be written.
+        queue.clone().close().await;
+        let (number, _waiter) = put(&lane, 3, 10, true);
+        assert!(lane.wait_written(number).await.is_err());
+        assert_eq!(unwritten(6), (0, 3));
+        let _ = put(&lane, 1, 10, false);
+        assert_eq!(unwritten(7), (0, 4));
     }
 
     #[tokio::test]

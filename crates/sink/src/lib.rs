@@ -6,6 +6,7 @@
 
 mod client;
 mod departing;
+mod end;
 mod failing;
 mod lane;
 mod open;
@@ -14,6 +15,7 @@ mod sender;
 
 pub use client::client_options;
 pub use departing::{Departing, FLUSH_WAIT_MAX, Leaving, finished, leave_lane};
+pub use end::{Ends, LaneBooks, QueueEnd};
 pub use failing::Failing;
 pub use lane::{Group, JOIN_WAIT, Lane, OnTooLarge, RAW_BYTES_MAX};
 pub use open::open_queue;

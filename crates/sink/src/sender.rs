@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::end::Corrections;
 use crate::pace::Pace;
 
 /// The shortest wait after a request that failed: nothing, doubled, is nothing for ever.
@@ -173,6 +174,28 @@ pub struct SendState {
     pub last_error: Mutex<Option<(SystemTime, String)>>,
     /// The highest timestamp that was sent, in milliseconds since the Unix epoch.
     pub highest_sent_ms: AtomicU64,
+    /// How many requests were sent again.
+    retries: AtomicU64,
+    /// What was answered last, or why nothing was, and when.
+    last_answer: Mutex<Option<(SystemTime, String)>>,
+    /// What became of parts of records.
+    pub(crate) corrections: Mutex<Corrections>,
+}
+
+impl SendState {
+    /// How many requests were sent again.
+    pub fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
+    }
+
+    /// What the peer answered last, or why it did not, and when.
+    pub fn last_answer(&self) -> Option<(SystemTime, String)> {
+        self.last_answer.lock().clone()
+    }
+
+    fn answered(&self, text: String) {
+        *self.last_answer.lock() = Some((SystemTime::now(), text));
+    }
 }
 
 /// Sends to one endpoint.
@@ -234,8 +257,12 @@ impl<P: Protocol> Sender<P> {
             return self.reader.release(run);
         }
         let mut outcomes = Vec::with_capacity(run.records.len());
-        match self.send_records(&run.records, &mut outcomes).await {
-            Ok(()) => self.reader.settle_each(run, &outcomes),
+        let mut corrections = Corrections::default();
+        match self.send_records(&run.records, &mut outcomes, &mut corrections).await {
+            Ok(()) => {
+                self.state.corrections.lock().join(corrections);
+                self.reader.settle_each(run, &outcomes);
+            }
             Err(GivenUp) => self.reader.release(run),
         }
     }
@@ -251,8 +278,14 @@ impl<P: Protocol> Sender<P> {
         tokio::time::timeout_at(at, ending.wait_for(|ending| *ending)).await.is_err()
     }
 
-    /// Sends records as one request, or in halves where the peer finds that too large; what became of each.
-    async fn send_records(&self, records: &[Record], outcomes: &mut Vec<Outcome>) -> Result<(), GivenUp> {
+    /// Sends records as one request, or in halves where the peer finds that too large; what became of each, and of parts of
+    /// them.
+    async fn send_records(
+        &self,
+        records: &[Record],
+        outcomes: &mut Vec<Outcome>,
+        corrections: &mut Corrections,
+    ) -> Result<(), GivenUp> {
         let mut open = vec![records];
         while let Some(records) = open.pop() {
             match self.send_request(records).await? {
@@ -266,17 +299,26 @@ impl<P: Protocol> Sender<P> {
                         open.extend(groups.into_iter().rev());
                     }
                 }
-                Answer::Taken => outcomes.extend(records.iter().map(|_| Outcome::Delivered)),
+                Answer::Taken(lost) => {
+                    if let Some(lost) = lost {
+                        corrections.change(Outcome::Delivered, Outcome::Dropped(lost.reason), points(&lost.totals));
+                    }
+                    outcomes.extend(records.iter().map(|_| Outcome::Delivered));
+                }
                 Answer::TooLarge(..) if records.len() > 1 => {
                     let (first, second) = records.split_at(records.len() / 2);
                     open.extend([second, first]);
                 }
                 Answer::TooLarge(lost, error) => match self.protocol.halve(&records[0]) {
-                    Some(halves) => outcomes.push(self.send_halves(halves).await?),
-                    None => outcomes.push(self.drop_too_large(records, &lost, &error)),
+                    Some(halves) => outcomes.push(self.send_halves(&records[0], halves, corrections).await?),
+                    None => {
+                        outcomes.push(self.drop_too_large(records, &lost, &error));
+                        corrections.take_what_was_written(records, &lost);
+                    }
                 },
                 Answer::Refused(lost) => {
                     let outcome = self.drop_records(records, &lost);
+                    corrections.take_what_was_written(records, &lost);
                     outcomes.extend(records.iter().map(|_| outcome));
                 }
             }
@@ -286,14 +328,24 @@ impl<P: Protocol> Sender<P> {
 
     /// Sends halves of a record, and halves of those, until only that is dropped which the peer does not take in the smallest
     /// part. The record counts as delivered if any part of it was.
-    async fn send_halves(&self, [first, second]: [Record; 2]) -> Result<Outcome, GivenUp> {
+    async fn send_halves(
+        &self,
+        whole: &Record,
+        [first, second]: [Record; 2],
+        corrections: &mut Corrections,
+    ) -> Result<Outcome, GivenUp> {
+        let items = |record: &Record| points(&totals_of(std::slice::from_ref(record))) as i64;
         let mut open = vec![(1, second), (1, first)];
         let mut outcome = None;
         while let Some((halvings, record)) = open.pop() {
             let part = std::slice::from_ref(&record);
             let dropped = match self.send_request(part).await? {
-                Answer::Taken => {
+                Answer::Taken(lost) => {
                     outcome = Some(Outcome::Delivered);
+                    corrections.add(Outcome::Delivered, items(&record));
+                    if let Some(lost) = lost {
+                        corrections.change(Outcome::Delivered, Outcome::Dropped(lost.reason), points(&lost.totals));
+                    }
                     continue;
                 }
                 Answer::TooLarge(lost, error) => match self.protocol.halve(&record) {
@@ -301,16 +353,25 @@ impl<P: Protocol> Sender<P> {
                         open.extend([(halvings + 1, second), (halvings + 1, first)]);
                         continue;
                     }
-                    _ => self.drop_too_large(part, &lost, &error),
+                    _ => {
+                        corrections.take_what_was_written(part, &lost);
+                        self.drop_too_large(part, &lost, &error)
+                    }
                 },
-                Answer::Refused(lost) => self.drop_records(part, &lost),
+                Answer::Refused(lost) => {
+                    corrections.take_what_was_written(part, &lost);
+                    self.drop_records(part, &lost)
+                }
                 Answer::Aged { .. } => {
                     self.drop_records(part, &Lost { reason: reason::TOO_OLD, totals: totals_of(part) })
                 }
             };
+            corrections.add(dropped, items(&record));
             outcome.get_or_insert(dropped);
         }
-        Ok(outcome.unwrap_or(Outcome::Delivered))
+        let outcome = outcome.unwrap_or(Outcome::Delivered);
+        corrections.add(outcome, -items(whole));
+        Ok(outcome)
     }
 
     fn drop_records(&self, records: &[Record], lost: &Lost) -> Outcome {
@@ -349,6 +410,9 @@ impl<P: Protocol> Sender<P> {
                 return Ok(Answer::Aged { now_ms, age_max });
             }
             self.protocol.count(&settings, records, Event::Attempt { number: attempt, bytes: body.len() });
+            if attempt > 0 {
+                self.state.retries.fetch_add(1, Ordering::Relaxed);
+            }
             let started = Instant::now();
             let request = self.protocol.request(&settings, records, attempt);
             let answered = settings.post(request, body.clone()).await;
@@ -359,12 +423,19 @@ impl<P: Protocol> Sender<P> {
                 Ok((head, text)) => self.protocol.judge(&settings, records, head, text),
                 Err(error) => Verdict::Again { after: None, reason: P::UNANSWERED, error: error.clone() },
             };
+            self.state.answered(match (&verdict, head) {
+                (Verdict::Taken(_), Some(head)) => head.status.to_string(),
+                (Verdict::Taken(_), None) => String::new(),
+                (Verdict::TooLarge(_, error) | Verdict::Refused(_, error) | Verdict::Again { error, .. }, _) => {
+                    error.clone()
+                }
+            });
             let answer = match verdict {
                 Verdict::Again { after, reason, error } => Err((after, reason, error)),
                 Verdict::Taken(lost) => {
                     let event = Event::Taken { bytes: body.len(), lost: lost.as_ref() };
                     self.protocol.count(&settings, records, event);
-                    Ok(Answer::Taken)
+                    Ok(Answer::Taken(lost))
                 }
                 Verdict::TooLarge(lost, error) => {
                     match P::HALVES {
@@ -478,7 +549,8 @@ fn is_aged(record: &Record, now_ms: i64, age_max: Duration) -> bool {
 struct GivenUp;
 
 enum Answer {
-    Taken,
+    /// But for what is lost.
+    Taken(Option<Lost>),
     TooLarge(Lost, String),
     Refused(Lost),
     /// Some of the records, or all, are too old by now.

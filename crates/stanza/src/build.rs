@@ -290,7 +290,7 @@ pub(crate) fn operator(at: usize, config: &Value) -> Result<Operator, BuildError
         let own = Kind::build(&kind, &fields)?;
         let Some(own) = own else { return Err(format!("unsupported type '{kind}'")) };
         let id = if id.is_empty() { kind.clone() } else { id };
-        let node = Node { id, kind: kind.clone(), on_error, when, own, outputs: Vec::new() };
+        let node = Node { id, kind: kind.clone(), on_error, when, own, outputs: Vec::new(), dropped: [0; 2] };
         Ok(Operator { node, outputs, unknown: fields.unknown() })
     };
     build().map_err(|message| failed(&kind, message))

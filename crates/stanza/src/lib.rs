@@ -18,7 +18,6 @@ pub use build::BuildError;
 pub use entry::{Entry, SEVERITY_NAMES};
 pub use expr::{ExprError, Program, Template};
 pub use field::{Field, FieldError, Root};
-pub use operators::Recombined;
-pub use pipeline::{Failure, OnError, Output, Pipeline};
+pub use pipeline::{Counts, Failure, OnError, Output, Pipeline};
 pub use time::{TimeReader, now};
 pub use value::{Map, Text, Value};

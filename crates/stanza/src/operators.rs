@@ -8,8 +8,6 @@ mod severity;
 mod syslog;
 mod transforms;
 
-use corten_signal::Acks;
-
 use crate::build::{Built, Fields, condition};
 use crate::entry::Entry;
 use crate::expr::Program;
@@ -19,7 +17,7 @@ use crate::time::TimeReader;
 use crate::value::{Text, Value};
 use container::Container;
 use recombine::Recombine;
-pub use recombine::Recombined;
+pub(crate) use recombine::Recombined;
 use router::Router;
 use severity::Severities;
 
@@ -171,16 +169,16 @@ impl Kind {
     }
 
     /// Keeps an entry that the operator has just looked at; what goes on because of it.
-    pub(crate) fn keep(&mut self, entry: Entry, source: &Source<'_>, flushed: &mut Vec<(Entry, Acks)>) {
+    pub(crate) fn keep(&mut self, entry: Entry, source: &Source<'_>, flushed: &mut Vec<Recombined>) {
         match self {
             Kind::Recombine(recombine) => recombine.keep(entry, source, flushed),
             Kind::Container(container) => container.keep(entry, source, flushed),
             // Nobody else keeps anything.
-            _ => flushed.push((entry, source.acks.clone())),
+            _ => flushed.push(Recombined { entry, acks: source.acks.clone(), entries: 1 }),
         }
     }
 
-    pub(crate) fn flush(&mut self, now_ns: u64, all: bool, flushed: &mut Vec<(Entry, Acks)>) {
+    pub(crate) fn flush(&mut self, now_ns: u64, all: bool, flushed: &mut Vec<Recombined>) {
         match self {
             Kind::Recombine(recombine) => recombine.flush(now_ns, all, flushed),
             Kind::Container(container) => container.flush(now_ns, all, flushed),

@@ -5,7 +5,7 @@ use corten_signal::Acks;
 use crate::build::{self, BuildError};
 use crate::entry::Entry;
 use crate::expr::Program;
-use crate::operators::{Kind, Next};
+use crate::operators::{Kind, Next, Recombined};
 use crate::value::Value;
 
 /// How many operators a pipeline may have.
@@ -88,6 +88,22 @@ pub(crate) struct Node {
     pub(crate) own: Kind,
     /// The places of those behind it.
     pub(crate) outputs: Vec<usize>,
+    /// How many entries it dropped on purpose, and because it failed, that are not told yet.
+    pub(crate) dropped: [usize; 2],
+}
+
+/// What became of entries that did not come out of a pipeline as they went in: as many go in as come out, are dropped, joined
+/// to others or kept, less the copies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Dropped: the ids of operators, or with `failed` behind them where the operator did not mean to.
+    pub dropped: Vec<(String, usize)>,
+    /// Went on within another entry.
+    pub joined: usize,
+    /// Made because an operator sends to several.
+    pub copied: usize,
+    /// How many more operators keep than before; below zero if these are fewer.
+    pub kept: i64,
 }
 
 /// Where entries leave the pipeline.
@@ -105,6 +121,8 @@ pub struct Pipeline {
     nodes: Vec<Node>,
     turn: u64,
     unknown: Vec<String>,
+    /// What is not told yet, without what was dropped.
+    counts: Counts,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -173,7 +191,7 @@ impl Pipeline {
             }
             nodes.push(operator.node);
         }
-        let pipeline = Pipeline { nodes, turn: 0, unknown };
+        let pipeline = Pipeline { nodes, turn: 0, unknown, counts: Counts::default() };
         match pipeline.cycle() {
             Some(at) => Err(BuildError {
                 operator: Some(at),
@@ -277,16 +295,20 @@ impl Pipeline {
                 let node = &mut self.nodes[at];
                 match node.own.run(&mut entry, source) {
                     Ok(Next::On) => {}
-                    Ok(Next::Dropped) => return,
+                    Ok(Next::Dropped) => {
+                        node.dropped[0] += 1;
+                        return;
+                    }
                     Ok(Next::Route(route)) => {
                         let outputs = match &node.own {
                             Kind::Router(router) => router.routes[route].outputs.clone(),
                             _ => Vec::new(),
                         };
-                        return self.send(&outputs, entry, source, out);
+                        return self.send(at, &outputs, entry, source, out);
                     }
                     Ok(Next::Keep) => {
                         let mut flushed = Vec::new();
+                        self.counts.kept += 1;
                         node.own.keep(entry, source, &mut flushed);
                         return self.flushed(at, flushed, source, out);
                     }
@@ -302,11 +324,11 @@ impl Pipeline {
                 }
             }
             match &*self.nodes[at].outputs {
-                [] => return,
                 [only] => at = *only,
-                several => {
-                    let outputs = several.to_vec();
-                    return self.send(&outputs, entry, source, out);
+                // None at all, as behind a router that does not look at the entry, or several.
+                others => {
+                    let outputs = others.to_vec();
+                    return self.send(at, &outputs, entry, source, out);
                 }
             }
         }
@@ -321,22 +343,28 @@ impl Pipeline {
         source: &Source<'_>,
         out: &mut Output<'_>,
     ) -> Option<(usize, Entry)> {
-        let node = &self.nodes[at];
+        let node = &mut self.nodes[at];
         if matches!(node.on_error, OnError::Drop | OnError::DropQuiet) || node.own.drops_failures() {
+            node.dropped[1] += 1;
             return None;
         }
         match &*node.outputs {
             [only] => Some((*only, entry)),
             outputs => {
                 let outputs = outputs.to_vec();
-                self.send(&outputs, entry, source, out);
+                self.send(at, &outputs, entry, source, out);
                 None
             }
         }
     }
 
-    fn send(&mut self, outputs: &[usize], entry: Entry, source: &Source<'_>, out: &mut Output<'_>) {
-        let Some((last, others)) = outputs.split_last() else { return };
+    /// Sends on an entry from an operator.
+    fn send(&mut self, at: usize, outputs: &[usize], entry: Entry, source: &Source<'_>, out: &mut Output<'_>) {
+        let Some((last, others)) = outputs.split_last() else {
+            self.nodes[at].dropped[0] += 1;
+            return;
+        };
+        self.counts.copied += others.len();
         for output in others {
             self.go(*output, entry.clone(), source, out);
         }
@@ -344,15 +372,17 @@ impl Pipeline {
     }
 
     /// Sends on what an operator had kept.
-    fn flushed(&mut self, at: usize, flushed: Vec<(Entry, Acks)>, source: &Source<'_>, out: &mut Output<'_>) {
+    fn flushed(&mut self, at: usize, flushed: Vec<Recombined>, source: &Source<'_>, out: &mut Output<'_>) {
         if flushed.is_empty() {
             return;
         }
         let outputs = self.nodes[at].outputs.clone();
-        for (entry, acks) in flushed {
+        for Recombined { entry, acks, entries } in flushed {
+            self.counts.kept -= entries as i64;
+            self.counts.joined += entries.saturating_sub(1);
             // What goes on may be kept again: it is all one share then.
             let own = Source { acks: &acks, turn: source.turn };
-            self.send(&outputs, entry, &own, out);
+            self.send(at, &outputs, entry, &own, out);
             out.acks.join(acks);
         }
     }
@@ -367,6 +397,21 @@ impl Pipeline {
             self.nodes[at].own.flush(now_ns, all, &mut flushed);
             self.flushed(at, flushed, &source, out);
         }
+    }
+
+    /// What became of entries since this was asked last.
+    pub fn take_counts(&mut self) -> Counts {
+        let mut counts = std::mem::take(&mut self.counts);
+        for node in &mut self.nodes {
+            let [dropped, failed] = std::mem::take(&mut node.dropped);
+            if dropped > 0 {
+                counts.dropped.push((node.id.clone(), dropped));
+            }
+            if failed > 0 {
+                counts.dropped.push((format!("{} failed", node.id), failed));
+            }
+        }
+        counts
     }
 
     /// Whether operators keep something.

@@ -5,6 +5,7 @@
 //! - [`load`] runs a whole configuration with a real controller: `let pipeline = load(text, &[COMPONENTS]).await?`.
 //! - [`until`] waits for a condition, never for time.
 //! - [`LogsSink`] keeps the log entries that it is sent, [`OtlpSink`] the telemetry.
+//! - [`Fickle`] refuses, hangs and panics, as receivers may.
 //! - [`Server`] answers HTTP on loopback.
 //! - [`kubernetes`] has a cluster whose objects can be listed and watched.
 //! - [`peers`] finds programs that are not ours.
@@ -13,6 +14,7 @@
 //! A mistake in a test ends it: everything here panics rather than return what only a test's author can put right.
 
 pub mod components;
+mod fickle;
 pub mod kubernetes;
 mod logs;
 mod otlp;
@@ -22,6 +24,7 @@ mod server;
 mod wait;
 mod world;
 
+pub use fickle::{Deed, Fickle};
 pub use logs::{LogLine, LogsSink, awaited_logs, log_lines, logs};
 pub use otlp::{Arrived, OtlpSink, otlp};
 pub use pipeline::{Pipeline, load, load_in};

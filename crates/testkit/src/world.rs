@@ -16,7 +16,8 @@ use corten_config::schema::Stability;
 use corten_config::value::{Object, Value};
 use corten_net::Dialer;
 use corten_otlp::Consumer;
-use corten_signal::{Receiver, Signal};
+use corten_signal::ledger::LedgerSnapshot;
+use corten_signal::{Kind, Ledger, Receiver, Signal};
 use corten_syntax::{Block, Stmt};
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -54,6 +55,7 @@ impl World {
             id: id.to_owned(),
             services: Arc::new(services),
             registry: Registry::new(),
+            ledger: Ledger::new(id),
             health: Arc::new(HealthBoard::new("component created")),
             logger: Logger::new(sink).with(&[("component_id", id)]),
             handler: Mutex::default(),
@@ -119,6 +121,49 @@ impl World {
         format!("{}: {}", health.state.as_str(), health.message)
     }
 
+    /// What the component did with every item so far, after a look at whether its sums are even. They are once nothing is
+    /// under way any more.
+    ///
+    /// # Panics
+    ///
+    /// When one is not.
+    pub fn balance(&self) -> LedgerSnapshot {
+        let snapshot = self.host.ledger.snapshot();
+        assert_eq!(snapshot.open_sums(), [], "{snapshot:#?}");
+        snapshot
+    }
+
+    /// What the component did with items of a kind, as [`balance`](Self::balance), in one line:
+    /// `taken 3, out 2, dropped {rule 1 drop: 1}`. What is zero is left out.
+    ///
+    /// # Panics
+    ///
+    /// When a sum is not even.
+    pub fn balance_of(&self, kind: Kind) -> String {
+        let snapshot = self.balance();
+        let Some(row) = snapshot.rows.iter().find(|row| row.kind == kind) else { return String::new() };
+        let by_reason = |counts: &[(String, u64)]| {
+            let mut counts: Vec<_> = counts.iter().map(|(reason, count)| format!("{reason}: {count}")).collect();
+            counts.sort();
+            counts.join(", ")
+        };
+        let mut parts = Vec::new();
+        for (name, count) in [("taken", row.taken), ("received", row.received), ("out", row.out)] {
+            if count > 0 {
+                parts.push(format!("{name} {count}"));
+            }
+        }
+        for (name, counts) in [("created", &row.created), ("dropped", &row.dropped), ("merged", &row.merged)] {
+            if !counts.is_empty() {
+                parts.push(format!("{name} {{{}}}", by_reason(counts)));
+            }
+        }
+        if row.held != 0 {
+            parts.push(format!("held {}", row.held));
+        }
+        parts.join(", ")
+    }
+
     /// What was logged, in logfmt.
     pub fn logs(&self) -> String {
         String::from_utf8_lossy(&self.logs.lock()).into_owned()
@@ -179,6 +224,7 @@ pub(crate) fn services(dir: &Path) -> Services {
         registry: Registry::new(),
         server: ServerSettings::default(),
         tracer: Tracer::default(),
+        taps: Arc::default(),
     }
 }
 

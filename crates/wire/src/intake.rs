@@ -55,6 +55,8 @@ pub struct Decoded {
     pub histograms: u64,
     /// How many exemplars.
     pub exemplars: u64,
+    /// How many samples, histograms and exemplars the request had, with what was left out.
+    pub seen: u64,
     /// How many exemplars were left out because they are too long or too far ahead. They are no errors.
     pub exemplars_left_out: u64,
     /// What was left out because of labels: series in protocol 1, samples and histograms in protocol 2.

@@ -229,6 +229,20 @@ pub struct NhcbSink<'a, S: TextSink> {
     label_text: Vec<u8>,
     /// An error of the sink from a call that cannot return one.
     error: Option<S::Error>,
+    /// How many samples of the group are not handed on themselves.
+    group_samples: u64,
+    tally: NhcbTally,
+}
+
+/// What became of the samples and exemplars that were not handed on as they came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NhcbTally {
+    /// Histograms that were made.
+    pub made: u64,
+    /// Samples of classic series that went into them and were not handed on themselves.
+    pub joined: u64,
+    /// Samples and exemplars of classic series that make no histogram.
+    pub left_out: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -272,7 +286,14 @@ impl<'a, S: TextSink> NhcbSink<'a, S> {
             text: SeriesText::default(),
             label_text: Vec::new(),
             error: None,
+            group_samples: 0,
+            tally: NhcbTally::default(),
         }
+    }
+
+    /// What became of what came so far and was not handed on as it came.
+    pub fn tally(&self) -> NhcbTally {
+        self.tally
     }
 
     /// Makes the series at hand the first of a group.
@@ -292,7 +313,10 @@ impl<'a, S: TextSink> NhcbSink<'a, S> {
         self.state = State::Idle;
         let converted = self.classic.convert().ok().filter(|h| validate(h).is_ok());
         self.classic.clear();
+        let samples = std::mem::take(&mut self.group_samples);
         if let Some(histogram) = converted {
+            self.tally.made += 1;
+            self.tally.joined += samples;
             self.label_text.clear();
             for (name, value) in self.group_labels.iter() {
                 push_label_text(&mut self.label_text, name, value);
@@ -308,6 +332,8 @@ impl<'a, S: TextSink> NhcbSink<'a, S> {
                 self.sink.exemplar(&self.exemplar_text[from..end], value, timestamp_ms)?;
                 from = end;
             }
+        } else {
+            self.tally.left_out += samples + self.exemplars.len() as u64;
         }
         self.exemplars.clear();
         self.exemplar_text.clear();
@@ -422,7 +448,11 @@ impl<S: TextSink> TextSink for NhcbSink<'_, S> {
             Current::Sum => self.classic.set_sum(value),
         }
         self.timestamp_ms = timestamp_ms;
-        if self.keep_classic { self.sink.sample(value, timestamp_ms) } else { Ok(()) }
+        if self.keep_classic {
+            return self.sink.sample(value, timestamp_ms);
+        }
+        self.group_samples += 1;
+        Ok(())
     }
 
     fn histogram(&mut self, histogram: Histogram, timestamp_ms: Option<i64>) -> Result<(), S::Error> {
@@ -440,6 +470,8 @@ impl<S: TextSink> TextSink for NhcbSink<'_, S> {
         if self.exemplars.len() < BUCKETS_MAX {
             self.exemplar_text.extend_from_slice(labels);
             self.exemplars.push((self.exemplar_text.len(), value, timestamp_ms));
+        } else {
+            self.tally.left_out += 1;
         }
         Ok(())
     }
@@ -655,6 +687,24 @@ mod tests {
             let mut parser = OpenMetricsParser::new(case.option("starts"));
             case.body.chunks(piece).try_for_each(|piece| parser.feed(piece, sink))?;
             parser.finish(sink)
+        }
+    }
+
+    #[test]
+    fn what_goes_into_histograms_and_what_makes_none_is_counted() {
+        let one = "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_sum 3\nh_count 2\n";
+        let broken = "# TYPE g histogram\ng_bucket{le=\"1\"} 2 # {a=\"b\"} 0.5\ng_bucket{le=\"+Inf\"} 1\n";
+        for (keep, expected) in [
+            (false, NhcbTally { made: 1, joined: 4, left_out: 3 }),
+            // The samples are handed on themselves, and the exemplar is not.
+            (true, NhcbTally { made: 1, joined: 0, left_out: 1 }),
+        ] {
+            let mut record = Record::default();
+            let mut sink = NhcbSink::new(&mut record, keep);
+            let mut parser = OpenMetricsParser::new(false);
+            parser.feed(format!("{one}{broken}# TYPE i gauge\ni 1\n# EOF\n").as_bytes(), &mut sink).unwrap();
+            parser.finish(&mut sink).unwrap();
+            assert_eq!(sink.tally(), expected);
         }
     }
 

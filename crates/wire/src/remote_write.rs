@@ -169,9 +169,13 @@ fn decode_series(
     labels.clear();
     let mut fields = series;
     while let Some(field) = fields.next()? {
-        if field.number == 1 {
-            let (name, value) = field.pair()?;
-            labels.push(name, value);
+        match field.number {
+            1 => {
+                let (name, value) = field.pair()?;
+                labels.push(name, value);
+            }
+            2..=4 => decoded.seen += 1,
+            _ => {}
         }
     }
     if let Err(invalid) = labels.begin(intake)? {
@@ -497,6 +501,7 @@ mod tests {
         let decoded = decode_write_request(&out, &options).unwrap();
         assert_eq!(show(&decoded.parts), [r#"{__name__="up", b="2"} 3ff0000000000000 @5"#]);
         assert_eq!((decoded.invalid, decoded.errors_total, decoded.samples), (7, 7, 1));
+        assert_eq!(decoded.seen, 8, "what is left out was seen");
         let want = [
             "invalid metric name or labels, got {}",
             r#"invalid metric name or labels, got {a="b"}"#,

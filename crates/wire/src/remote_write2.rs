@@ -572,17 +572,18 @@ impl<'a> Reader<'a, '_> {
     fn series(&mut self, series: Fields<'a>) -> Result<(), DecodeError> {
         self.refs.clear();
         let mut metadata = None;
-        let (mut points, mut has_exemplars) = (0, false);
+        let (mut points, mut exemplars) = (0, 0);
         let mut fields = series;
         while let Some(field) = fields.next()? {
             match field.number {
                 1 => push_refs(&field, &mut self.refs)?,
                 2 | 3 => points += 1,
-                4 => has_exemplars = true,
+                4 => exemplars += 1,
                 5 => metadata = Some(read_metadata(&field)?),
                 _ => {}
             }
         }
+        self.decoded.seen += points + exemplars;
         if let Err(error) = self.read_labels() {
             let shown = show_refs(&self.refs);
             self.error(|_| format!("parsing labels for series {shown}: {error}"));
@@ -606,7 +607,7 @@ impl<'a> Reader<'a, '_> {
             return Ok(());
         }
         // The protocol wants points of every series. Prometheus sends exemplars as series of their own all the same.
-        if points == 0 && !has_exemplars {
+        if points == 0 && exemplars == 0 {
             self.error(|labels| {
                 format!("TimeSeries must contain at least one sample or histogram for series {}", labels.show())
             });

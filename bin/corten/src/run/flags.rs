@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
+use corten_config::duration;
 use corten_config::schema::Stability;
+use corten_http::Graphql;
 use corten_syntax::quote;
 
 use crate::cli::{stability, truth};
@@ -88,17 +90,30 @@ pub(crate) const FLAGS: &[Flag] = &[
     ),
     flag("feature.prometheus.metric-validation-scheme", FlagKind::NoEffect, "false", "No effect"),
     flag(
-        "server.http.disable-support-bundle",
+        "server.http.allowed-hosts",
+        FlagKind::Text,
+        "",
+        "Names by which the web interface is reached besides localhost and the host's, as through a proxy, separated by \
+         commas; * allows all",
+    ),
+    flag(
+        "server.http.disable-ledger-metrics",
         FlagKind::Truth,
         "false",
-        "Whether to refuse to make support bundles; none are made yet",
+        "Whether to leave out of the metrics what became of every item: some ten lines for each way between two components",
     ),
-    flag("server.http.enable-graphql", FlagKind::Truth, "false", "Whether to serve GraphQL; not implemented"),
+    flag("server.http.disable-support-bundle", FlagKind::Truth, "false", "Whether to refuse to make support bundles"),
+    flag(
+        "server.http.enable-graphql",
+        FlagKind::Truth,
+        "false",
+        "Whether to answer queries of GraphQL, at /graphql below the prefix of the web interface",
+    ),
     flag(
         "server.http.enable-graphql-playground",
         FlagKind::Truth,
         "false",
-        "Whether to serve a page for GraphQL; not implemented",
+        "Whether to serve a page to try such queries on, at /graphql/playground",
     ),
     flag(
         "server.http.enable-pprof",
@@ -147,8 +162,12 @@ pub(crate) struct RunOptions {
     pub(crate) storage_path: PathBuf,
     pub(crate) listen_address: String,
     pub(crate) memory_address: String,
+    pub(crate) allowed_hosts: Vec<String>,
     pub(crate) ui_path_prefix: String,
-    pub(crate) support_bundle: bool,
+    /// The flags with their values, for support bundles; nothing where those are not wanted.
+    pub(crate) support_bundle: Option<Vec<String>>,
+    pub(crate) graphql: Option<Graphql>,
+    pub(crate) ledger_metrics: bool,
     pub(crate) stability: Stability,
     pub(crate) shutdown_deadline: Duration,
     pub(crate) queue_bytes_max: Option<u64>,
@@ -175,10 +194,15 @@ pub(crate) fn options(matches: &ArgMatches, path: &str) -> Result<RunOptions, St
             ));
         }
     }
-    for name in ["cluster.enabled", "server.http.enable-graphql", "server.http.enable-graphql-playground"] {
-        if truth(matches, name) {
-            return Err(format!("--{name} is not implemented"));
-        }
+    if truth(matches, "cluster.enabled") {
+        return Err("--cluster.enabled is not implemented".to_owned());
+    }
+    let (graphql, playground) =
+        (truth(matches, "server.http.enable-graphql"), truth(matches, "server.http.enable-graphql-playground"));
+    if playground && !graphql {
+        output::error(
+            "Flag --server.http.enable-graphql-playground has no effect without --server.http.enable-graphql\n",
+        );
     }
     check_config_format(matches)?;
     let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
@@ -203,14 +227,40 @@ pub(crate) fn options(matches: &ArgMatches, path: &str) -> Result<RunOptions, St
         storage_path: PathBuf::from(text("storage.path")),
         listen_address: text("server.http.listen-addr"),
         memory_address: text("server.http.memory-addr"),
+        allowed_hosts: allowed_hosts(&text("server.http.allowed-hosts"))?,
         ui_path_prefix: text("server.http.ui-path-prefix"),
-        support_bundle: !truth(matches, "server.http.disable-support-bundle"),
+        support_bundle: (!truth(matches, "server.http.disable-support-bundle")).then(|| values(matches)),
+        graphql: graphql.then_some(Graphql { playground }),
+        ledger_metrics: !truth(matches, "server.http.disable-ledger-metrics"),
         stability: level,
         shutdown_deadline: Duration::from_nanos(deadline),
         queue_bytes_max: matches.get_one::<u64>("storage.queue.max-bytes").copied(),
         node_name: or(text("cluster.node-name"), || version::constant("hostname")),
         advertise_address: Some(text("cluster.advertise-address")).filter(|address| !address.is_empty()),
     })
+}
+
+/// All flags with their values, as `name=value`.
+fn values(matches: &ArgMatches) -> Vec<String> {
+    let value = |flag: &Flag| match flag.kind {
+        FlagKind::Truth | FlagKind::NoEffect => truth(matches, flag.name).to_string(),
+        FlagKind::Duration => matches.get_one::<i64>(flag.name).copied().map(duration::format).unwrap_or_default(),
+        FlagKind::Text | FlagKind::Count | FlagKind::Bytes | FlagKind::Stability => {
+            let given = matches.get_raw(flag.name).and_then(Iterator::last);
+            given.map_or_else(String::new, |text| text.to_string_lossy().into_owned())
+        }
+    };
+    FLAGS.iter().map(|flag| format!("{}={}", flag.name, value(flag))).collect()
+}
+
+/// Reads the names by which the program may be reached.
+fn allowed_hosts(text: &str) -> Result<Vec<String>, String> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let strange = |name: &&str| *name != "*" && name.contains(['*', '/', '@', ' ']);
+    match names.clone().find(strange) {
+        Some(name) => Err(format!("--server.http.allowed-hosts: {} is not the name of a host", quote(name))),
+        None => Ok(names.map(str::to_owned).collect()),
+    }
 }
 
 /// Refuses formats that cannot be loaded.

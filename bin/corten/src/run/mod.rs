@@ -10,10 +10,11 @@ use corten_component::log::LogSink;
 use corten_component::metrics::Registry;
 use corten_component::trace::Tracer;
 use corten_component::{Logger, ServerSettings, Services};
-use corten_http::{Bound, Gatherer, Peer, Reloader, Server, ServerOptions};
+use corten_http::{Bound, Gatherer, HostNames, Peer, Reloader, Server, ServerOptions};
 use corten_os::signals::{Signal, Signals};
 use corten_runtime::source::io_error_text;
-use corten_runtime::{Controller, LoadError, Options};
+use corten_runtime::{Controller, LoadError, LoadedBy, Options};
+use corten_signal::tap::Taps;
 use tokio::sync::Notify;
 
 use crate::run::flags::RunOptions;
@@ -58,6 +59,9 @@ async fn run(options: &RunOptions) -> Result<(), String> {
     let bound = corten_http::bind(&options.listen_address).await.map_err(listen_failed)?;
     let (memory, dialer) = corten_net::memory::listen(&options.memory_address);
 
+    let server = ServerSettings::default();
+    let secrets = Arc::clone(&server.secrets);
+    sink.mask(Arc::clone(&secrets));
     let registry = Registry::new();
     let gatherer = Gatherer::new(BUILD, registry.clone());
     let services = Arc::new(Services {
@@ -75,8 +79,9 @@ async fn run(options: &RunOptions) -> Result<(), String> {
         }),
         queue_bytes_max: options.queue_bytes_max,
         registry,
-        server: ServerSettings::default(),
+        server,
         tracer: Tracer::default(),
+        taps: Arc::new(Taps::new(secrets)),
     });
     let controller = Controller::new(Options {
         scope: String::new(),
@@ -85,6 +90,9 @@ async fn run(options: &RunOptions) -> Result<(), String> {
         logger: logger.with(&[("controller_path", "/"), ("controller_id", "")]),
         shutdown_deadline: options.shutdown_deadline,
     });
+    if !options.ledger_metrics {
+        controller.without_book_metrics();
+    }
     gatherer.watch(&controller);
 
     // A signal that comes while the first configuration is loaded ends the process at once: nothing runs yet.
@@ -108,8 +116,11 @@ async fn run(options: &RunOptions) -> Result<(), String> {
         reloader.clone(),
         ServerOptions {
             ui_path_prefix: options.ui_path_prefix.clone(),
-            support_bundle: options.support_bundle,
+            support_bundle: options.support_bundle.clone(),
+            graphql: options.graphql,
+            build: BUILD,
             peer,
+            hosts: HostNames { own: own_names(&options.listen_address), allowed: options.allowed_hosts.clone() },
             logger: logger.with(&[("service", "http")]),
         },
     );
@@ -130,7 +141,7 @@ async fn run(options: &RunOptions) -> Result<(), String> {
             loop {
                 wanted.notified().await;
                 // It was logged, and whoever sent the signal does not wait for an answer.
-                let _ = reloader.reload().await;
+                let _ = reloader.reload(LoadedBy::Signal).await;
             }
         }
     });
@@ -171,6 +182,13 @@ fn user_agent() -> String {
     let known = ["operator", "helm", "docker", "deb", "rpm", "brew"];
     let mode = std::env::var("ALLOY_DEPLOY_MODE").ok().filter(|mode| known.contains(&mode.as_str()));
     format!("Corten/{VERSION} ({}; {})", constant("os"), mode.as_deref().unwrap_or("binary"))
+}
+
+/// The names that the program is sure to be reached by: the one that it was told to listen at, and the machine's.
+fn own_names(listen_address: &str) -> Vec<String> {
+    let machine = constant("hostname");
+    let short = machine.split('.').next().unwrap_or_default().to_owned();
+    vec![listen_address.to_owned(), short, machine]
 }
 
 /// This process as the list of peers shows it.

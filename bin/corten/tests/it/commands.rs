@@ -87,10 +87,6 @@ fn a_flag_that_asks_for_what_is_not_there_is_refused() {
              --stability.level=experimental to enable.",
         ),
         (
-            &["--server.http.enable-graphql", "--stability.level=experimental"],
-            "--server.http.enable-graphql is not implemented",
-        ),
-        (
             &["--feature.prometheus.direct-fanout.enabled"],
             "'--feature.prometheus.direct-fanout.enabled' can only be used at experimental stability level. Use \
              --stability.level=experimental to enable.",

@@ -1,7 +1,10 @@
 //! The real binary, as its user runs it.
 
+mod api;
+mod bundle;
 mod commands;
 mod docs;
+mod graphql;
 mod http;
 mod invalid;
 mod load;
@@ -12,3 +15,4 @@ mod signals;
 mod support;
 mod tls;
 mod torture;
+mod ui;

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+/// Where the program says what became of every item.
+const BALANCE: &str = "api/v0/corten/balance";
+
 /// How long anything may take that is waited for.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -122,6 +125,8 @@ pub(crate) struct Corten {
     lines: Arc<Lines>,
     reader: Option<JoinHandle<()>>,
     pub(crate) address: String,
+    /// What the paths of the web interface begin with, and end with a slash.
+    prefix: String,
 }
 
 /// An answer to a request.
@@ -147,7 +152,12 @@ impl Corten {
     pub(crate) fn start_in(folder: Folder, more: &[&str]) -> Self {
         let arguments = folder.run_arguments(more);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        Self::start_by(corten(&arguments), folder)
+        let prefix = more.iter().find_map(|argument| argument.strip_prefix("--server.http.ui-path-prefix="));
+        let mut corten = Self::start_by(corten(&arguments), folder);
+        if let Some(prefix) = prefix {
+            corten.prefix = format!("{}/", prefix.trim_end_matches('/'));
+        }
+        corten
     }
 
     /// Starts the program by a command, which may do something before it becomes the program.
@@ -175,7 +185,8 @@ impl Corten {
                 }
             }
         });
-        let mut corten = Corten { folder, child, lines, reader: Some(reader), address: String::new() };
+        let mut corten =
+            Corten { folder, child, lines, reader: Some(reader), address: String::new(), prefix: "/".to_owned() };
         let line = corten.line("now listening for http traffic");
         let address = line.split("addr").nth(1).expect("an address");
         corten.address = address.trim_matches(|c: char| !c.is_ascii_digit()).to_owned();
@@ -207,12 +218,12 @@ impl Corten {
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
-        self.send(&format!("GET {path} HTTP/1.1\r\nHost: corten\r\nConnection: close\r\n\r\n"))
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
     }
 
     pub(crate) fn get_as(&self, path: &str, credentials: &str) -> Answer {
         let head = format!(
-            "GET {path} HTTP/1.1\r\nHost: corten\r\nConnection: close\r\nAuthorization: Basic {credentials}\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Basic {credentials}\r\n\r\n"
         );
         self.send(&head)
     }
@@ -259,6 +270,38 @@ impl Corten {
         self.take_folder()
     }
 
+    /// Looks at whether every item is accounted for, which is so as soon as nothing stands between two counts.
+    ///
+    /// # Panics
+    ///
+    /// When a sum stays uneven: something was lost, doubled or forgotten to be counted.
+    pub(crate) fn balanced(&self) {
+        self.balanced_by(|| self.get(&self.balance()));
+    }
+
+    fn balance(&self) -> String {
+        format!("{}{BALANCE}", self.prefix)
+    }
+
+    fn balanced_by(&self, ask: impl Fn() -> Answer) {
+        let started = Instant::now();
+        loop {
+            let answer = ask();
+            assert_eq!(answer.status, 200, "no balance: {}", answer.body);
+            let balance: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
+            if balance["closes"] == true {
+                return;
+            }
+            let open = &balance["open"];
+            assert!(
+                open.as_array().is_some_and(|open| !open.is_empty()),
+                "it does not close and says nothing: {balance}"
+            );
+            assert!(started.elapsed() < WAIT_MAX, "what is not accounted for: {open:#}\nof {balance:#}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Ends the process as a service manager does, and keeps its folder.
     pub(crate) fn end_keeping(mut self) -> Folder {
         let folder = self.take_folder();
@@ -270,8 +313,21 @@ impl Corten {
         std::mem::replace(&mut self.folder, Folder::new(""))
     }
 
-    /// Ends the process as a service manager does. All lines that it ever wrote.
-    pub(crate) fn end(mut self) -> Vec<String> {
+    /// Ends the process as a service manager does, after a look at whether every item is accounted for. All lines that it
+    /// ever wrote.
+    pub(crate) fn end(self) -> Vec<String> {
+        self.balanced();
+        self.end_unasked()
+    }
+
+    /// As [`end`](Self::end), where the program does not answer everybody.
+    pub(crate) fn end_as(self, credentials: &str) -> Vec<String> {
+        self.balanced_by(|| self.get_as(&self.balance(), credentials));
+        self.end_unasked()
+    }
+
+    /// As [`end`](Self::end), where the program cannot be asked: it ends already, or does not speak plain HTTP.
+    pub(crate) fn end_unasked(mut self) -> Vec<String> {
         self.signal(rustix::process::Signal::TERM);
         let status = self.wait();
         self.reader.take().expect("a reader").join().expect("it reads to the end");

@@ -88,7 +88,7 @@ fn a_password_that_changes_in_its_file_counts_at_once() {
         assert!(started.elapsed() < Duration::from_secs(20), "the new password does not count: {:#?}", corten.lines());
     }
     assert_eq!(corten.get_as("/", RIGHT).status, 401);
-    corten.end();
+    corten.end_as(WRONG);
 }
 
 #[test]

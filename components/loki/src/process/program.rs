@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use corten_component::Logger;
 use corten_component::metrics::{Counter, Registry, Vector};
+use corten_signal::Ledger;
 use corten_signal::acks::{Acks, Settle, Settled};
+use corten_signal::ledger::{Row, reason_of};
 use corten_signal::logs::{Entries, EntriesBuilder, Logs, LogsBatch, Sharing, Stream};
 use corten_signal::{ConsumeError, Fanout};
 use parking_lot::Mutex;
@@ -14,6 +16,7 @@ use tokio::time::{Duration, Instant};
 
 use super::stage::{Build as _, Compile, Emit, Held, Names, Next, Reason, Stage, StageError, Work};
 use super::stages::StageConfig;
+use super::work::Tally;
 
 /// After how many entries others get a turn on the thread.
 const ENTRIES_PER_TURN: usize = 512;
@@ -38,8 +41,10 @@ pub(super) struct Program {
     ops: Vec<Op>,
     ordered: bool,
     holds: bool,
-    reasons: Vec<(Box<str>, OnceLock<Counter>)>,
+    reasons: Vec<DropReason>,
     dropped: Vector<Counter>,
+    /// Where it is counted what becomes of the entries.
+    row: Arc<Row>,
     logger: Logger,
     empty: Stream,
     workers: Mutex<Vec<Worker>>,
@@ -51,6 +56,114 @@ pub(super) struct Program {
     closed: Notify,
 }
 
+/// Why stages drop entries.
+struct DropReason {
+    name: Box<str>,
+    /// Nothing where the metric of dropped lines leaves it out.
+    counter: Option<OnceLock<Counter>>,
+}
+
+/// What is counted as the reason of entries whose pipeline ended before they went on.
+const SHUTDOWN: &str = "shutdown";
+/// What is counted as the reason of entries whose sender gave up.
+const GIVEN_UP: &str = "given up";
+/// What is counted as the reason of entries that stages drop for too many reasons.
+const OTHER: &str = "other";
+
+/// What was done with entries while a batch passed, or while held ones went on.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Handed on.
+    out: usize,
+    held: i64,
+    created: usize,
+    merged: Vec<(&'static str, usize)>,
+    /// By the place of the reason.
+    dropped: Vec<usize>,
+}
+
+impl Counts {
+    /// What was made, less what went on, was dropped or is kept: without a batch, what was kept before and is lost.
+    fn lost(&self) -> i64 {
+        let merged: usize = self.merged.iter().map(|(_, count)| count).sum();
+        let dropped: usize = self.dropped.iter().sum();
+        self.created as i64 - (self.out + merged + dropped) as i64 - self.held
+    }
+}
+
+/// A worker that carries entries through a pipeline, and what is counted of that. Let go of without a word it has failed.
+struct Run<'p> {
+    program: &'p Program,
+    /// Nothing once it has been given back.
+    worker: Option<Worker>,
+    counts: Counts,
+    /// Whether it carries entries of a batch, which its sender sends again if that fails. If not, what was kept goes on.
+    has_batch: bool,
+    ended: bool,
+}
+
+impl<'p> Run<'p> {
+    fn new(program: &'p Program, source: Arc<Entries>, acks: Acks, has_batch: bool) -> Self {
+        let mut worker = program.worker();
+        worker.work.begin(source, acks);
+        Run { program, worker: Some(worker), counts: Counts::default(), has_batch, ended: false }
+    }
+
+    /// The worker is not needed any more. One that was not given back because its future was dropped had entries of its
+    /// own, which have failed then.
+    fn recycle(&mut self) {
+        if let Some(mut worker) = self.worker.take() {
+            self.counts = worker.take_counts();
+            self.program.recycle(worker);
+        }
+    }
+
+    /// It is known what became of the entries.
+    fn end(mut self, outcome: Result<(), ConsumeError>) -> Result<(), ConsumeError> {
+        self.finish(outcome.as_ref().err().map(reason_of));
+        outcome
+    }
+
+    fn finish(&mut self, failed: Option<&'static str>) {
+        self.ended = true;
+        if let Some(mut worker) = self.worker.take() {
+            self.counts = worker.take_counts();
+        }
+        let (row, counts) = (&*self.program.row, &self.counts);
+        // What stages keep they keep, whatever becomes of the batch.
+        row.held(counts.held);
+        match failed {
+            Some(reason) if self.has_batch => {
+                let stays = counts.out as i64 + counts.held;
+                if stays >= 0 {
+                    row.pass().handed_on(stays as usize);
+                } else {
+                    row.dropped(reason, stays.unsigned_abs() as usize);
+                }
+                return;
+            }
+            Some(reason) => row.dropped(reason, usize::try_from(counts.lost()).unwrap_or(0)),
+            None => {}
+        }
+        if counts.created > 0 {
+            row.created("split", counts.created);
+        }
+        counts.merged.iter().for_each(|(stage, count)| row.merged(stage, *count));
+        for (at, count) in counts.dropped.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let name = self.program.reasons.get(at).map_or(OTHER, |reason| &reason.name);
+            row.dropped(name.to_owned(), *count);
+        }
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.finish(Some(if self.has_batch { GIVEN_UP } else { SHUTDOWN }));
+        }
+    }
+}
+
 /// What carries entries through a pipeline.
 struct Worker {
     work: Work,
@@ -60,6 +173,10 @@ struct Worker {
     emit: Emit,
     /// Entries that go on at a stage, the next one last.
     pending: Vec<(usize, Held)>,
+    /// How many entries it has handed on.
+    handed_on: usize,
+    /// How many it has dropped, by the place of the reason.
+    dropped: Vec<usize>,
 }
 
 /// Why entries do not go on for the moment.
@@ -76,11 +193,16 @@ impl Program {
     /// # Errors
     ///
     /// The first stage that cannot be compiled.
-    pub(super) fn new(stages: &[StageConfig], registry: &Registry, logger: &Logger) -> Result<Self, StageError> {
+    pub(super) fn new(
+        stages: &[StageConfig],
+        registry: &Registry,
+        logger: &Logger,
+        ledger: &Ledger,
+    ) -> Result<Self, StageError> {
         let mut cx = Compile::new(registry, Some(logger));
         let mut ops = Vec::new();
         compile(stages, &mut cx, &mut ops)?;
-        Self::of(ops, cx, logger)
+        Self::of(ops, cx, logger, ledger)
     }
 
     /// As [`new`](Self::new), with a stage behind all others.
@@ -90,15 +212,16 @@ impl Program {
         last: impl FnOnce(&mut Compile<'_>) -> Box<dyn Stage>,
         registry: &Registry,
         logger: &Logger,
+        ledger: &Ledger,
     ) -> Result<Self, StageError> {
         let mut cx = Compile::new(registry, Some(logger));
         let mut ops = Vec::new();
         compile(stages, &mut cx, &mut ops)?;
         ops.push(Op { stage: last(&mut cx), behind: None });
-        Self::of(ops, cx, logger)
+        Self::of(ops, cx, logger, ledger)
     }
 
-    fn of(ops: Vec<Op>, cx: Compile<'_>, logger: &Logger) -> Result<Self, StageError> {
+    fn of(ops: Vec<Op>, cx: Compile<'_>, logger: &Logger, ledger: &Ledger) -> Result<Self, StageError> {
         let holds = ops.iter().any(|op| op.stage.holds());
         let ordered = holds || ops.iter().any(|op| op.stage.ordered());
         let dropped = cx.registry().counters(
@@ -107,13 +230,16 @@ impl Program {
             &["reason"],
         );
         let empty = Stream::of([]).map_err(|error| StageError::of(&[], error.to_string()))?;
+        let reasons = cx.reasons.into_iter();
+        let reasons = reasons.map(|(name, counted)| DropReason { name, counter: counted.then(OnceLock::new) });
         Ok(Program {
             names: Arc::new(cx.names),
             ops,
             ordered,
             holds,
-            reasons: cx.reasons.into_iter().map(|reason| (reason, OnceLock::new())).collect(),
+            reasons: reasons.collect(),
             dropped,
+            row: Arc::clone(ledger.row_of::<Logs>()),
             logger: logger.clone(),
             empty,
             workers: Mutex::default(),
@@ -140,22 +266,33 @@ impl Program {
             return forward.consume(batch).await;
         }
         let gate = if self.ordered { Some(self.gate.lock().await) } else { None };
-        let mut worker = self.worker();
-        worker.work.begin(Arc::clone(&batch.entries), batch.acks);
-        let out = worker.run(self, &batch.entries, forward).await?;
-        self.recycle(worker);
+        let mut run = Run::new(self, Arc::clone(&batch.entries), batch.acks, true);
+        let outcome = match &mut run.worker {
+            Some(worker) => worker.run(self, &batch.entries, forward).await,
+            None => Ok(LogsBatch::default()),
+        };
+        let out = match outcome {
+            Ok(out) => out,
+            Err(error) => return run.end(Err(error)),
+        };
+        run.recycle();
         if self.holds {
             self.wake.notify_one();
         }
         // What holds entries back also keeps the order in which they go on.
         let gate = gate.filter(|_| self.holds);
-        let answer = hand_on(out, forward).await;
+        let entries = out.entries.len();
+        let mut answer = hand_on(out, forward).await;
+        if answer.is_ok() {
+            run.counts.out += entries;
+        }
         if self.holds && self.closing.load(Ordering::Acquire) {
             // The batch came in when the pipeline had handed everything on already.
-            self.hand_on_held(forward, None).await?;
+            let held = self.hand_on_held(forward, None).await;
+            answer = held.and(answer);
         }
         drop(gate);
-        answer
+        run.end(answer)
     }
 
     /// When [`tick`](Self::tick) wants to be called.
@@ -202,22 +339,22 @@ impl Program {
 
     /// Hands on what is due at a time, or everything.
     async fn hand_on_held(&self, forward: &Fanout<Logs>, due: Option<Instant>) -> Result<(), ConsumeError> {
-        let mut worker = self.worker();
-        worker.work.begin(Arc::default(), Acks::NONE);
-        for (at, op) in self.ops.iter().enumerate().filter(|(_, op)| op.stage.holds()) {
-            match due {
-                Some(now) => op.stage.flush(now, &mut worker.emit),
-                None => op.stage.close(&mut worker.emit),
-            }
-            worker.push_emitted(at + 1);
-            if let Some((at, held)) = worker.pending.pop() {
-                worker.work.load_held(held);
-                worker.carry(self, at, forward, due.is_none()).await?;
-            }
+        let mut run = Run::new(self, Arc::default(), Acks::NONE, false);
+        let outcome = match &mut run.worker {
+            Some(worker) => worker.release(self, forward, due).await,
+            None => Ok(LogsBatch::default()),
+        };
+        let out = match outcome {
+            Ok(out) => out,
+            Err(error) => return run.end(Err(error)),
+        };
+        run.recycle();
+        let entries = out.entries.len();
+        let outcome = hand_on_until_taken(out, forward).await;
+        if outcome.is_ok() {
+            run.counts.out += entries;
         }
-        let out = worker.finish(self, 0);
-        self.recycle(worker);
-        hand_on_until_taken(out, forward).await
+        run.end(outcome)
     }
 
     /// How many entries the stages hold.
@@ -232,10 +369,11 @@ impl Program {
             out_acks: Acks::NONE,
             emit: Emit::default(),
             pending: Vec::new(),
+            handed_on: 0,
+            dropped: Vec::new(),
         })
     }
 
-    /// A worker that was not given back because its future was dropped had entries of its own, which have failed then.
     fn recycle(&self, worker: Worker) {
         let mut workers = self.workers.lock();
         if workers.len() < WORKERS_KEPT_MAX {
@@ -244,7 +382,7 @@ impl Program {
     }
 
     fn count_drop(&self, reason: Reason) {
-        if let Some((name, counter)) = self.reasons.get(usize::from(reason.0)) {
+        if let Some(DropReason { name, counter: Some(counter) }) = self.reasons.get(usize::from(reason.0)) {
             counter.get_or_init(|| self.dropped.with(&[name])).inc();
         }
     }
@@ -262,6 +400,15 @@ impl Program {
             () = tokio::time::sleep(wait) => Ok(()),
             () = closed => Err(given_back()),
         }
+    }
+}
+
+impl Drop for Program {
+    /// What stages keep to the end has failed.
+    fn drop(&mut self) {
+        let left = self.held();
+        self.row.held(-(left as i64));
+        self.row.dropped(SHUTDOWN, left);
     }
 }
 
@@ -393,7 +540,9 @@ impl Worker {
                         matches!(halt, Some(Halt::Wait { wait, .. }) if began.elapsed() + wait >= WITHHELD_MAX);
                     if self.out.is_full() || (is_late && !self.out.is_empty()) {
                         let batch = self.cut(entries.created_ms());
+                        let cut = batch.entries.len();
                         hand_on(batch, forward).await?;
+                        self.handed_on += cut;
                         sharing = self.out.share_text(entries.text());
                         (began, handed_on) = (Instant::now(), true);
                     }
@@ -419,6 +568,49 @@ impl Worker {
         Ok(self.finish(program, entries.created_ms()))
     }
 
+    /// Carries the held entries on that are due at a time, or all. What comes back goes out last.
+    async fn release(
+        &mut self,
+        program: &Program,
+        forward: &Fanout<Logs>,
+        due: Option<Instant>,
+    ) -> Result<LogsBatch, ConsumeError> {
+        for (at, op) in program.ops.iter().enumerate().filter(|(_, op)| op.stage.holds()) {
+            match due {
+                Some(now) => op.stage.flush(now, &mut self.emit),
+                None => op.stage.close(&mut self.emit),
+            }
+            self.push_emitted(at + 1);
+            if let Some((at, held)) = self.pending.pop() {
+                self.work.load_held(held);
+                self.carry(program, at, forward, due.is_none()).await?;
+            }
+        }
+        Ok(self.finish(program, 0))
+    }
+
+    /// What was counted since the last time.
+    fn take_counts(&mut self) -> Counts {
+        let Tally { held, merged } = std::mem::take(&mut self.work.tally);
+        Counts {
+            out: std::mem::take(&mut self.handed_on),
+            held: held - std::mem::take(&mut self.emit.released) as i64,
+            created: std::mem::take(&mut self.emit.created),
+            merged,
+            dropped: std::mem::take(&mut self.dropped),
+        }
+    }
+
+    fn count_drop(&mut self, program: &Program, reason: Reason) {
+        program.count_drop(reason);
+        // What has no place of its own is counted behind all that have.
+        let at = usize::from(reason.0).min(program.reasons.len());
+        if self.dropped.is_empty() {
+            self.dropped.resize(program.reasons.len() + 1, 0);
+        }
+        self.dropped[at] += 1;
+    }
+
     /// Carries the entry that was loaded, and those that are pending, to their ends. `closing`: nobody waits any more.
     async fn carry(
         &mut self,
@@ -432,7 +624,9 @@ impl Worker {
         loop {
             if self.out.is_full() {
                 let batch = self.cut(0);
+                let cut = batch.entries.len();
                 hand_on_until_taken(batch, forward).await?;
+                self.handed_on += cut;
             }
             let at = match halt {
                 None => return Ok(()),
@@ -482,7 +676,7 @@ impl Worker {
                 }
                 Next::Skip => at = op.behind.unwrap_or(at + 1),
                 Next::Drop(reason) => {
-                    program.count_drop(reason);
+                    self.count_drop(program, reason);
                     self.work.drop_entry();
                 }
                 Next::Held => {}

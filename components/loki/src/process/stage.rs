@@ -61,11 +61,6 @@ pub(crate) enum Next {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reason(pub(super) u16);
 
-impl Reason {
-    /// Entries that the reference does not count either.
-    pub(crate) const UNCOUNTED: Reason = Reason(u16::MAX);
-}
-
 /// A compiled stage. Batches pass at the same time, unless it is [ordered](Stage::ordered): state needs a lock, which is
 /// then never contended.
 pub(crate) trait Stage: Send + Sync {
@@ -160,7 +155,8 @@ pub(crate) fn check(arguments: &impl Build) -> Result<(), CheckErrors> {
 /// What stages are compiled with. Names and texts that they want belong to the pipeline.
 pub(crate) struct Compile<'a> {
     pub(super) names: Names,
-    pub(super) reasons: Vec<Box<str>>,
+    /// Each with whether the metric of dropped lines has it.
+    pub(super) reasons: Vec<(Box<str>, bool)>,
     registry: &'a Registry,
     logger: Option<&'a Logger>,
 }
@@ -209,10 +205,20 @@ impl<'a> Compile<'a> {
 
     /// A value of the label `reason` of the metric of dropped lines.
     pub(crate) fn reason(&mut self, reason: &str) -> Reason {
-        let at = self.reasons.iter().position(|known| **known == *reason).unwrap_or_else(|| {
-            self.reasons.push(reason.into());
-            self.reasons.len() - 1
-        });
+        self.reason_of(reason, true)
+    }
+
+    /// A reason of entries that the reference does not count either: the metric of dropped lines leaves them out.
+    pub(crate) fn uncounted(&mut self, reason: &str) -> Reason {
+        self.reason_of(reason, false)
+    }
+
+    fn reason_of(&mut self, reason: &str, counted: bool) -> Reason {
+        let at =
+            self.reasons.iter().position(|(known, is)| **known == *reason && *is == counted).unwrap_or_else(|| {
+                self.reasons.push((reason.into(), counted));
+                self.reasons.len() - 1
+            });
         Reason(u16::try_from(at).unwrap_or(u16::MAX))
     }
 }

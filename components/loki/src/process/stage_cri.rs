@@ -97,6 +97,9 @@ struct Cri {
     logger: Option<Logger>,
 }
 
+/// What becomes of a line that is a part of another one.
+const PARTIAL: &str = "cri partial";
+
 /// The partial lines that wait.
 #[derive(Default)]
 struct Pending {
@@ -229,7 +232,7 @@ impl Cri {
             self.truncated.inc();
         }
         work.set_line(Text::EMPTY);
-        let mut held = work.hold_with(before);
+        let mut held = work.hold_with(before, PARTIAL);
         held.line = line;
         held
     }
@@ -243,7 +246,7 @@ impl Cri {
             })
         });
         work.set_line(line);
-        work.absorb(before);
+        work.absorb(before, PARTIAL);
     }
 
     fn truncate(&self, work: &mut Work) {

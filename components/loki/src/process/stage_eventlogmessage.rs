@@ -36,13 +36,14 @@ impl Build for EventLogMessageStage {
         // Whether a name is there already decides about the next one, even if no stage reads it.
         cx.need_all_values();
         let naming = Naming { drop_invalid: self.drop_invalid_labels, overwrite: self.overwrite_existing };
-        Ok(Box::new(EventLogMessage { source: cx.slot(&self.source), naming }))
+        Ok(Box::new(EventLogMessage { source: cx.slot(&self.source), naming, no_text: cx.uncounted("no text") }))
     }
 }
 
 struct EventLogMessage {
     source: Slot,
     naming: Naming,
+    no_text: Reason,
 }
 
 impl Stage for EventLogMessage {
@@ -52,7 +53,7 @@ impl Stage for EventLogMessage {
             return Next::Keep;
         }
         // The reference drops an entry whose message is no text, and does not count it.
-        let Some(message) = work.text_of(value) else { return Next::Drop(Reason::UNCOUNTED) };
+        let Some(message) = work.text_of(value) else { return Next::Drop(self.no_text) };
         let message = work.bytes(message).to_vec();
         extract(&message, self.naming, work);
         Next::Keep

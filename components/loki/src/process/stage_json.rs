@@ -72,7 +72,7 @@ impl Build for JsonStage {
             picks,
             expressions,
             regex,
-            drop_malformed: self.drop_malformed,
+            malformed: self.drop_malformed.then(|| cx.uncounted("malformed")),
         }))
     }
 }
@@ -85,7 +85,8 @@ struct Json {
     /// What is more than a path of keys.
     expressions: Vec<(Slot, corten_jmespath::Expression)>,
     regex: Option<GoRegex>,
-    drop_malformed: bool,
+    /// With which lines are dropped that are no JSON object; nothing where they go on.
+    malformed: Option<Reason>,
 }
 
 impl Stage for Json {
@@ -98,7 +99,7 @@ impl Stage for Json {
             }
             Err(Malformed) => {
                 work.forget_found();
-                if self.drop_malformed { Next::Drop(Reason::UNCOUNTED) } else { Next::Keep }
+                self.malformed.map_or(Next::Keep, Next::Drop)
             }
         }
     }

@@ -167,14 +167,18 @@ impl Stage for Multiline {
         let blocks = &mut *blocks;
         if let Some(block) = blocks.by_stream.get_mut(&key) {
             let before = block.bytes();
-            if block.entry.line.len() + len > BLOCK_BYTES_MAX {
+            if block.lines > 0 && block.entry.line.len() + len > BLOCK_BYTES_MAX {
                 block.emit_part(out);
             }
             if !block.entry.line.is_empty() {
                 block.entry.line.push(b'\n');
             }
             block.entry.line.extend_from_slice(&work.bytes(line)[..len]);
-            block.entry.join(work);
+            if block.lines == 0 {
+                block.entry.begin_again(work);
+            } else {
+                block.entry.join(work, "multiline");
+            }
             block.lines += 1;
             block.until = until;
             if block.lines == self.lines_max {

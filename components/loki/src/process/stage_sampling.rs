@@ -76,7 +76,7 @@ mod tests {
         for (rate, expected) in
             [(0.0, 0..=0), (0.25, 24_000..=26_000), (0.5, 49_000..=51_000), (1.0, 100_000..=100_000)]
         {
-            let sampling = Sampling { reason: Reason::UNCOUNTED, rate, state: AtomicU64::new(7) };
+            let sampling = Sampling { reason: Reason(0), rate, state: AtomicU64::new(7) };
             let kept = (0..100_000).filter(|_| sampling.chance() < rate).count();
             assert!(expected.contains(&kept), "{rate}: {kept}");
         }

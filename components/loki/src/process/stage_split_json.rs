@@ -41,12 +41,13 @@ decode_text!(Source);
 impl Build for SplitJsonStage {
     fn build(&self, cx: &mut Compile<'_>) -> Result<Box<dyn Stage>, StageError> {
         let input = cx.input(self.source.as_ref().map(|source| source.0.as_str()));
-        Ok(Box::new(SplitJson { input, logger: cx.logger() }))
+        Ok(Box::new(SplitJson { input, empty: cx.uncounted("empty array"), logger: cx.logger() }))
     }
 }
 
 struct SplitJson {
     input: Input,
+    empty: Reason,
     logger: Option<Logger>,
 }
 
@@ -54,7 +55,7 @@ impl Stage for SplitJson {
     fn run(&self, work: &mut Work, out: &mut Emit) -> Next {
         let Some(text) = self.input.read(work) else { return Next::Keep };
         let Some(elements) = elements(work.bytes(text)) else { return Next::Keep };
-        let Some((last, others)) = elements.split_last() else { return Next::Drop(Reason::UNCOUNTED) };
+        let Some((last, others)) = elements.split_last() else { return Next::Drop(self.empty) };
         if !others.is_empty() {
             let line = work.line();
             // Every entry gets a line of its own.
@@ -75,7 +76,7 @@ impl Stage for SplitJson {
             for element in others {
                 let mut entry = work.copy();
                 entry.line = work.bytes(text.slice(element.clone())).to_vec();
-                out.emit(entry);
+                out.emit_new(entry);
             }
             each.discard();
         }

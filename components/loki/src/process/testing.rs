@@ -14,9 +14,9 @@ use corten_component::metrics::{Registry, Snapshot};
 use corten_config::Arguments;
 use corten_config::decode::{DecodeContext, decode};
 use corten_config::schema::Stability;
-use corten_signal::Fanout;
 use corten_signal::acks::{Answer, waiter};
 use corten_signal::logs::{EntriesBuilder, LogsBatch, Stream};
+use corten_signal::{Fanout, Kind, Ledger};
 use corten_syntax::Stmt;
 use corten_testkit::LogsSink;
 use parking_lot::Mutex;
@@ -72,8 +72,13 @@ pub(super) fn stages(config: &str) -> Result<Vec<StageConfig>, String> {
 
 /// Compiles stages.
 pub(super) fn program(config: &str, registry: &Registry) -> Result<Program, String> {
+    program_of(config, registry, &Ledger::new("loki.process.a"))
+}
+
+/// As [`program`], of a component with these books.
+pub(super) fn program_of(config: &str, registry: &Registry, ledger: &Ledger) -> Result<Program, String> {
     let logger = Logger::new(LogSink::memory().0);
-    Program::new(&stages(config)?, registry, &logger).map_err(|error| error.to_string())
+    Program::new(&stages(config)?, registry, &logger, ledger).map_err(|error| error.to_string())
 }
 
 /// Notes entries, with the extracted map, at the end of a pipeline.
@@ -198,10 +203,12 @@ async fn run_within(config: &str, entries: &[Json], now_ns: i64) -> Result<Ran, 
         cx.need_all_values();
         Box::new(probe)
     };
-    let program = Program::with_last(&stages(config)?, last, &registry, &logger).map_err(|error| error.to_string())?;
-    let program = Arc::new(program);
+    let ledger = Ledger::new("loki.process.a");
+    let program = Program::with_last(&stages(config)?, last, &registry, &logger, &ledger);
+    let program = Arc::new(program.map_err(|error| error.to_string())?);
     let sink = LogsSink::default();
-    let forward = Arc::new(Fanout::new(vec![sink.receiver()]));
+    let forward = Arc::new(Fanout::of(&ledger, vec![sink.receiver()]));
+    let row = ledger.row(Kind::LokiLog);
     let timer = tokio::spawn({
         let (program, forward) = (Arc::clone(&program), Arc::clone(&forward));
         async move {
@@ -225,10 +232,15 @@ async fn run_within(config: &str, entries: &[Json], now_ns: i64) -> Result<Ran, 
         waiters.push(waiter);
         let batch = LogsBatch { acks, ..batch(entry) };
         program.consume(batch, &forward).await.expect("the sink takes all");
+        row.received(1);
+        let now = row.snapshot();
+        assert_eq!((now.difference(), now.held), (0, program.held() as i64), "{now:?}\n{config}");
     }
     timer.abort();
     program.close(&forward).await.expect("the sink takes all");
     assert_eq!(program.held(), 0, "nothing is held after the end");
+    assert_eq!(ledger.snapshot().open_sums(), [], "{:?}\n{config}", ledger.snapshot());
+    assert_eq!(row.snapshot().out, sink.len() as u64);
     for mut waiter in waiters {
         let answer = waiter.wait(Duration::ZERO).await;
         assert!(matches!(answer, Answer::Safe | Answer::Held), "all acks are settled: {answer:?}");

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use corten_component::Definition;
 use corten_component::metrics::Registry;
+use corten_config::decode::Decode as _;
 use corten_signal::acks::{Acks, Answer, Settle, Settled, waiter};
 use corten_signal::logs::{EntriesBuilder, Logs, LogsBatch, Stream};
-use corten_signal::{ConsumeError, Fanout};
-use corten_testkit::{LogsSink, Unit, awaited_logs, host, logs};
+use corten_signal::{ConsumeError, Fanout, Kind, Ledger};
+use corten_testkit::{Deed, Fickle, LogsSink, Unit, awaited_logs, host, logs};
 use proptest::prelude::*;
 
-use super::testing::{program, recorded};
+use super::testing::{program, program_of, recorded};
 use super::*;
 
 const LIMIT: &str = "stage.limit {\n rate = 0.001\n burst = 1\n}";
@@ -33,40 +34,90 @@ impl Settle for End {
     }
 }
 
+/// The books of a component whose pipeline tests call themselves.
+fn ledger() -> Arc<Ledger> {
+    Ledger::new("loki.process.a")
+}
+
+/// Hands a batch to a pipeline, and counts it as the inlet would.
+async fn consume(
+    program: &Program,
+    batch: LogsBatch,
+    forward: &Fanout<Logs>,
+    ledger: &Ledger,
+) -> Result<(), ConsumeError> {
+    let entries = batch.entries.len();
+    program.consume(batch, forward).await?;
+    ledger.row_of::<Logs>().received(entries);
+    Ok(())
+}
+
+/// What was counted, in one line, after a look at whether the sums are even: what came, what went out, what was made,
+/// dropped and merged, and what is held.
+fn balance(ledger: &Ledger) -> String {
+    assert_eq!(ledger.snapshot().open_sums(), [], "{:?}", ledger.snapshot());
+    let row = ledger.row(Kind::LokiLog).snapshot();
+    format!("{} {} {:?} {:?} {:?} {}", row.received, row.out, row.created, row.dropped, row.merged, row.held)
+}
+
 /// What became of a batch, and what the receiver got, when it says so of everything.
 async fn fate(
     stages: &str,
     lines: &[&str],
     answer: Option<ConsumeError>,
-) -> (Answer, Result<(), ConsumeError>, Vec<String>) {
+) -> (Answer, Result<(), ConsumeError>, Vec<String>, String) {
     let sink = LogsSink::default();
     sink.answer_with(answer);
-    let program = program(stages, &Registry::new()).unwrap();
+    let ledger = ledger();
+    let program = program_of(stages, &Registry::new(), &ledger).unwrap();
     let (batch, mut waiter) = awaited_logs(&[("app", "web")], lines);
-    let outcome = program.consume(batch, &Fanout::new([sink.receiver()])).await;
-    (waiter.wait(Duration::ZERO).await, outcome, sink.texts())
+    let outcome = consume(&program, batch, &Fanout::of(&ledger, [sink.receiver()]), &ledger).await;
+    (waiter.wait(Duration::ZERO).await, outcome, sink.texts(), balance(&ledger))
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_way_of_a_batch_ends_in_an_answer() {
     let refused = ConsumeError::Refused { reason: "no".to_owned() };
     for (stages, lines, answer, expected) in [
-        ("", &["a"][..], None, (Answer::Safe, Ok(()), &["a"][..])),
-        (DROP, &["a", "no"], None, (Answer::Safe, Ok(()), &["a"])),
+        ("", &["a"][..], None, (Answer::Safe, Ok(()), &["a"][..], "1 1 [] [] [] 0")),
+        (DROP, &["a", "no"], None, (Answer::Safe, Ok(()), &["a"], "2 1 [] [(\"drop_stage\", 1)] [] 0")),
         // Nothing is left to be sent on.
-        (DROP, &["no", "no"], None, (Answer::Safe, Ok(()), &[])),
-        (DROP, &["no"], Some(refused.clone()), (Answer::Safe, Ok(()), &[])),
-        (DROP, &["a"], Some(refused.clone()), (Answer::Failed, Err(refused.clone()), &[])),
-        (MULTILINE, &["S1", "a"], None, (Answer::Held, Ok(()), &[])),
-        (MULTILINE, &["before"], None, (Answer::Safe, Ok(()), &["before"])),
-        ("stage.split_json { }", &["[1,2]", "[]"], None, (Answer::Safe, Ok(()), &["1", "2"])),
-        (&format!("stage.split_json {{ }}\n{MULTILINE}"), &["[1,2]"], None, (Answer::Safe, Ok(()), &["1", "2"])),
-        (&format!("stage.split_json {{ }}\n{MULTILINE}"), &["[\"S\"]"], None, (Answer::Safe, Ok(()), &["\"S\""])),
+        (DROP, &["no", "no"], None, (Answer::Safe, Ok(()), &[], "2 0 [] [(\"drop_stage\", 2)] [] 0")),
+        (DROP, &["no"], Some(refused.clone()), (Answer::Safe, Ok(()), &[], "1 0 [] [(\"drop_stage\", 1)] [] 0")),
+        (DROP, &["a", "no"], Some(refused.clone()), (Answer::Failed, Err(refused.clone()), &[], "0 0 [] [] [] 0")),
+        (MULTILINE, &["S1", "a"], None, (Answer::Held, Ok(()), &[], "2 0 [] [] [(\"multiline\", 1)] 1")),
+        (MULTILINE, &["before"], None, (Answer::Safe, Ok(()), &["before"], "1 1 [] [] [] 0")),
+        // What is kept of a batch that is sent again was taken once too often.
+        (
+            MULTILINE,
+            &["before", "S1", "a"],
+            Some(refused.clone()),
+            (Answer::Held, Err(refused.clone()), &[], "0 0 [(\"sent again\", 1)] [] [] 1"),
+        ),
+        (
+            "stage.split_json { }",
+            &["[1,2]", "[]"],
+            None,
+            (Answer::Safe, Ok(()), &["1", "2"], "2 2 [(\"split\", 1)] [(\"empty array\", 1)] [] 0"),
+        ),
+        (
+            &format!("stage.split_json {{ }}\n{MULTILINE}"),
+            &["[1,2]"],
+            None,
+            (Answer::Safe, Ok(()), &["1", "2"], "1 2 [(\"split\", 1)] [] [] 0"),
+        ),
+        (
+            &format!("stage.split_json {{ }}\n{MULTILINE}"),
+            &["[\"S\"]"],
+            None,
+            (Answer::Safe, Ok(()), &["\"S\""], "1 1 [] [] [] 0"),
+        ),
     ] {
-        let (answer, outcome, texts) = fate(stages, lines, answer).await;
-        let (expected_answer, expected_outcome, expected_texts) = expected;
+        let (answer, outcome, texts, balance) = fate(stages, lines, answer).await;
+        let (expected_answer, expected_outcome, expected_texts, expected_balance) = expected;
         assert_eq!((answer, outcome), (expected_answer, expected_outcome), "{stages} {lines:?}");
         assert_eq!(texts, expected_texts, "{stages} {lines:?}");
+        assert_eq!(balance, expected_balance, "{stages} {lines:?}");
     }
 }
 
@@ -101,12 +152,16 @@ async fn what_was_held_is_sent_again_as_long_as_the_receiver_asks_for_that() {
         (retry.clone(), 1000, Err(retry)),
         (ConsumeError::Refused { reason: "no".to_owned() }, 0, Err(ConsumeError::Refused { reason: "no".to_owned() })),
     ] {
-        let program = Arc::new(program(MULTILINE, &Registry::new()).unwrap());
-        let forward = Fanout::new([sink.receiver()]);
+        let ledger = ledger();
+        let program = Arc::new(program_of(MULTILINE, &Registry::new(), &ledger).unwrap());
+        let forward = Fanout::of(&ledger, [sink.receiver()]);
         let before = sink.len();
         let end: Arc<parking_lot::Mutex<Option<Settled>>> = Arc::default();
         let acks = Acks::new(0, Arc::new(End(Arc::clone(&end))));
-        program.consume(LogsBatch { acks, ..logs(&[("app", "web")], &["S1"]) }, &forward).await.unwrap();
+        let batch = LogsBatch { acks, ..logs(&[("app", "web")], &["S1"]) };
+        consume(&program, batch, &forward, &ledger).await.unwrap();
+        assert_eq!(balance(&ledger), "1 0 [] [] [] 1");
+        let reason = corten_signal::ledger::reason_of(&refusal);
         sink.answer_with(Some(refusal));
         let closing = tokio::spawn({
             let program = Arc::clone(&program);
@@ -121,7 +176,35 @@ async fn what_was_held_is_sent_again_as_long_as_the_receiver_asks_for_that() {
         let is_safe = expected.is_ok();
         assert_eq!(*end.lock(), Some(if is_safe { Settled::Safe } else { Settled::Failed }));
         assert_eq!(sink.len() - before, usize::from(is_safe));
+        let expected = if is_safe { "1 1 [] [] [] 0".to_owned() } else { format!("1 0 [] [({reason:?}, 1)] [] 0") };
+        assert_eq!(balance(&ledger), expected);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_when_all_is_over_is_counted_as_lost() {
+    let sink = LogsSink::default();
+    let ledger = ledger();
+    let forward = Fanout::of(&ledger, [sink.receiver()]);
+    let stages = format!("{MULTILINE}\n{DROP}\nstage.cri {{ }}");
+    // Replaced without a chance to send anything on.
+    let program = program_of(&stages, &Registry::new(), &ledger).unwrap();
+    let lines = ["S1", "a", "S2", "S3 no", "t stdout P x"];
+    consume(&program, logs(&[("app", "web")], &lines), &forward, &ledger).await.unwrap();
+    assert_eq!(balance(&ledger), r#"5 2 [] [] [("multiline", 2)] 1"#);
+    drop(program);
+    assert_eq!(balance(&ledger), r#"5 2 [] [("shutdown", 1)] [("multiline", 2)] 0"#);
+    // Broken off while it sends on.
+    let program = program_of(&stages, &Registry::new(), &ledger).unwrap();
+    let lines = ["t stdout P x", "S1", "S2 no", "S3"];
+    consume(&program, logs(&[("app", "web")], &lines), &forward, &ledger).await.unwrap();
+    assert_eq!(
+        (balance(&ledger), program.held()),
+        (r#"9 3 [] [("shutdown", 1), ("drop_stage", 1)] [("multiline", 2)] 2"#.to_owned(), 2)
+    );
+    sink.answer_with(Some(ConsumeError::Retry { after: None, reason: "busy".to_owned() }));
+    assert!(tokio::time::timeout(Duration::from_secs(5), program.close(&forward)).await.is_err());
+    assert_eq!(balance(&ledger), r#"9 3 [] [("shutdown", 3), ("drop_stage", 1)] [("multiline", 2)] 0"#);
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,6 +228,7 @@ async fn a_batch_that_waits_for_a_limit_is_given_back_when_the_pipeline_ends() {
     assert!(matches!(waiting.await.unwrap(), Err(ConsumeError::Retry { .. })));
     assert_eq!(waiter.wait(Duration::ZERO).await, Answer::Failed);
     assert_eq!(sink.texts(), ["passes"], "what was given back was not sent on");
+    assert_eq!(unit.world.balance_of(Kind::LokiLog), "taken 1, out 1");
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,20 +254,38 @@ async fn what_passed_a_limit_does_not_wait_long_for_the_rest_of_its_batch() {
     assert_eq!(waiting.await.unwrap(), Ok(()));
     assert_eq!(waiter.wait(Duration::ZERO).await, Answer::Safe);
     assert_eq!(sink.texts(), lines);
+    assert_eq!(unit.world.balance_of(Kind::LokiLog), "taken 100, out 100");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_went_on_of_a_batch_whose_sender_gives_up_is_counted() {
+    let sink = LogsSink::default();
+    let body = "forward_to = [sink]\nstage.limit {\n rate = 1\n burst = 1\n}";
+    let names = [("sink", sink.value())];
+    let unit = Unit::start_with(host("loki.process.a"), &Definition::of::<Process>(), body, &names).await.unwrap();
+    let receiver = unit.world.receiver::<Logs>("receiver");
+    let lines = vec!["x"; 100];
+    let call = receiver.consume(logs(&[("app", "web")], &lines));
+    assert!(tokio::time::timeout(Duration::from_secs(30), call).await.is_err());
+    let out = sink.len();
+    assert!(out > 0);
+    assert_eq!(unit.world.balance_of(Kind::LokiLog), format!("out {out}, created {{sent again: {out}}}"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_whose_sender_gives_up_has_failed_and_others_pass() {
     let sink = LogsSink::default();
-    let program = program(LIMIT, &Registry::new()).unwrap();
-    let forward = Fanout::new([sink.receiver()]);
-    program.consume(logs(&[("app", "web")], &["passes"]), &forward).await.unwrap();
+    let ledger = ledger();
+    let program = program_of(LIMIT, &Registry::new(), &ledger).unwrap();
+    let forward = Fanout::of(&ledger, [sink.receiver()]);
+    consume(&program, logs(&[("app", "web")], &["passes"]), &forward, &ledger).await.unwrap();
     let (batch, mut waiter) = awaited_logs(&[("app", "web")], &["a", "b"]);
-    assert!(tokio::time::timeout(Duration::from_secs(5), program.consume(batch, &forward)).await.is_err());
+    assert!(tokio::time::timeout(Duration::from_secs(5), consume(&program, batch, &forward, &ledger)).await.is_err());
     assert_eq!(waiter.wait(Duration::ZERO).await, Answer::Failed);
     tokio::time::sleep(Duration::from_secs(1000)).await;
-    program.consume(logs(&[("app", "web")], &["c"]), &forward).await.unwrap();
+    consume(&program, logs(&[("app", "web")], &["c"]), &forward, &ledger).await.unwrap();
     assert_eq!(sink.texts(), ["passes", "c"]);
+    assert_eq!(balance(&ledger), "2 2 [] [] [] 0");
 }
 
 #[tokio::test]
@@ -229,8 +331,14 @@ async fn a_reload_that_is_refused_changes_nothing() {
     receiver.consume(logs(&[("app", "web")], &["S1"])).await.unwrap();
     assert!(unit.update(&body("stage.regex { expression = \"(\" }")).await.is_err());
     receiver.consume(logs(&[("app", "web")], &["a"])).await.unwrap();
+    assert_eq!(unit.world.balance_of(Kind::LokiLog), "taken 2, merged {multiline: 1}, held 1");
+    // Another pipeline sends on what this one kept.
+    unit.update(&body(DROP)).await.unwrap();
+    receiver.consume(logs(&[("app", "web")], &["no"])).await.unwrap();
     unit.drain().await;
     assert_eq!(sink.texts(), ["S1\na"]);
+    let expected = "taken 3, out 1, dropped {drop_stage: 1}, merged {multiline: 1}";
+    assert_eq!(unit.world.balance_of(Kind::LokiLog), expected);
     let gone = receiver.consume(logs(&[], &["x"])).await;
     assert_eq!(gone, Err(ConsumeError::Exited { component: "loki.process.a".to_owned() }));
 }
@@ -292,13 +400,15 @@ type Shown = (String, i64, String, Vec<(String, String)>);
 
 async fn through(batches: Vec<LogsBatch>, stages: &str) -> Vec<Shown> {
     let sink = LogsSink::default();
-    let program = program(stages, &Registry::new()).unwrap();
-    let forward = Fanout::new([sink.receiver()]);
+    let ledger = ledger();
+    let program = program_of(stages, &Registry::new(), &ledger).unwrap();
+    let forward = Fanout::of(&ledger, [sink.receiver()]);
     for batch in batches {
         let (acks, mut waiter) = waiter();
-        program.consume(LogsBatch { acks, ..batch }, &forward).await.unwrap();
+        consume(&program, LogsBatch { acks, ..batch }, &forward, &ledger).await.unwrap();
         assert_eq!(waiter.wait(Duration::ZERO).await, Answer::Safe);
     }
+    balance(&ledger);
     let mut shown: Vec<Shown> =
         sink.lines().into_iter().map(|line| (line.stream, line.timestamp_ns, line.line, line.metadata)).collect();
     // A batch is grouped by streams: what counts is the order within each.
@@ -353,6 +463,86 @@ proptest! {
             }
             apart.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
             prop_assert_eq!(together, apart);
+            Ok(())
+        })?;
+    }
+}
+
+/// Stages that keep, drop, join and multiply entries, or have them wait.
+const KEEPING: [&str; 8] = [
+    MULTILINE,
+    "stage.multiline {\n firstline = \"^S\"\n max_lines = 2\n max_wait_time = \"1s\"\n}",
+    "stage.cri { }",
+    "stage.cri {\n max_partial_lines = 1\n}",
+    "stage.split_json { }",
+    DROP,
+    "stage.limit {\n rate = 2\n burst = 1\n}",
+    "stage.json {\n expressions = { a = \"\" }\n drop_malformed = true\n}",
+];
+
+const LINES: [&str; 7] = ["S", "a", "no", "t stdout P b", "t stdout F c", "[\"S\",2,\"no\"]", "[]"];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Whatever the receivers behind a pipeline do, whether senders wait or give up, and whatever it is replaced by: each
+    /// entry is somewhere.
+    #[test]
+    fn every_sum_is_even_at_rest(
+        sinks in proptest::collection::vec(Deed::some(), 1..3),
+        pipelines in proptest::collection::vec(proptest::collection::vec(0..KEEPING.len(), 0..4), 1..4),
+        batches in proptest::collection::vec(
+            (proptest::collection::vec((0..LINES.len(), 0..2usize), 0..6), any::<bool>(), 0..8usize),
+            1..16,
+        ),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let inlets: Vec<_> = (0..sinks.len()).map(|at| Inlet::<Logs>::new(format!("loki.write.{at}"))).collect();
+            for (inlet, deeds) in inlets.iter().zip(&sinks) {
+                inlet.attach(Arc::new(Fickle::new(deeds)));
+            }
+            let names: Vec<(&str, _)> =
+                ["a", "b"].into_iter().zip(inlets.iter().map(|inlet| inlet.receiver().to_value())).collect();
+            let to = if sinks.len() == 1 { "a" } else { "a, b" };
+            let bodies: Vec<String> = pipelines
+                .iter()
+                .map(|stages| {
+                    let stages: Vec<&str> = stages.iter().map(|at| KEEPING[*at]).collect();
+                    format!("forward_to = [{to}]\n{}", stages.join("\n"))
+                })
+                .collect();
+            let definition = Definition::of::<Process>();
+            let mut unit =
+                Unit::start_with(host("loki.process.a"), &definition, &bodies[0], &names).await.unwrap();
+            let receiver = unit.world.receiver::<Logs>("receiver");
+            for (lines, patient, then) in &batches {
+                let mut builder = EntriesBuilder::new();
+                for (line, app) in lines {
+                    let part = builder.stream(&Stream::of([("app", ["x", "y"][*app])]).unwrap());
+                    let line = builder.own(LINES[*line].as_bytes());
+                    builder.push(part, 0, line);
+                }
+                let wait = Duration::from_secs(if *patient { 100 } else { 1 });
+                let (receiver, batch) = (receiver.clone(), LogsBatch::of(builder.finish(0)));
+                // In a task of its own, as a panic of a component is.
+                let call = tokio::spawn(async move { tokio::time::timeout(wait, receiver.consume(batch)).await });
+                let _ = call.await;
+                match bodies.get(*then) {
+                    Some(body) => unit.update(body).await.unwrap(),
+                    None => tokio::time::sleep(Duration::from_millis(*then as u64 * 300)).await,
+                }
+            }
+            let ledger = Arc::clone(&unit.world.host().ledger);
+            // A receiver may panic even then.
+            let _ = tokio::spawn(async move { unit.drain().await }).await;
+            // Deliveries apart go on for a while; those that hang are in flight.
+            tokio::time::sleep(Duration::from_secs(600)).await;
+            let snapshot = ledger.snapshot();
+            prop_assert_eq!(snapshot.open_sums(), [], "{:?}", snapshot);
+            // Whoever hangs for ever keeps what it was offered.
+            let hangs = sinks.iter().flatten().any(|deed| matches!(deed, Deed::Hang));
+            prop_assert!(hangs || snapshot.rows[0].held == 0, "{:?}", snapshot);
             Ok(())
         })?;
     }

@@ -84,6 +84,25 @@ pub(crate) struct Work {
     own_acks: Option<Acks>,
     /// How often a label set was too large.
     refused: u64,
+    pub(super) tally: Tally,
+}
+
+/// What stages did with the entries that they keep.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// How many more entries are kept than before.
+    pub(super) held: i64,
+    /// How many went on within others, by the stage.
+    pub(super) merged: Vec<(&'static str, usize)>,
+}
+
+impl Tally {
+    fn merged(&mut self, stage: &'static str) {
+        match self.merged.iter_mut().find(|(known, _)| *known == stage) {
+            Some((_, count)) => *count += 1,
+            None => self.merged.push((stage, 1)),
+        }
+    }
 }
 
 /// What a function that reads a text may use meanwhile: see [`Work::read`].
@@ -171,6 +190,7 @@ impl Work {
             batch_acks: Acks::NONE,
             own_acks: None,
             refused: 0,
+            tally: Tally::default(),
         }
     }
 
@@ -486,6 +506,7 @@ impl Work {
     /// Takes the entry as it is, for a stage that holds it; then the stage answers [`Next::Held`](super::stage::Next). Its
     /// source is told that it waits.
     pub(crate) fn hold(&mut self) -> Held {
+        self.tally.held += 1;
         let acks = self.take_acks();
         acks.hold();
         self.make_held(Some(acks))
@@ -493,7 +514,8 @@ impl Work {
 
     /// As [`hold`](Self::hold), in place of an entry that waited already, whose line the stage joins: what becomes of this
     /// entry becomes of that one.
-    pub(crate) fn hold_with(&mut self, mut before: Held) -> Held {
+    pub(crate) fn hold_with(&mut self, mut before: Held, stage: &'static str) -> Held {
+        self.tally.merged(stage);
         let mut acks = self.take_acks();
         acks.hold();
         if let Some(other) = before.acks.take() {
@@ -504,7 +526,9 @@ impl Work {
 
     /// An entry that a stage held becomes a part of this one: what becomes of this entry becomes of that one. The line is
     /// joined by the stage itself.
-    pub(crate) fn absorb(&mut self, mut held: Held) {
+    pub(crate) fn absorb(&mut self, mut held: Held, stage: &'static str) {
+        self.tally.held -= 1;
+        self.tally.merged(stage);
         if let Some(other) = held.acks.take() {
             let mut acks = self.take_acks();
             acks.join(other);
@@ -512,7 +536,7 @@ impl Work {
         }
     }
 
-    /// A further entry that is like this one, to be emitted at once.
+    /// A further entry that is like this one, to be [emitted](Emit::emit_new) at once.
     pub(crate) fn copy(&mut self) -> Held {
         let acks = self.own_acks.clone();
         self.make_held(acks)
@@ -808,7 +832,18 @@ impl Held {
 
     /// Another entry becomes a part of this one, and its stage answers [`Next::Held`](super::stage::Next): what becomes of
     /// this entry becomes of that one. The line is joined by the stage itself.
-    pub(crate) fn join(&mut self, work: &mut Work) {
+    pub(crate) fn join(&mut self, work: &mut Work, stage: &'static str) {
+        work.tally.merged(stage);
+        self.take_acks(work);
+    }
+
+    /// As [`join`](Self::join), where all of this one went on [before](Self::split): it is kept for the other entry now.
+    pub(crate) fn begin_again(&mut self, work: &mut Work) {
+        work.tally.held += 1;
+        self.take_acks(work);
+    }
+
+    fn take_acks(&mut self, work: &mut Work) {
         let acks = work.take_acks();
         acks.hold();
         match &mut self.acks {
@@ -851,11 +886,23 @@ impl Held {
 #[derive(Default)]
 pub(crate) struct Emit {
     pub(super) list: Vec<Held>,
+    /// How many of them a stage had kept.
+    pub(super) released: usize,
+    /// How many of them are further ones.
+    pub(super) created: usize,
 }
 
 impl Emit {
-    /// Emits an entry: it goes on at the stage behind this one. Several go on in the order in which they were emitted.
+    /// Emits an entry that was kept: it goes on at the stage behind this one. Several go on in the order in which they were
+    /// emitted.
     pub(crate) fn emit(&mut self, held: Held) {
+        self.released += 1;
+        self.list.push(held);
+    }
+
+    /// As [`emit`](Self::emit), of a [further](Work::copy) entry.
+    pub(crate) fn emit_new(&mut self, held: Held) {
+        self.created += 1;
         self.list.push(held);
     }
 }

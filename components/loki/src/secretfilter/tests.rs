@@ -54,6 +54,7 @@ async fn a_line_that_takes_too_long_is_masked_as_a_whole_or_dropped() {
     let (shown, unit) = filtered("processing_timeout = \"1ns\"\ndrop_on_timeout = true", &[PAT]).await;
     assert!(shown.is_empty());
     assert_eq!(unit.world.metric("loki_secretfilter_lines_dropped_total"), Some(1.0));
+    assert_eq!(unit.world.balance_of(corten_signal::Kind::LokiLog), "taken 1, dropped {timeout: 1}");
 }
 
 #[tokio::test]
@@ -168,6 +169,7 @@ fn stage() -> Stage {
     Stage {
         scanner: toml::builtin().unwrap(),
         forward: Fanout::new([]),
+        row: Arc::clone(cx.ledger().row_of::<Logs>()),
         arguments: SecretFilterArguments {
             forward_to: Vec::new(),
             origin_label: String::new(),

@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use super::grpc::{self, GrpcArguments, GrpcServer};
 use super::http::{Answer, Door, TENANT_HEADER, inflate, now_ns, tenant, text};
 use super::{OnDrop, SourceLabels};
+use crate::dropped::{Drops, Why};
 use crate::forward::fanout;
 
 /// Receives log entries that clients push over HTTP, and sends them on.
@@ -128,9 +129,17 @@ impl Component for Api {
             current.grpc = GrpcServer::commit(current.grpc.take(), grpc, NAMES, &current.report, cx);
             return current;
         }
-        let door = Door::new(listen, cx.metrics(), NAMES, cx.logger().clone(), "listening for pushed log entries");
+        let door = Door::new(
+            listen,
+            cx.metrics(),
+            cx.ledger(),
+            NAMES,
+            cx.logger().clone(),
+            "listening for pushed log entries",
+        );
         door.set_body_bytes_max(bytes_max);
         let written = cx.metrics().counter("loki_source_api_entries_written", "Total number of entries written.");
+        cx.show_debug_info(door.debug_info());
         let shared = Arc::new(Shared { settings: Mutex::new(settings), door, written });
         let [report, of_grpc] = listen::reports(cx);
         let grpc = GrpcServer::commit(None, grpc, NAMES, &of_grpc, cx);
@@ -231,11 +240,12 @@ impl Shared {
             Some(push) => reading.push(body, &push),
             None => reading.raw(body),
         });
-        let Read { batches, bad } = read.await?;
+        let Read { batches, bad, mut drops } = read.await?;
         self.door.hold(&mut exchange.body.held, &batches)?;
         let entries = batches.iter().map(Entries::len).sum::<usize>() as u64;
         self.door.deliver(&settings.forward, batches).await?;
         self.written.add(entries);
+        drops.count(&self.door.row, settings.reading.labels.rules());
         // What was good of a request is taken also where something else of it was not.
         Ok(bad.map_or_else(|| Answer::new(StatusCode::NO_CONTENT, ""), Answer::bad))
     }
@@ -276,6 +286,8 @@ struct Read {
     batches: Vec<Entries>,
     /// Why a stream of it was not taken.
     bad: Option<String>,
+    /// What was not taken of it.
+    drops: Drops,
 }
 
 /// Collects the entries of one request.
@@ -285,6 +297,7 @@ struct Collect<'a> {
     builder: EntriesBuilder,
     shared: Option<BufferId>,
     batches: Vec<Entries>,
+    drops: Drops,
     now_ns: i64,
     /// How many more entries there may be, and whether there were too many.
     left: usize,
@@ -301,6 +314,7 @@ impl<'a> Collect<'a> {
             builder,
             shared,
             batches: Vec::new(),
+            drops: Drops::default(),
             now_ns: now_ns(),
             left: REQUEST_ENTRIES_MAX,
             is_over: false,
@@ -356,7 +370,7 @@ impl<'a> Collect<'a> {
         if !self.builder.is_empty() {
             self.finish_batch();
         }
-        Ok(Read { batches: self.batches, bad })
+        Ok(Read { batches: self.batches, bad, drops: self.drops })
     }
 }
 
@@ -414,9 +428,12 @@ impl Reading {
                 .and_then(|text| loki_push::parse_selector(text, &mut labels).map_err(|error| error.to_string()));
             let stream_of = parsed.and_then(|()| self.stream(&mut labels, push));
             match stream_of {
-                Ok(None) => {}
-                Err(error) => bad = Some(error),
-                Ok(Some(target)) => {
+                Ok(Err(why)) => collect.drops.add(why, stream.entries().count()),
+                Err(error) => {
+                    collect.drops.add(Why::INVALID_LABELS, stream.entries().count());
+                    bad = Some(error);
+                }
+                Ok(Ok(target)) => {
                     for entry in stream.entries() {
                         let entry = entry.map_err(|error| Answer::bad(error.to_string()))?;
                         collect.push(&target, entry.timestamp_ns, entry.line, entry.metadata.iter().copied());
@@ -446,23 +463,24 @@ impl Reading {
                 Ok(target) => target,
                 Err(error) => {
                     bad = Some(error);
-                    None
+                    Err(Why::INVALID_LABELS)
                 }
             };
             // The entries are read also where they are not taken, because a broken request is refused as a whole.
-            let outcome = stream.entries(&body, |entry| {
-                if let Some(target) = &target {
+            let outcome = stream.entries(&body, |entry| match &target {
+                Ok(target) => {
                     let metadata = entry.metadata.iter().map(|(name, value)| (&**name, &**value));
                     collect.push(target, entry.timestamp_ns, &entry.line, metadata);
                 }
+                Err(why) => collect.drops.add(*why, 1),
             });
             outcome.map_err(refuse)?;
         }
         collect.finish(bad)
     }
 
-    /// The stream of entries that come with some labels; nothing where they are dropped.
-    fn stream(&self, labels: &mut LabelsBuilder, push: &Push) -> Result<Option<Stream>, String> {
+    /// The stream of entries that come with some labels, or why they are dropped.
+    fn stream(&self, labels: &mut LabelsBuilder, push: &Push) -> Result<Result<Stream, Why>, String> {
         for (name, value) in &self.fixed {
             labels.set(name, value);
         }

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 
 use super::http::{Answer, Door, TENANT_HEADER, inflate, now_ns, text};
 use super::{OnDrop, SourceLabels};
+use crate::dropped::{Drops, Why};
 use crate::forward::fanout;
 
 /// Receives log entries from Amazon Data Firehose over HTTP, and sends them on.
@@ -190,10 +191,12 @@ impl Component for Firehose {
         let door = Door::new(
             listen,
             cx.metrics(),
+            cx.ledger(),
             request_metric_names!("loki_source_awsfirehose"),
             cx.logger().clone(),
             "listening for Firehose requests",
         );
+        cx.show_debug_info(door.debug_info());
         let shared = Arc::new(Shared { settings: Mutex::new(settings), door, metrics });
         let (serving, report) = (Arc::clone(&shared), listen::report(cx));
         let server = cx.spawn("server", move |stop| {
@@ -240,11 +243,12 @@ impl Shared {
         }
         let (headers, reading) = (exchange.parts.headers.clone(), Arc::clone(&settings.reading));
         let body = self.door.body(exchange, BODY_BYTES_MAX).await?;
-        let batches = self.door.read(body.len(), move || reading.read(&body, &headers)).await?;
+        let (batches, mut drops) = self.door.read(body.len(), move || reading.read(&body, &headers)).await?;
         self.door.hold(&mut exchange.body.held, &batches)?;
         let entries = batches.iter().map(Entries::len).sum::<usize>() as u64;
         self.door.deliver(&settings.forward, batches).await?;
         self.metrics.entries_written.add(entries);
+        drops.count(&self.door.row, settings.reading.labels.rules());
         Ok(())
     }
 }
@@ -270,7 +274,7 @@ fn respond(headers: &HeaderMap, refusal: Option<Answer>) -> Response<ServerBody>
 }
 
 impl Reading {
-    fn read(&self, body: &Bytes, headers: &HeaderMap) -> Result<Vec<Entries>, Answer> {
+    fn read(&self, body: &Bytes, headers: &HeaderMap) -> Result<(Vec<Entries>, Drops), Answer> {
         let refused = |reason: &str| self.metrics.request_errors.with(&[reason]).inc();
         let mut broken = None;
         let body = if text(headers, &header::CONTENT_ENCODING) == "gzip" {
@@ -296,6 +300,7 @@ impl Reading {
             reading: self,
             builder: EntriesBuilder::new(),
             batches: Vec::new(),
+            drops: Drops::default(),
             labels: LabelsBuilder::new(),
         };
         let mut room = RECORDS_BYTES_MAX;
@@ -316,10 +321,16 @@ impl Reading {
                     room -= json.len().min(room);
                     match CloudWatch::parse(&json) {
                         Ok(events) => collect.events(&mut common, &events, time),
-                        Err(_) => failed(RecordError::CloudWatch),
+                        Err(_) => {
+                            failed(RecordError::CloudWatch);
+                            collect.drops.add(Why::PARSE_ERROR, 1);
+                        }
                     }
                 }
-                Err(error) => failed(error),
+                Err(error) => {
+                    failed(error);
+                    collect.drops.add(Why::PARSE_ERROR, 1);
+                }
             }
         }
         Ok(collect.finish())
@@ -363,6 +374,7 @@ struct Collect<'a> {
     reading: &'a Reading,
     builder: EntriesBuilder,
     batches: Vec<Entries>,
+    drops: Drops,
     labels: LabelsBuilder,
 }
 
@@ -373,7 +385,11 @@ impl Collect<'_> {
             self.labels.push(name, value);
         }
         // Headers are far too short for labels that are too long.
-        let Ok(Some(stream)) = self.reading.labels.stream(&mut self.labels, &[]) else { return };
+        let stream = match self.reading.labels.stream(&mut self.labels, &[]) {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(why)) => return self.drops.add(why, 1),
+            Err(_) => return self.drops.add(Why::INVALID_LABELS, 1),
+        };
         let part = self.builder.stream(&stream);
         let line = self.builder.own(line);
         self.builder.push(part, time, line);
@@ -407,11 +423,11 @@ impl Collect<'_> {
         self.batches.push(self.builder.finish(now_ns() / 1_000_000));
     }
 
-    fn finish(mut self) -> Vec<Entries> {
+    fn finish(mut self) -> (Vec<Entries>, Drops) {
         if !self.builder.is_empty() {
             self.finish_batch();
         }
-        self.batches
+        (self.batches, self.drops)
     }
 }
 
@@ -587,6 +603,8 @@ mod tests {
         let headers = [("content-encoding", "gzip"), ("x-amz-firehose-common-attributes", "{")];
         assert_eq!(running.post(&headers, gzip(body.as_bytes())).await.status, 200);
         assert_eq!(sink.shown(), ["{} good", "{} also good"]);
+        let expected = "received 5, out 2, dropped {parse error: 3}";
+        assert_eq!(running.unit.world.balance_of(corten_signal::Kind::LokiLog), expected);
         for reason in ["base64-decode", "gzip-deflate", "cw-json-decode"] {
             assert_eq!(running.metric("record_errors", &[("reason", reason)]), Some(1.0), "{reason}");
         }

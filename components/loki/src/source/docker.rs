@@ -5,13 +5,17 @@ mod tailer;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
 use corten_component::metrics::Counter;
+use corten_component::targets::{LastTime, ShownTarget, TargetState, TargetView};
 use corten_component::task::Stopper;
-use corten_component::{Component, Context, Error, Logger, Stop, Task};
+use corten_component::{Component, Context, DebugInfo, Error, Logger, Stop, Task};
+use corten_config::encode::Item;
 use corten_config::{Arguments, CheckErrors, Exports};
 use corten_net::{Client, ClientConfig, ClientOptions};
+use corten_signal::ledger::Row;
 use corten_signal::relabel::RelabelRules;
 use corten_signal::target::Target;
 use corten_signal::{Fanout, LabelsBuilder, Logs, Receiver, Stream};
@@ -21,6 +25,7 @@ use tokio::task::JoinHandle;
 
 use self::tailer::Tailer;
 use super::cursors::{Cursors, key};
+use super::shown::{LastError, attr, block, time_ns};
 use super::{OnDrop, SourceLabels};
 use crate::forward::fanout;
 
@@ -129,6 +134,8 @@ struct Settings {
     forward: Fanout<Logs>,
     connection: Arc<Connection>,
     containers: Vec<Container>,
+    /// What the containers were taken from.
+    targets: Vec<Target>,
 }
 
 /// How the daemon is spoken to.
@@ -181,7 +188,8 @@ impl Component for Docker {
             None => Arc::new(Connection::new(daemon, config.http_client_config, answer_wait_max, cx).await?),
         };
         let containers = containers(&config.targets, &config.labels, &config.relabel_rules)?;
-        let settings = Settings { forward: fanout(cx, config.forward_to), connection, containers };
+        let (forward, targets) = (fanout(cx, config.forward_to), config.targets);
+        let settings = Settings { forward, connection, containers, targets };
         Ok((Prepared { settings, cursors }, Offer {}))
     }
 
@@ -205,7 +213,11 @@ impl Component for Docker {
                 "Total number of parsing errors while receiving Docker messages",
             ),
             logger: cx.logger().clone(),
+            row: Arc::clone(cx.ledger().row_of::<Logs>()),
+            infos: Mutex::default(),
+            targets: Mutex::default(),
         });
+        cx.show_debug_info(Arc::clone(&shared) as Arc<dyn DebugInfo>);
         let task = cx.spawn("containers", move |stop| run(Arc::clone(&shared), receiver.clone(), stop));
         Docker { settings: sender, connection, task }
     }
@@ -269,7 +281,7 @@ fn containers(
             }
             builder.push(STREAM_LABEL, output);
             let stream = rules.stream(&mut builder, &[]).map_err(too_large)?;
-            stream.map_or_else(|| Stream::of([]).map_err(too_large), Ok)
+            stream.or_else(|_| Stream::of([]).map_err(too_large))
         };
         containers.push(Container {
             id: id.to_owned(),
@@ -304,6 +316,120 @@ struct Shared {
     entries: Counter,
     errors: Counter,
     logger: Logger,
+    row: Arc<Row>,
+    /// What is told of each container.
+    infos: Mutex<BTreeMap<String, Arc<ContainerInfo>>>,
+    /// What is wanted.
+    targets: Mutex<Vec<Target>>,
+}
+
+/// What is told of a container.
+#[derive(Debug, Default)]
+struct ContainerInfo {
+    labels: String,
+    /// The labels of what the container writes to its standard output.
+    line_labels: Option<Target>,
+    is_running: AtomicBool,
+    /// The time of the line that was handed on last, in nanoseconds since the Unix epoch; 0 before the first.
+    last_line_ns: AtomicI64,
+    lines: AtomicU64,
+    last_error: LastError,
+}
+
+impl DebugInfo for Shared {
+    fn debug_info(&self) -> Vec<Item> {
+        let infos = self.infos.lock().clone();
+        let shown = |(id, info): (String, Arc<ContainerInfo>)| {
+            let position = self.cursors.lock().get(&key(&id, "")).map(str::to_owned);
+            let mut body = vec![
+                attr("labels", info.labels.as_str()),
+                attr("id", id),
+                attr("is_running", info.is_running.load(Ordering::Relaxed)),
+                attr("read_offset", position.unwrap_or_default()),
+                attr("lines", info.lines.load(Ordering::Relaxed)),
+            ];
+            let last_ns = info.last_line_ns.load(Ordering::Relaxed);
+            if last_ns != 0 {
+                body.push(time_ns("last_line_at", last_ns));
+            }
+            info.last_error.show(&mut body);
+            block("targets_info", body)
+        };
+        infos.into_iter().map(shown).collect()
+    }
+
+    fn targets(&self) -> Option<&dyn TargetView> {
+        Some(self)
+    }
+}
+
+/// A target as it was when somebody looked.
+struct ShownContainer {
+    id: String,
+    target: Target,
+    labels: Option<Target>,
+    state: TargetState,
+    last: LastTime,
+}
+
+impl ShownTarget for ShownContainer {
+    fn state(&self) -> TargetState {
+        self.state
+    }
+
+    fn url(&self) -> &str {
+        &self.id
+    }
+
+    fn discovered(&self) -> &Target {
+        &self.target
+    }
+
+    fn labels(&self) -> Option<&Target> {
+        self.labels.as_ref()
+    }
+
+    fn last(&self) -> LastTime {
+        self.last.clone()
+    }
+}
+
+impl TargetView for Shared {
+    fn targets(&self) -> Vec<Arc<dyn ShownTarget>> {
+        let targets = self.targets.lock().clone();
+        let infos = self.infos.lock();
+        let mut seen = HashSet::new();
+        let shown = |target: &Target| {
+            let id = target.get(ID_LABEL).unwrap_or_default();
+            let info = infos.get(id);
+            let because = |why: &str| LastTime { error: Some(why.to_owned()), ..LastTime::default() };
+            let (state, last) = if !is_id(id) {
+                (TargetState::Refused, because(&format!("the label {ID_LABEL} names no container")))
+            } else if !seen.insert(id.to_owned()) {
+                (TargetState::Dropped, because("it is the same container as that of another target"))
+            } else {
+                info.map_or_else(|| (TargetState::Unknown, LastTime::default()), |info| info.state())
+            };
+            let labels = info.filter(|_| matches!(state, TargetState::Up | TargetState::Down));
+            let labels = labels.and_then(|info| info.line_labels.clone());
+            let (id, target) = (id.to_owned(), target.clone());
+            Arc::new(ShownContainer { id, target, labels, state, last }) as Arc<dyn ShownTarget>
+        };
+        targets.iter().map(shown).collect()
+    }
+}
+
+impl ContainerInfo {
+    /// How it is, and when it wrote its last line.
+    fn state(&self) -> (TargetState, LastTime) {
+        let last_ns = u64::try_from(self.last_line_ns.load(Ordering::Relaxed)).unwrap_or(0);
+        let at = (last_ns > 0).then(|| UNIX_EPOCH + Duration::from_nanos(last_ns));
+        if self.is_running.load(Ordering::Relaxed) {
+            return (TargetState::Up, LastTime { at, ..LastTime::default() });
+        }
+        let why = self.last_error.text().unwrap_or_else(|| "the container does not run".to_owned());
+        (TargetState::Down, LastTime { at, error: Some(why), ..LastTime::default() })
+    }
 }
 
 impl Shared {
@@ -337,6 +463,7 @@ async fn run(shared: Arc<Shared>, mut settings: watch::Receiver<Arc<Settings>>, 
     let mut running: HashMap<String, Running> = HashMap::new();
     let outcome = loop {
         let now = Arc::clone(&settings.borrow_and_update());
+        shared.targets.lock().clone_from(&now.targets);
         let wanted: HashMap<&str, &Container> = now.containers.iter().map(|one| (&*one.id, one)).collect();
         let keeps = |one: &Running| {
             let same = wanted.get(&*one.container.id).is_some_and(|wanted| wanted.is(&one.container));
@@ -349,6 +476,7 @@ async fn run(shared: Arc<Shared>, mut settings: watch::Receiver<Arc<Settings>>, 
             end(one.handle, &shared).await;
             if !wanted.contains_key(&*one.container.id) {
                 shared.cursors.lock().remove(&key(&one.container.id, ""));
+                shared.infos.lock().remove(&one.container.id);
             }
         }
         for container in &now.containers {

@@ -1,10 +1,12 @@
 //! How a source that reads on from a cursor hands on what it reads: in order, with a bound on what is on its way, and so that the
 //! cursor moves on only behind what is safe.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use corten_component::{Logger, Stop};
 use corten_signal::acks::Window;
+use corten_signal::ledger::Row;
 use corten_signal::{Acks, ConsumeError, Entries, Fanout, Logs, LogsBatch};
 
 /// Batches and bytes on their way.
@@ -32,6 +34,8 @@ pub(super) enum Sent {
 /// What is on its way.
 #[derive(Debug)]
 pub(super) struct Feed<P> {
+    /// Where it is counted what is received.
+    row: Arc<Row>,
     window: Window<P>,
     failures: u32,
     /// Something was taken since the last failure.
@@ -40,8 +44,8 @@ pub(super) struct Feed<P> {
 }
 
 impl<P: Clone + Send + 'static> Feed<P> {
-    pub(super) fn new() -> Self {
-        Feed { window: Window::new(BATCHES_MAX, BYTES_MAX), failures: 0, taken: false, told: None }
+    pub(super) fn new(row: Arc<Row>) -> Self {
+        Feed { row, window: Window::new(BATCHES_MAX, BYTES_MAX), failures: 0, taken: false, told: None }
     }
 
     /// The place up to which everything is safe.
@@ -86,6 +90,7 @@ impl<P: Clone + Send + 'static> Feed<P> {
             Ok(acks) => acks,
             Err(sent) => return sent,
         };
+        let count = entries.len();
         let batch = LogsBatch { acks, ..LogsBatch::of(entries) };
         let taken = tokio::select! {
             taken = forward.consume(batch) => taken,
@@ -93,12 +98,15 @@ impl<P: Clone + Send + 'static> Feed<P> {
         };
         match taken {
             Ok(()) => {
+                self.row.received(count);
                 self.taken = true;
                 self.told = None;
                 Sent::Taken
             }
             Err(ConsumeError::Refused { reason }) => {
-                // It will never be taken, and was counted by who refused it. What was sent before it counts still.
+                // It will never be taken. What was sent before it counts still.
+                self.row.received(count);
+                self.row.dropped("refused", count);
                 self.tell(logger, "entries were refused", reason);
                 if !self.wait_for_others(stop).await {
                     return Sent::Stopped;
@@ -180,7 +188,7 @@ impl<P: Clone + Send + 'static> Feed<P> {
 mod tests {
     use corten_component::log::LogSink;
     use corten_component::task::Stopper;
-    use corten_signal::{EntriesBuilder, Stream};
+    use corten_signal::{EntriesBuilder, Ledger, Stream};
 
     use super::super::testing::{Sink, Then};
     use super::*;
@@ -197,18 +205,33 @@ mod tests {
         sink: Sink,
         feed: Feed<u32>,
         stop: Stop,
+        ledger: Arc<Ledger>,
         _stopper: Stopper,
     }
 
     impl Case {
         fn new(then: Then) -> Self {
             let (stopper, stop) = Stop::pair();
-            Case { sink: Sink::that(then), feed: Feed::new(), stop, _stopper: stopper }
+            let ledger = Ledger::new("loki.source.docker.a");
+            Case {
+                sink: Sink::that(then),
+                feed: Feed::new(Arc::clone(ledger.row_of::<Logs>())),
+                stop,
+                ledger,
+                _stopper: stopper,
+            }
         }
 
         async fn send(&mut self, position: u32) -> Sent {
-            let forward = Fanout::new([self.sink.receiver()]);
+            let forward = Fanout::of(&self.ledger, [self.sink.receiver()]);
             self.feed.send(&forward, entries(), position, &Logger::new(LogSink::memory().0), &mut self.stop).await
+        }
+
+        /// What was received, what of it went on, and what was dropped.
+        fn balance(&self) -> (u64, u64, Vec<(String, u64)>) {
+            assert_eq!(self.ledger.snapshot().open_sums(), []);
+            let row = self.ledger.row_of::<Logs>().snapshot();
+            (row.received, row.out, row.dropped)
         }
     }
 
@@ -241,6 +264,8 @@ mod tests {
         assert_eq!(case.send(3).await, Sent::Taken);
         assert_eq!(case.feed.take_failure(), Some(RETRY_MIN));
         assert_eq!(case.feed.settled_to(), Some(2));
+        // What was not taken was not received; what was lost behind is received a second time.
+        assert_eq!(case.balance(), (4, 4, vec![]));
     }
 
     #[tokio::test]
@@ -248,6 +273,7 @@ mod tests {
         let mut case = Case::new(Then::Refuse(ConsumeError::Refused { reason: "no".to_owned() }));
         assert_eq!(case.send(1).await, Sent::Taken);
         assert_eq!(case.feed.settled_to(), Some(1));
+        assert_eq!(case.balance(), (1, 0, vec![("refused".to_owned(), 1)]));
     }
 
     #[tokio::test]

@@ -178,6 +178,7 @@ impl Config {
             options: Arc::new(options),
             unpacked: self.decompression.and_then(|decompression| decompression.unpacked()),
             unknown_encoding,
+            encoding: self.encoding.trim().to_owned(),
             poll_min: self.file_watch.min_poll_frequency.clamp(POLL_MIN, poll_max),
             poll_max,
             forward: fanout(cx, self.forward_to),

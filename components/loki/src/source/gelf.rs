@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use corten_component::listen::Complaints;
-use corten_component::metrics::{Counter, Registry};
-use corten_component::{Component, Context, Error, Health, HealthState, Stop, Task};
+use corten_component::metrics::Counter;
+use corten_component::{Component, Context, DebugInfo, Error, Health, HealthState, Stop, Task};
 use corten_config::Arguments;
+use corten_config::encode::Item;
 use corten_net::Backoff;
+use corten_signal::ledger::Row;
 use corten_signal::relabel::RelabelRules;
 use corten_signal::{EntriesBuilder, Fanout, LabelsBuilder, Logs, Receiver};
 use corten_wire::gelf::{CHUNKS_WAIT_MAX, Chunks, GelfError, Message, decompress};
@@ -16,7 +18,9 @@ use tokio::net::UdpSocket;
 
 use super::http::now_ns;
 use super::outlet::hand_on;
+use super::shown::{LastError, attr, block};
 use super::{OnDrop, SourceLabels, bind};
+use crate::dropped::{Drops, Why};
 use crate::forward::fanout;
 
 /// Receives log entries in Graylog's format over UDP, and sends them on.
@@ -87,6 +91,20 @@ struct Shared {
     entries: Counter,
     parsing_errors: Counter,
     complaints: Complaints,
+    row: Arc<Row>,
+    /// Where it listens, once it does.
+    listens_at: Mutex<Option<String>>,
+    last_error: LastError,
+}
+
+impl DebugInfo for Shared {
+    fn debug_info(&self) -> Vec<Item> {
+        let at = self.listens_at.lock().clone();
+        let mut body =
+            vec![attr("type", "udp"), attr("ready", at.is_some()), attr("listen_address", at.unwrap_or_default())];
+        self.last_error.show(&mut body);
+        vec![block("listener_info", body)]
+    }
 }
 
 impl Component for Gelf {
@@ -120,7 +138,11 @@ impl Component for Gelf {
                 }
                 current.shared
             }
-            None => Arc::new(Shared::new(settings, cx.metrics(), Complaints::new(cx.logger().clone()))),
+            None => {
+                let shared = Arc::new(Shared::new(settings, cx));
+                cx.show_debug_info(Arc::clone(&shared) as Arc<dyn DebugInfo>);
+                shared
+            }
         };
         let (listening, at, context) = (Arc::clone(&shared), address.clone(), cx.clone());
         let task = cx.spawn("listener", move |stop| {
@@ -136,7 +158,8 @@ impl Component for Gelf {
 }
 
 impl Shared {
-    fn new(settings: Arc<Settings>, registry: &Registry, complaints: Complaints) -> Self {
+    fn new(settings: Arc<Settings>, cx: &Context<Gelf>) -> Self {
+        let registry = cx.metrics();
         Shared {
             settings: Mutex::new(settings),
             entries: registry.counter(
@@ -147,7 +170,10 @@ impl Shared {
                 "loki_source_gelf_target_parsing_errors_total",
                 "Total number of parsing errors while receiving gelf messages",
             ),
-            complaints,
+            complaints: Complaints::new(cx.logger().clone()),
+            row: Arc::clone(cx.ledger().row_of::<Logs>()),
+            listens_at: Mutex::default(),
+            last_error: LastError::default(),
         }
     }
 
@@ -165,8 +191,10 @@ async fn run(shared: &Shared, address: &str, cx: &Context<Gelf>, mut stop: Stop)
             Ok(socket) => {
                 cx.report_health(None);
                 let at = socket.local_addr().map_or_else(|error| error.to_string(), |address| address.to_string());
+                *shared.listens_at.lock() = Some(at.clone());
                 cx.logger().info("listening for GELF UDP messages", &[("addr", at.into())]);
                 receive(shared, &socket, &mut stop).await;
+                *shared.listens_at.lock() = None;
                 return Ok(());
             }
             Err(error) => error,
@@ -175,6 +203,7 @@ async fn run(shared: &Shared, address: &str, cx: &Context<Gelf>, mut stop: Stop)
         attempts += 1;
         if !error.is_in_use || attempts > PATIENT_ATTEMPTS {
             let text = format!("cannot listen on {address}: {}", error.text);
+            shared.last_error.note(&text);
             cx.logger().error("cannot listen", &[("err", (&text).into()), ("retry_after", wait.into())]);
             cx.report_health(Some(Health::now(HealthState::Unhealthy, text)));
         }
@@ -206,6 +235,7 @@ async fn receive(shared: &Shared, socket: &UdpSocket, stop: &mut Stop) {
         };
         let mut next = received.map(|(len, _)| len);
         let settings = shared.settings();
+        let mut problem = None;
         for _ in 0..PACKETS_MAX {
             let len = match next {
                 Ok(len) => len,
@@ -219,7 +249,10 @@ async fn receive(shared: &Shared, socket: &UdpSocket, stop: &mut Stop) {
             };
             if let Err(error) = intake.take(&buffer[..len], &settings) {
                 shared.parsing_errors.inc();
-                shared.complaints.warn("error while reading gelf message", &error.to_string(), 1);
+                intake.drops.add(Why::PARSE_ERROR, 1);
+                let error = error.to_string();
+                shared.complaints.warn("error while reading gelf message", &error, 1);
+                problem = Some(error);
             }
             if intake.builder.is_full() {
                 break;
@@ -227,12 +260,16 @@ async fn receive(shared: &Shared, socket: &UdpSocket, stop: &mut Stop) {
             // As many as have come already.
             next = socket.try_recv_from(&mut buffer).map(|(len, _)| len);
         }
+        if let Some(problem) = problem {
+            shared.last_error.note(&problem);
+        }
+        intake.drops.count(&shared.row, settings.labels.rules());
         if intake.builder.is_empty() {
             continue;
         }
         let entries = intake.builder.finish(now_ns() / 1_000_000);
         let count = entries.len() as u64;
-        if hand_on(entries, || shared.settings().forward.clone(), stop, &shared.complaints).await {
+        if hand_on(entries, || shared.settings().forward.clone(), stop, &shared.complaints, &shared.row).await {
             shared.entries.add(count);
         } else if stop.is_set() {
             // There is no time for more.
@@ -245,12 +282,18 @@ async fn receive(shared: &Shared, socket: &UdpSocket, stop: &mut Stop) {
 struct Intake {
     chunks: Chunks,
     builder: EntriesBuilder,
+    drops: Drops,
     labels: LabelsBuilder,
 }
 
 impl Intake {
     fn new() -> Self {
-        Intake { chunks: Chunks::default(), builder: EntriesBuilder::new(), labels: LabelsBuilder::new() }
+        Intake {
+            chunks: Chunks::default(),
+            builder: EntriesBuilder::new(),
+            drops: Drops::default(),
+            labels: LabelsBuilder::new(),
+        }
     }
 
     fn take(&mut self, packet: &[u8], settings: &Settings) -> Result<(), GelfError> {
@@ -268,7 +311,13 @@ impl Intake {
             }
         }
         // Labels are too long only where the message is nearly as long as it may be.
-        let Ok(Some(stream)) = settings.labels.stream(&mut self.labels, &[]) else { return Ok(()) };
+        let stream = match settings.labels.stream(&mut self.labels, &[]) {
+            Ok(Ok(stream)) => stream,
+            other => {
+                self.drops.add(other.map_or(Why::INVALID_LABELS, |dropped| dropped.err().unwrap_or(Why::NO_LABELS)), 1);
+                return Ok(());
+            }
+        };
         let stated = message.timestamp_ns().filter(|_| settings.use_incoming_timestamp);
         let line = self.builder.own(message.to_json().as_bytes());
         let part = self.builder.stream(&stream);
@@ -290,7 +339,7 @@ mod tests {
     use flate2::Compression;
     use flate2::write::{GzEncoder, ZlibEncoder};
 
-    use super::super::testing::{Case, Sink, Then, address, recorded, shown};
+    use super::super::testing::{Case, Sink, Then, address, debug_info, recorded, shown, until_balance};
     use super::*;
 
     const GELF: Definition = Definition::of::<Gelf>();
@@ -396,6 +445,9 @@ mod tests {
         let metric = |name: &str| unit.world.metric(&format!("loki_source_gelf_target_{name}_total"));
         until("they are counted", || metric("entries") == Some(4.0)).await;
         assert_eq!(metric("parsing_errors"), Some(2.0));
+        until_balance(&unit.world, "received 6, out 4, dropped {parse error: 2}").await;
+        let info = debug_info(&unit.world).remove(0);
+        assert!(info.starts_with("listener_info: type=\"udp\" ready=true") && info.contains(" last_error="), "{info}");
     }
 
     #[tokio::test]
@@ -439,5 +491,6 @@ mod tests {
         *sink.then.lock() = Then::Safe;
         unit.drain().await;
         assert_eq!(sink.shown().len(), 51);
+        assert_eq!(unit.world.balance_of(corten_signal::Kind::LokiLog), "received 51, out 51");
     }
 }

@@ -140,7 +140,9 @@ impl Component for Heroku {
             current.grpc = GrpcServer::commit(current.grpc.take(), grpc, NAMES, &current.report, cx);
             return current;
         }
-        let door = Door::new(listen, cx.metrics(), NAMES, cx.logger().clone(), "listening for Heroku drains");
+        let door =
+            Door::new(listen, cx.metrics(), cx.ledger(), NAMES, cx.logger().clone(), "listening for Heroku drains");
+        cx.show_debug_info(door.debug_info());
         let shared = Arc::new(Shared {
             settings: Mutex::new(settings),
             door,
@@ -244,7 +246,8 @@ impl Reading {
             }
             labels.set(TENANT_LABEL, tenant);
             let refused = |error: LabelError| Answer::bad(error.to_string());
-            let Some(of_rules) = self.labels.stream(&mut labels, &[]).map_err(refused)? else { continue };
+            // The rules drop no entries, only labels.
+            let Ok(of_rules) = self.labels.stream(&mut labels, &[]).map_err(refused)? else { continue };
             let stream = match &last {
                 Some((known, stream)) if known.same(&of_rules) => stream.clone(),
                 _ => {
@@ -440,6 +443,8 @@ mod tests {
         *sink.then.lock() = Then::Fail;
         assert_eq!(running.post("", &[], &[WEB]).await.status, 503);
         assert_eq!(running.metric("entries"), Some(0.0));
+        // It went on before it was lost.
+        assert_eq!(running.unit.world.balance_of(corten_signal::Kind::LokiLog), "received 1, out 1");
     }
 
     #[tokio::test]

@@ -6,18 +6,24 @@ use std::thread::available_parallelism;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use corten_component::DebugInfo;
 use corten_component::listen::{
     Exchange, HeldBytes, ListenSettings, Listening, RequestMetricNames, RequestMetrics, Requests,
 };
-use corten_component::log::Logger;
-use corten_component::metrics::Registry;
+use corten_component::log::{Logger, rfc3339};
+use corten_component::metrics::{Gauge, Registry};
+use corten_config::encode::Item;
 use corten_net::{ConnectionInfo, ErrorKind, ServerBody, empty_body, full_body, http_error};
 use corten_signal::acks::{self, Answer as Settlement};
-use corten_signal::{ConsumeError, Entries, Fanout, Logs, LogsBatch};
+use corten_signal::ledger::Row;
+use corten_signal::{ConsumeError, Entries, Fanout, Ledger, Logs, LogsBatch};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+
+use super::shown::{LastError, attr, block};
 
 /// How many bytes of all requests under way may be in memory: bodies, and what was made of them. A request beyond that
 /// is answered with 503.
@@ -95,23 +101,65 @@ pub(super) struct Door {
     requests: Requests,
     /// A permit for each core: so many bodies are read at a time.
     readers: Arc<Semaphore>,
+    /// Where it is counted what is received.
+    pub(super) row: Arc<Row>,
+    info: Arc<DoorInfo>,
+}
+
+/// What is told of an entrance.
+struct DoorInfo {
+    listening: Arc<Listening>,
+    connections: Gauge,
+    /// When entries were taken last.
+    last_taken: Mutex<Option<SystemTime>>,
+    last_error: LastError,
+}
+
+impl DebugInfo for DoorInfo {
+    fn debug_info(&self) -> Vec<Item> {
+        let mut body = vec![
+            attr("listen_address", self.listening.settings().address.to_string()),
+            attr("connections", self.connections.get() as u64),
+        ];
+        if let Some(at) = *self.last_taken.lock() {
+            body.push(attr("last_taken_at", rfc3339(at)));
+        }
+        self.last_error.show(&mut body);
+        vec![block("listener_info", body)]
+    }
 }
 
 impl Door {
     pub(super) fn new(
         listen: ListenSettings,
         registry: &Registry,
+        ledger: &Ledger,
         names: RequestMetricNames,
         logger: Logger,
         opened: &'static str,
     ) -> Self {
         let metrics = RequestMetrics::new(registry, names);
         let cores = available_parallelism().map_or(1, std::num::NonZero::get);
+        let listening = Arc::new(Listening::new(listen, &metrics, logger, opened));
+        // The family is there already.
+        let connections = registry.gauges(names.connections, "", &["protocol"]).with(&["http"]);
         Door {
-            listening: Arc::new(Listening::new(listen, &metrics, logger, opened)),
+            info: Arc::new(DoorInfo {
+                listening: Arc::clone(&listening),
+                connections,
+                last_taken: Mutex::default(),
+                last_error: LastError::default(),
+            }),
+            listening,
             requests: Requests::new(metrics, HELD_BYTES_MAX),
             readers: Arc::new(Semaphore::new(cores)),
+            row: Arc::clone(ledger.row_of::<Logs>()),
         }
+    }
+
+    /// What is told of it to whoever looks.
+    pub(super) fn debug_info(&self) -> Arc<dyn DebugInfo> {
+        Arc::clone(&self.info) as Arc<dyn DebugInfo>
     }
 
     /// Begins to answer a request.
@@ -187,14 +235,25 @@ impl Door {
         }
         let (acks, mut waiter) = acks::waiter();
         let started = tokio::time::Instant::now();
+        let mut pass = self.row.pass();
+        let mut received = 0;
         let all = async {
             for entries in batches {
+                let count = entries.len();
                 forward.consume(LogsBatch { entries: Arc::new(entries), acks: acks.clone() }).await?;
+                pass.handed_on(count);
+                received += count;
             }
             Ok(())
         };
         match tokio::time::timeout(SAFE_WAIT_MAX, all).await {
-            Ok(Ok(())) => acks.safe(),
+            Ok(Ok(())) => {
+                self.row.received(received);
+                *self.info.last_taken.lock() = Some(SystemTime::now());
+                let _ = pass.end(Ok(()));
+                acks.safe();
+            }
+            // The client sends all of it again.
             Ok(Err(error)) => return Err(refusal(&error)),
             Err(_) => return Err(too_late()),
         }
@@ -209,7 +268,9 @@ impl Door {
     pub(super) fn complain(&self, parts: &Parts, status: StatusCode, text: &str) {
         let peer = parts.extensions.get::<ConnectionInfo>().map(|info| info.peer.to_string()).unwrap_or_default();
         let first = text.lines().next().unwrap_or_default();
-        self.listening.warn("refused a request", &format!("{} to {peer}: {first}", status.as_u16()), 1);
+        let problem = format!("{} to {peer}: {first}", status.as_u16());
+        self.info.last_error.note(&problem);
+        self.listening.warn("refused a request", &problem, 1);
     }
 }
 
@@ -278,7 +339,9 @@ mod tests {
         let registry = Registry::new();
         let listen = ListenSettings::prepare(&Default::default(), Duration::ZERO, None).await.unwrap();
         let logger = Logger::new(corten_component::log::LogSink::memory().0);
-        let door = Door::new(listen, &registry, corten_component::request_metric_names!("a"), logger, "listening");
+        let ledger = Ledger::new("loki.source.a");
+        let door =
+            Door::new(listen, &registry, &ledger, corten_component::request_metric_names!("a"), logger, "listening");
         let mut builder = corten_signal::EntriesBuilder::new();
         let part = builder.stream(&corten_signal::Stream::of([("a", "b")]).unwrap());
         let line = builder.own(&[b'x'; 1000]);

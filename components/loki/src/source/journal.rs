@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use corten_component::metrics::{Counter, Vector};
-use corten_component::{Component, Context, Error, Health, HealthBoard, HealthState, Logger, Stop, Task};
+use corten_component::{Component, Context, DebugInfo, Error, Health, HealthBoard, HealthState, Logger, Stop, Task};
 use corten_config::arguments::CheckErrors;
+use corten_config::encode::Item;
 use corten_config::schema::Stability;
 use corten_config::{Arguments, Exports};
 use corten_golang::json::{Form, push_string};
 use corten_journal::{Cursor, Fields, Journal, Matches, Start};
+use corten_signal::ledger::Row;
 use corten_signal::relabel::{Action, RelabelRules};
 use corten_signal::{Entries, EntriesBuilder, Fanout, LabelsBuilder, Logs, Receiver};
 use parking_lot::Mutex;
@@ -20,7 +22,9 @@ use tokio::sync::watch;
 
 use super::cursors::{Cursors, key};
 use super::feed::{Feed, Sent};
+use super::shown::{LastError, attr, block, time_ns};
 use super::{OnDrop, SourceLabels};
+use crate::dropped::{Drops, Why};
 use crate::forward::fanout;
 
 /// How often the journal is looked at when it has nothing new.
@@ -201,7 +205,11 @@ impl Component for JournalSource {
             ),
             health: Arc::clone(cx.health()),
             logger: cx.logger().clone(),
+            row: Arc::clone(cx.ledger().row_of::<Logs>()),
+            last_us: AtomicU64::new(0),
+            last_error: LastError::default(),
         });
+        cx.show_debug_info(Arc::clone(&shared) as Arc<dyn DebugInfo>);
         let task = cx.spawn("journal", move |stop| run(Arc::clone(&shared), receiver.clone(), stop));
         JournalSource { settings: sender, task }
     }
@@ -249,13 +257,35 @@ struct Shared {
     damaged: Counter,
     health: Arc<HealthBoard>,
     logger: Logger,
+    row: Arc<Row>,
+    /// The time of the entry that was handed on last, in microseconds since the Unix epoch; 0 before the first.
+    last_us: AtomicU64,
+    last_error: LastError,
+}
+
+impl DebugInfo for Shared {
+    fn debug_info(&self) -> Vec<Item> {
+        let mut body = vec![attr("is_running", self.health.current().state == HealthState::Healthy)];
+        if let Some(cursor) = self.cursors.lock().get(&self.key) {
+            body.push(attr("safe_to", cursor));
+        }
+        let last_us = self.last_us.load(Ordering::Relaxed);
+        if last_us > 0 {
+            body.push(time_ns("last_entry_at", i64::try_from(last_us.saturating_mul(1000)).unwrap_or(i64::MAX)));
+        }
+        self.last_error.show(&mut body);
+        vec![block("journal_info", body)]
+    }
 }
 
 impl Shared {
     fn set_health(&self, error: Option<&str>) {
         let health = match error {
             None => Health::now(HealthState::Healthy, "journal tailer is running"),
-            Some(error) => Health::now(HealthState::Unhealthy, error),
+            Some(error) => {
+                self.last_error.note(error);
+                Health::now(HealthState::Unhealthy, error)
+            }
         };
         self.health.set_reported(Some(health));
     }
@@ -330,7 +360,7 @@ impl Shared {
 async fn run(shared: Arc<Shared>, mut settings: watch::Receiver<Arc<Settings>>, mut stop: Stop) -> Result<(), String> {
     while !stop.is_set() {
         let now = Arc::clone(&settings.borrow_and_update());
-        let mut feed = Feed::new();
+        let mut feed = Feed::new(Arc::clone(&shared.row));
         let leave = AtomicBool::new(false);
         let ended = {
             let reading = read_on(&shared, &now, &mut feed, &leave, &mut stop);
@@ -394,7 +424,7 @@ async fn read_on(
             let chunk = reading.read(&making, &shared_too);
             (reading, chunk)
         });
-        let chunk;
+        let mut chunk;
         (reading, chunk) = read.await.map_err(|error| error.to_string())?;
         let idle = chunk.cursor.is_none();
         let sent = match (chunk.entries, chunk.cursor) {
@@ -410,7 +440,12 @@ async fn read_on(
             _ => Sent::Taken,
         };
         match sent {
-            Sent::Taken => {}
+            Sent::Taken => {
+                chunk.drops.count(&shared.row, settings.making.labels.rules());
+                if let Some(cursor) = chunk.cursor {
+                    shared.last_us.store(cursor.realtime_us, Ordering::Relaxed);
+                }
+            }
             Sent::Again(wait) => again = Some(wait),
             Sent::Stopped => return Ok(()),
         }
@@ -443,12 +478,14 @@ struct Chunk {
     entries: Option<Entries>,
     /// The last entry that was looked at.
     cursor: Option<Cursor>,
+    drops: Drops,
 }
 
 impl Reading {
     fn read(&mut self, making: &Making, shared: &Shared) -> Chunk {
         self.journal.refresh();
         let mut cursor = None;
+        let mut drops = Drops::default();
         let mut labels = LabelsBuilder::new();
         let mut line = Vec::new();
         for _ in 0..READ_ENTRIES_MAX {
@@ -461,7 +498,10 @@ impl Reading {
                     let time_ns = i64::try_from(entry.cursor.realtime_us.saturating_mul(1000)).unwrap_or(i64::MAX);
                     self.builder.push(part, time_ns, span);
                 }
-                Err(why) => shared.errors.with(&[why]).inc(),
+                Err((error, why)) => {
+                    shared.errors.with(&[error]).inc();
+                    drops.add(why, 1);
+                }
             }
             if self.builder.own_bytes() >= READ_BYTES_MAX || self.builder.is_full() {
                 break;
@@ -486,7 +526,7 @@ impl Reading {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.builder.finish(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
         });
-        Chunk { entries, cursor }
+        Chunk { entries, cursor, drops }
     }
 }
 
@@ -494,13 +534,13 @@ const NO_MESSAGE: &str = "no_message";
 const EMPTY_LABELS: &str = "empty_labels";
 
 impl Making {
-    /// Makes an entry's line and stream of its fields, or says why there is none.
+    /// Makes an entry's line and stream of its fields, or says why there is none: to the metric, and to the books.
     fn make(
         &self,
         fields: &Fields,
         labels: &mut LabelsBuilder,
         line: &mut Vec<u8>,
-    ) -> Result<corten_signal::Stream, &'static str> {
+    ) -> Result<corten_signal::Stream, (&'static str, Why)> {
         line.clear();
         if self.as_json {
             write_json(fields, line);
@@ -508,7 +548,7 @@ impl Making {
             line.extend_from_slice(message);
         }
         if line.is_empty() {
-            return Err(NO_MESSAGE);
+            return Err((NO_MESSAGE, Why::Is("no message")));
         }
         labels.clear();
         for (name, value) in &self.fixed {
@@ -526,7 +566,10 @@ impl Making {
             }
         }
         // Labels that are too large for a stream are as good as none.
-        self.labels.stream(labels, &[]).ok().flatten().ok_or(EMPTY_LABELS)
+        match self.labels.stream(labels, &[]) {
+            Ok(outcome) => outcome.map_err(|why| (EMPTY_LABELS, why)),
+            Err(_) => Err((EMPTY_LABELS, Why::INVALID_LABELS)),
+        }
     }
 }
 
@@ -574,7 +617,7 @@ mod tests {
     use flate2::read::GzDecoder;
     use proptest::prelude::*;
 
-    use super::super::testing::{Sink, Then};
+    use super::super::testing::{Sink, Then, debug_info, until_balance};
     use super::*;
 
     const JOURNAL: Definition = Definition::of::<JournalSource>();
@@ -635,6 +678,10 @@ mod tests {
         assert_eq!(entries[0], (1_787_306_400_003_802_000, format!("{labels} line 0: alpha delta")));
         assert!(entries.iter().any(|(_, text)| text.ends_with("\nsecond line \u{e9}")));
         assert_eq!(unit.world.health().message, "journal tailer is running");
+        let expected = format!("received {ENTRIES}, out {}, dropped {{no message: {SILENT}}}", ENTRIES - SILENT);
+        until_balance(&unit.world, &expected).await;
+        let info = debug_info(&unit.world).remove(0);
+        assert!(info.contains("is_running=true") && info.contains(" last_entry_at=\"2026-"), "{info}");
     }
 
     #[tokio::test]
@@ -647,6 +694,8 @@ mod tests {
         until("the last entry was looked at", || errors(&unit, EMPTY_LABELS) > 0.0 && !sink.shown().is_empty()).await;
         let before = sink.shown().len();
         unit.drain().await;
+        let balance = unit.world.balance_of(corten_signal::Kind::LokiLog);
+        assert!(balance.contains(&format!(", out {before}, dropped {{rule 1 keep: ")), "{balance}");
         let saved = std::fs::read_to_string(unit.world.context::<JournalSource>().data_dir().join("cursors")).unwrap();
         assert!(saved.contains("cursor-loki.source.journal.a\ts="), "{saved}");
         // Again, as after a restart: nothing is left.
@@ -691,6 +740,7 @@ mod tests {
         *sink.then.lock() = Then::Safe;
         until("a second one", || sink.shown().len() >= 2 * (ENTRIES - SILENT)).await;
         unit.drain().await;
+        unit.world.balance();
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use corten_component::Stop;
 use corten_component::listen::Complaints;
+use corten_signal::ledger::{Row, reason_of};
 use corten_signal::{ConsumeError, Entries, Fanout, Logs, LogsBatch};
 
 /// The waits before a receiver is asked again: doubling from the first to the second.
@@ -14,17 +15,26 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How long receivers may still take when the source is to stop.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// What is counted as the reason of entries that nobody took before the source ended.
+const SHUTDOWN: &str = "shutdown";
+
 /// Hands entries on; whether they were taken. `forward` says to whom, which may change while a receiver is waited for.
 pub(super) async fn hand_on(
     entries: Entries,
     forward: impl Fn() -> Fanout<Logs>,
     stop: &mut Stop,
     complaints: &Complaints,
+    row: &Row,
 ) -> bool {
-    let count = entries.len() as u64;
+    let count = entries.len();
     if count == 0 {
         return true;
     }
+    let drop = |why: &str, reason: &'static str| {
+        complaints.warn("dropped log entries that nobody takes", why, count as u64);
+        row.received(count);
+        row.dropped(reason, count);
+    };
     let batch = LogsBatch::of(entries);
     let mut wait = RETRY_MIN;
     loop {
@@ -43,10 +53,13 @@ pub(super) async fn hand_on(
             }
         };
         let error = match outcome.await {
-            Some(Ok(())) => return true,
+            Some(Ok(())) => {
+                row.received(count);
+                return true;
+            }
             Some(Err(error)) => error,
             None => {
-                complaints.warn("dropped log entries that nobody takes", "the source ended", count);
+                drop("the source ended", SHUTDOWN);
                 return false;
             }
         };
@@ -56,7 +69,8 @@ pub(super) async fn hand_on(
             ConsumeError::Exited { .. } => Some(wait),
         };
         let Some(after) = after.filter(|_| !is_last) else {
-            complaints.warn("dropped log entries that nobody takes", &error.to_string(), count);
+            let is_refused = matches!(error, ConsumeError::Refused { .. });
+            drop(&error.to_string(), if is_refused { reason_of(&error) } else { SHUTDOWN });
             return false;
         };
         // Whoever is asked to stop asks once more.
@@ -69,7 +83,7 @@ pub(super) async fn hand_on(
 mod tests {
     use corten_component::Logger;
     use corten_component::log::LogSink;
-    use corten_signal::{EntriesBuilder, Stream};
+    use corten_signal::{EntriesBuilder, Ledger, Stream};
     use corten_testkit::until;
 
     use super::super::testing::{Sink, Then};
@@ -89,7 +103,10 @@ mod tests {
         let sink = Sink::that(retry());
         let complaints = Complaints::new(Logger::new(LogSink::memory().0));
         let (stopper, stop) = Stop::pair();
-        let run = async |stop: Stop| hand_on(entries(), || sink.fanout(), &mut stop.clone(), &complaints).await;
+        let ledger = Ledger::new("loki.source.syslog.a");
+        let row = ledger.row_of::<Logs>();
+        let forward = || Fanout::of(&ledger, [sink.receiver()]);
+        let run = async |stop: Stop| hand_on(entries(), forward, &mut stop.clone(), &complaints, row).await;
         let (taken, ()) = tokio::join!(run(stop.clone()), async {
             until("it was asked", || sink.asked() > 1).await;
             *sink.then.lock() = Then::Safe;
@@ -106,6 +123,9 @@ mod tests {
             stopper.stop();
         });
         assert!(!taken);
+        assert_eq!(ledger.snapshot().open_sums(), []);
+        let dropped = [("refused".to_owned(), 1), ("shutdown".to_owned(), 1)];
+        assert_eq!((row.snapshot().received, row.snapshot().out, &*row.snapshot().dropped), (3, 1, &dropped[..]));
     }
 
     #[tokio::test(start_paused = true)]
@@ -121,12 +141,15 @@ mod tests {
         let complaints = Complaints::new(Logger::new(LogSink::memory().0));
         let (stopper, mut stop) = Stop::pair();
         let started = tokio::time::Instant::now();
-        let forward = Fanout::new([inlet.receiver()]);
-        let (taken, ()) = tokio::join!(hand_on(entries(), || forward.clone(), &mut stop, &complaints), async {
+        let ledger = Ledger::new("loki.source.syslog.a");
+        let (forward, row) = (Fanout::of(&ledger, [inlet.receiver()]), ledger.row_of::<Logs>());
+        let (taken, ()) = tokio::join!(hand_on(entries(), || forward.clone(), &mut stop, &complaints, row), async {
             tokio::time::sleep(Duration::from_secs(100)).await;
             stopper.stop();
         });
         assert!(!taken);
         assert_eq!(started.elapsed().as_secs(), 100 + STOP_WAIT_MAX.as_secs());
+        assert_eq!(ledger.snapshot().open_sums(), []);
+        assert_eq!(row.snapshot().dropped, [("shutdown".to_owned(), 1)]);
     }
 }

@@ -6,20 +6,23 @@ mod names;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use corten_component::listen::Complaints;
 use corten_component::metrics::{Counter, Registry};
-use corten_component::{Component, Context, Error, Health, HealthState, Task};
+use corten_component::{Component, Context, DebugInfo, Error, Health, HealthState, Task};
+use corten_config::encode::Item;
 use corten_config::schema::Stability;
 use corten_config::{Arguments, CheckErrors, StringEnum};
 use corten_net::TlsConfig;
+use corten_signal::ledger::Row;
 use corten_signal::relabel::RelabelRules;
 use corten_signal::{Fanout, Logs, Receiver};
 use parking_lot::Mutex;
 
 use self::listener::Slot;
+use super::shown::{LastError, attr, block};
 use super::{OnDrop, SourceLabels};
 use crate::forward::fanout;
 
@@ -247,11 +250,46 @@ struct Shared {
     settings: Mutex<Arc<Settings>>,
     metrics: Metrics,
     complaints: Complaints,
+    row: Arc<Row>,
     /// How many listeners there have been.
     started: AtomicU64,
     /// The listeners that cannot listen, and why.
     troubles: Mutex<BTreeMap<(String, u64), String>>,
+    /// The listeners that run, by their numbers.
+    infos: Mutex<BTreeMap<u64, Arc<ListenerInfo>>>,
     report: Box<dyn Fn(Option<Health>) + Send + Sync>,
+}
+
+/// What is told of a listener.
+struct ListenerInfo {
+    protocol: String,
+    /// As it is configured, and then as it is.
+    address: Mutex<String>,
+    labels: String,
+    is_ready: AtomicBool,
+    /// How many connections there are.
+    connections: AtomicUsize,
+    last_error: LastError,
+}
+
+impl DebugInfo for Shared {
+    fn debug_info(&self) -> Vec<Item> {
+        let infos: Vec<Arc<ListenerInfo>> = self.infos.lock().values().cloned().collect();
+        let shown = |info: Arc<ListenerInfo>| {
+            let mut body = vec![
+                attr("type", info.protocol.as_str()),
+                attr("ready", info.is_ready.load(Ordering::Relaxed)),
+                attr("listen_address", info.address.lock().as_str()),
+                attr("labels", info.labels.as_str()),
+            ];
+            if info.protocol == "tcp" {
+                body.push(attr("connections", info.connections.load(Ordering::Relaxed) as u64));
+            }
+            info.last_error.show(&mut body);
+            block("listeners_info", body)
+        };
+        infos.into_iter().map(shown).collect()
+    }
 }
 
 struct Metrics {
@@ -332,11 +370,15 @@ impl Component for Syslog {
                     settings: Mutex::new(settings),
                     metrics: Metrics::new(cx.metrics()),
                     complaints: Complaints::new(cx.logger().clone()),
+                    row: Arc::clone(cx.ledger().row_of::<Logs>()),
                     started: AtomicU64::new(0),
                     troubles: Mutex::default(),
+                    infos: Mutex::default(),
                     report: Box::new(move |health| context.report_health(health)),
                 };
-                (Arc::new(shared), Vec::new())
+                let shared = Arc::new(shared);
+                cx.show_debug_info(Arc::clone(&shared) as Arc<dyn DebugInfo>);
+                (shared, Vec::new())
             }
         };
         let kept: Vec<_> = arguments

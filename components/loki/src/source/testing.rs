@@ -8,10 +8,11 @@ use std::time::Duration;
 use base64::Engine as _;
 use corten_config::Value;
 use corten_config::decode::Decode as _;
+use corten_config::encode::Item;
 use corten_net::{Body, Client, ClientConfig, ClientOptions};
 use corten_signal::flow::BoxFuture;
 use corten_signal::relabel::{Action, RelabelRules, Rule};
-use corten_signal::{Acks, Consume, ConsumeError, Entries, Fanout, Inlet, Logs, LogsBatch, Receiver, Stream};
+use corten_signal::{Acks, Consume, ConsumeError, Entries, Inlet, Kind, Logs, LogsBatch, Receiver, Stream};
 use corten_testkit::{World, until_some};
 use http::{HeaderMap, Method, Request};
 use parking_lot::Mutex;
@@ -29,6 +30,34 @@ pub(super) enum Then {
     Keep,
     /// It is not taken.
     Refuse(ConsumeError),
+}
+
+/// Waits until the books of the component say this and all sums are even.
+pub(super) async fn until_balance(world: &World, expected: &str) {
+    let is_it = async {
+        let is_even = || world.host().ledger.snapshot().open_sums().is_empty();
+        while !is_even() || world.balance_of(Kind::LokiLog) != expected {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(30), is_it).await;
+    assert!(waited.is_ok(), "expected {expected}: {:#?}", world.host().ledger.snapshot());
+}
+
+/// What the component tells whoever looks, each block as `name: a=1 b="x"`.
+pub(super) fn debug_info(world: &World) -> Vec<String> {
+    let info = world.host().debug_info.lock().clone();
+    let shown = |item: Item| match item {
+        Item::Block { name, body, .. } => {
+            let attrs = body.into_iter().filter_map(|item| match item {
+                Item::Attr { name, value } => Some(format!(" {name}={value}")),
+                _ => None,
+            });
+            format!("{name}:{}", attrs.collect::<String>())
+        }
+        _ => String::new(),
+    };
+    info.map_or_else(Vec::new, |info| info.debug_info()).into_iter().map(shown).collect()
 }
 
 /// Keeps what it is sent, and does with it as it is told.
@@ -84,11 +113,6 @@ impl Sink {
     /// As a receiver.
     pub(super) fn receiver(&self) -> Receiver<Logs> {
         self.receiver.clone()
-    }
-
-    /// As the receivers of a source.
-    pub(super) fn fanout(&self) -> Fanout<Logs> {
-        Fanout::new([self.receiver.clone()])
     }
 
     /// How often it was asked to take something.

@@ -8,7 +8,8 @@ use corten_component::metrics::{Counter, DEFAULT_BUCKETS, Gauge, Histogram, Refr
 use corten_config::Value;
 use corten_config::encode::Item;
 use corten_queue::{Queue, Reader, Totals, reason};
-use corten_sink::SendState;
+use corten_signal::ledger::End as _;
+use corten_sink::{Ends, QueueEnd, SendState};
 use parking_lot::Mutex;
 
 use super::group::Tenant;
@@ -74,6 +75,7 @@ pub(super) struct SharedMetrics {
     /// What the queue dropped since somebody last looked, by the host and the reason.
     lost: Mutex<BTreeMap<(String, &'static str), u64>>,
     wal: WalMetrics,
+    pub(super) ends: Ends,
 }
 
 /// The identity of an endpoint, and the reason for which entries were not sent to it.
@@ -89,6 +91,7 @@ pub(super) struct EndpointInfo {
     /// The number of the segment that was read when the sender was started.
     pub(super) segment_at_start: u64,
     pub(super) state: Arc<SendState>,
+    pub(super) end: Arc<QueueEnd>,
 }
 
 /// What one endpoint counts for one tenant.
@@ -229,6 +232,7 @@ impl SharedMetrics {
             counted: Mutex::default(),
             lost: Mutex::default(),
             wal: WalMetrics::new(registry),
+            ends: Ends::default(),
         });
         let weak = Arc::downgrade(&shared);
         registry.before_gathering(weak);
@@ -397,13 +401,34 @@ impl DebugInfo for SharedMetrics {
         let attr = |name: &str, value: Value| Item::Attr { name: name.to_owned(), value };
         let endpoints = self.endpoints.lock().clone();
         let block = |endpoint: &Arc<EndpointInfo>| {
-            let lag = endpoint.reader.lag();
+            let end = endpoint.end.snapshot();
+            let dropped = end.dropped.iter().map(|(_, count)| count).sum::<u64>();
             let mut body = vec![
                 attr("name", Value::from(endpoint.identity.as_str())),
                 attr("url", Value::from(endpoint.url.as_str())),
-                attr("entries_pending", Value::from(lag.pending.samples)),
-                attr("bytes_pending", Value::from(lag.pending.bytes)),
             ];
+            for (name, count) in [
+                ("entries_pending", end.pending),
+                ("bytes_pending", end.pending_bytes),
+                ("entries_in_flight", end.in_flight),
+                ("entries_offered", end.offered),
+                ("entries_restored", end.restored),
+                ("entries_delivered", end.delivered),
+                ("entries_dropped", dropped),
+                ("retries", end.retries),
+            ] {
+                body.push(attr(name, Value::from(count)));
+            }
+            if let Some(bytes) = end.capacity_bytes {
+                body.push(attr("bytes_max", Value::from(bytes)));
+            }
+            if let Some(age_ms) = end.age_ms().filter(|_| end.pending > 0) {
+                body.push(attr("oldest_seconds", Value::from(age_ms as f64 / 1e3)));
+            }
+            if let Some((at, answer)) = end.last_answer {
+                body.push(attr("last_answer", Value::from(answer)));
+                body.push(attr("last_answer_at", Value::from(corten_component::log::rfc3339(at))));
+            }
             if let Some((at, error)) = &*endpoint.state.last_error.lock() {
                 body.push(attr("last_error", Value::from(error.as_str())));
                 body.push(attr("last_error_at", Value::from(corten_component::log::rfc3339(*at))));

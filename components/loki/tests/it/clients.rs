@@ -58,6 +58,7 @@ impl Source {
     /// What it received, once everything has come.
     async fn all(mut self) -> Vec<LogLine> {
         self.unit.drain().await;
+        self.unit.world.balance();
         self.sink.lines()
     }
 }

@@ -53,6 +53,7 @@ impl Rig {
     async fn stop(&mut self) {
         if let Some(mut unit) = self.unit.take() {
             unit.drain().await;
+            unit.world.balance();
         }
     }
 

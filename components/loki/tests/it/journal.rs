@@ -190,6 +190,7 @@ async fn journals_that_systemd_wrote_are_read_as_journalctl_reads_them() {
     let mut unit = start(folder.path(), &sink).await;
     until("all entries have come", || sink.len() >= wanted.len()).await;
     unit.drain().await;
+    unit.world.balance();
     compare(&by_source(&sink), &wanted);
     assert_eq!(damaged(&unit), Some(0.0));
 }
@@ -314,6 +315,7 @@ async fn what_journald_writes_is_followed_over_rotations_and_its_death() {
     let wanted = by_journalctl(&journalctl, &log);
     until("all entries have come", || sink.len() >= wanted.len()).await;
     unit.drain().await;
+    unit.world.balance();
     let found = by_source(&sink);
     compare(&found, &wanted);
     let numbers = found.iter().filter_map(|(_, fields)| fields.get("NUMBER"));

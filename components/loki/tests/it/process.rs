@@ -5,7 +5,7 @@ use std::time::Duration;
 use corten_component::Definition;
 use corten_loki::process::Process;
 use corten_signal::acks::Answer;
-use corten_signal::{ConsumeError, Logs};
+use corten_signal::{ConsumeError, Kind, Logs};
 use corten_testkit::{LogsSink, Unit, awaited_logs, host, logs};
 
 const MULTILINE: &str = "stage.multiline {\nfirstline = \"^S\"\n}";
@@ -34,7 +34,9 @@ async fn a_change_of_where_to_send_keeps_what_was_collected() {
     send(&unit, "S2").await;
     assert_eq!((first.texts(), second.texts()), (vec![], vec!["S1\na".to_owned()]));
     unit.drain().await;
+    unit.world.balance();
     assert_eq!(second.texts(), ["S1\na", "S2"]);
+    assert_eq!(unit.world.balance_of(Kind::LokiLog), "taken 3, out 2, merged {multiline: 1}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -49,6 +51,7 @@ async fn a_change_of_the_stages_sends_on_what_was_collected() {
     texts.sort();
     assert_eq!(texts, ["S1", "{\"_entry\":\"a\"}"]);
     unit.drain().await;
+    unit.world.balance();
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,7 +72,9 @@ async fn what_a_replaced_pipeline_held_is_sent_before_the_component_ends() {
         }
     });
     unit.drain().await;
+    unit.world.balance();
     assert_eq!(sink.texts(), ["S1"]);
+    assert_eq!(unit.world.balance_of(Kind::LokiLog), "taken 1, out 1");
 }
 
 #[tokio::test(start_paused = true)]
@@ -83,6 +88,7 @@ async fn a_block_is_sent_when_no_line_comes() {
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(sink.texts(), ["S1"]);
     unit.drain().await;
+    unit.world.balance();
 }
 
 #[tokio::test(start_paused = true)]
@@ -112,6 +118,7 @@ async fn metrics_of_entries_are_those_of_the_component_and_end_with_the_stage() 
     }
     assert_eq!(shown(&unit, "loki_process_custom_lines"), None);
     unit.drain().await;
+    unit.world.balance();
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,4 +145,6 @@ async fn a_limit_by_label_counts_thousands_of_values_and_forgets_them() {
     receiver.consume(logs(&[], &["without the label"])).await.unwrap();
     assert_eq!((sink.len(), counted(&unit)), (10_001, 1));
     unit.drain().await;
+    let expected = "taken 10102, out 10001, dropped {ratelimit_drop_stage: 101}";
+    assert_eq!(unit.world.balance_of(Kind::LokiLog), expected);
 }

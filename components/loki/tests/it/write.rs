@@ -9,7 +9,9 @@ use corten_component::{Definition, HealthState};
 use corten_config::schema::Stability;
 use corten_loki::COMPONENTS;
 use corten_net::ServerBody;
+use corten_signal::Kind;
 use corten_signal::acks::{Answer, Waiter};
+use corten_signal::ledger::EndSnapshot;
 use corten_signal::{Logs, LogsBatch, Receiver, Stream};
 use corten_testkit::{Seen, Server, Unit, World, answer, awaited_logs, host, stays, until};
 use http::Response;
@@ -184,6 +186,32 @@ impl Loki {
     }
 }
 
+/// The books of the endpoints, each as `offered 3, delivered 2, dropped {stream_limited: 1}`.
+fn ends(world: &World) -> Vec<String> {
+    let shown = |end: EndSnapshot| {
+        let dropped: Vec<String> = end.dropped.iter().map(|(reason, count)| format!("{reason}: {count}")).collect();
+        let counts = [("offered", end.offered), ("restored", end.restored), ("delivered", end.delivered)];
+        let counts = counts.into_iter().chain([("pending", end.pending)]).filter(|(_, count)| *count > 0);
+        let mut parts: Vec<String> = counts.map(|(name, count)| format!("{name} {count}")).collect();
+        if !dropped.is_empty() {
+            parts.push(format!("dropped {{{}}}", dropped.join(", ")));
+        }
+        parts.join(", ")
+    };
+    world.host().ledger.snapshot().ends.into_iter().map(shown).collect()
+}
+
+/// Waits until the books say this, and looks whether all sums are even then.
+async fn until_ends(world: &World, expected: &[&str]) {
+    let until = tokio::time::timeout(LIMIT, async {
+        while ends(world) != expected {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    assert!(until.await.is_ok(), "{:?}\n{expected:?}", ends(world));
+    world.balance();
+}
+
 async fn push(to: &Receiver<Logs>, labels: &[(&str, &str)], lines: &[&str]) -> Waiter {
     let (batch, waiter) = awaited_logs(labels, lines);
     to.consume(batch).await.unwrap();
@@ -324,6 +352,8 @@ async fn a_tenant_that_cannot_stand_in_a_header_is_dropped_and_counted() {
     let dropped = |name| value(&world, name, &[("host", &host), ("tenant", "other"), ("reason", "ingester_error")]);
     assert_eq!(dropped("loki_write_dropped_entries_total"), Some(1.0));
     assert_eq!(dropped("loki_write_dropped_bytes_total"), Some(5.0));
+    until_ends(&world, &["offered 2, delivered 1, dropped {invalid tenant: 1}"]).await;
+    assert_eq!(world.balance_of(Kind::LokiLog), "taken 2, out 2");
 }
 
 #[tokio::test]
@@ -403,6 +433,11 @@ async fn streams_beyond_the_limit_of_a_batch_are_dropped_and_counted() {
     // The next batch begins anew.
     push(&to, &[("app", "c")], &["5"]).await;
     loki.wait_for_count(4).await;
+    until_ends(&world, &["offered 5, delivered 4, dropped {stream_limited: 1}"]).await;
+    let end = world.balance().ends.remove(0);
+    assert_eq!(end.url, loki.url());
+    assert!(end.capacity_bytes.is_some_and(|bytes| bytes > 0));
+    assert_eq!(end.last_answer.map(|(_, answer)| answer).as_deref(), Some("204 No Content"));
 }
 
 #[tokio::test]
@@ -445,6 +480,8 @@ async fn a_request_that_is_too_large_is_halved_until_only_the_bad_entry_is_dropp
         assert_eq!(loki.taken().len(), count - 1);
         let logs = world.logs();
         assert_eq!(logs.matches("dropping data").count(), 1, "{logs}");
+        let expected = format!("offered {count}, delivered {}, dropped {{ingester_error: 1}}", count - 1);
+        until_ends(&world, &[&expected]).await;
     }
 }
 
@@ -462,6 +499,7 @@ async fn an_answer_that_names_entries_is_counted_and_nothing_is_sent_again() {
     assert_eq!(value(&world, "loki_write_sent_entries_total", &labels[..2]), Some(1.0));
     assert!(world.logs().contains("entries of a batch were rejected, the others were taken"), "{}", world.logs());
     stays("it is sent once", Duration::from_millis(100), || loki.server.seen().len() == 1).await;
+    until_ends(&world, &["offered 3, delivered 1, dropped {ingester_error: 2}"]).await;
 }
 
 #[tokio::test]
@@ -499,11 +537,14 @@ async fn too_many_requests_are_tried_again_unless_that_is_switched_off() {
             None => {
                 loki.wait_for(&["1"]).await;
                 until("it is counted", || value(&world, "loki_write_batch_retries_total", &labels) == Some(2.0)).await;
+                until_ends(&world, &["offered 1, delivered 1"]).await;
+                assert_eq!(world.balance().ends[0].retries, 2);
             }
             Some(reason) => {
                 let labels = [labels[0], labels[1], ("reason", reason)];
                 let dropped = || value(&world, "loki_write_dropped_entries_total", &labels);
                 until("it is dropped", || dropped() == Some(1.0)).await;
+                until_ends(&world, &["offered 1, dropped {rate_limited: 1}"]).await;
                 assert!(world.logs().contains("server returned HTTP status 429 Too Many Requests (429): slow down"));
             }
         }
@@ -526,6 +567,7 @@ async fn what_is_refused_for_good_is_dropped_and_the_next_is_sent() {
     let logs = world.logs();
     assert!(logs.contains("final error sending batch, no retries left, dropping data"), "{logs}");
     assert!(logs.contains("server returned HTTP status 401 Unauthorized (401): no org id\""), "{logs}");
+    until_ends(&world, &["offered 2, delivered 1, dropped {ingester_error: 1}"]).await;
 }
 
 #[tokio::test]
@@ -537,6 +579,7 @@ async fn a_number_of_attempts_that_is_written_is_kept_to() {
     let labels = [("host", host.as_str()), ("tenant", ""), ("reason", "ingester_error")];
     until("it is dropped", || value(&world, "loki_write_dropped_entries_total", &labels) == Some(1.0)).await;
     assert_eq!(loki.server.seen().len(), 3);
+    until_ends(&world, &["offered 1, dropped {ingester_error: 1}"]).await;
     assert_eq!(world.health().state, HealthState::Unhealthy);
 }
 
@@ -560,7 +603,13 @@ async fn an_outage_loses_nothing_and_keeps_the_order_of_every_stream_also_over_a
             to.consume(batch).await.unwrap();
         }
         until("it is told", || world.health().state == HealthState::Unhealthy).await;
+        let restored = if round > 0 { format!("restored {}, ", round * 210) } else { String::new() };
+        until_ends(&world, &[&format!("offered 210, {restored}pending {}", (round + 1) * 210)]).await;
+        let end = world.balance().ends.remove(0);
+        assert!(end.oldest_ms.is_some() && end.pending_bytes > 0 && end.in_flight > 0, "{end:?}");
+        assert!(end.last_answer.unwrap().1.contains("503"));
         unit.drain().await;
+        assert_eq!(world.balance_of(Kind::LokiLog), format!("taken {0}, out {0}", (round + 1) * 210));
     }
     is_up.store(true, Ordering::SeqCst);
     let _unit = start(&world, &body).await;
@@ -575,6 +624,44 @@ async fn an_outage_loses_nothing_and_keeps_the_order_of_every_stream_also_over_a
         assert_eq!(numbers.len(), 105, "{stream:?}: {numbers:?}");
     }
     until("it is well", || world.health().state == HealthState::Healthy).await;
+    until_ends(&world, &["restored 630, delivered 630"]).await;
+}
+
+fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_folder(&entry.path(), &to),
+            false => drop(std::fs::copy(entry.path(), to).unwrap()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_waited_when_the_process_was_killed_is_in_the_books_of_the_next() {
+    let answered = AtomicUsize::new(0);
+    // It takes some of it.
+    let loki = Loki::answering(move |_, _| match answered.fetch_add(1, Ordering::SeqCst) {
+        0 => answer(204, &[], ""),
+        _ => answer(503, &[], "down"),
+    });
+    let (killed, loki) = (host(ID), loki.await);
+    let _unit = start(&killed, &endpoint(&loki.url(), "name = \"n\"")).await;
+    for number in 0..50 {
+        let mut waiter = push(&receiver(&killed), &[("a", "b")], &[&number.to_string()]).await;
+        assert_eq!(waiter.wait(LIMIT).await, Answer::Safe);
+    }
+    until("it was refused", || loki.server.seen().len() > 1).await;
+    // What is on the disk at this moment is all that the next process has.
+    let (world, loki) = (host(ID), Loki::start().await);
+    copy_folder(&killed.host().services.storage_path.join(ID), &world.host().services.storage_path.join(ID));
+    let _unit = start(&world, &endpoint(&loki.url(), "name = \"n\"")).await;
+    let end = || world.host().ledger.snapshot().ends.remove(0);
+    until("all is sent", || end().pending == 0 && end().delivered > 0).await;
+    let end = world.balance().ends.remove(0);
+    assert!((1..=50).contains(&end.restored), "{end:?}");
+    assert_eq!((end.offered, end.delivered, loki.taken().len() as u64), (0, end.restored, end.restored));
 }
 
 #[tokio::test]
@@ -591,6 +678,7 @@ async fn a_black_hole_does_not_stop_the_other_endpoint() {
         }
     }
     loki.wait_for_count(100).await;
+    until_ends(&world, &["offered 100, pending 100", "offered 100, delivered 100"]).await;
 }
 
 #[tokio::test]
@@ -699,6 +787,8 @@ async fn endpoints_come_and_go_and_each_gets_what_came_while_it_was_there() {
     unit.update(&endpoint(&b.url(), "")).await.unwrap();
     send("3").await;
     b.wait_for(&["2", "3"]).await;
+    // What a had is done with, and its books are closed.
+    until_ends(&world, &["offered 2, delivered 2"]).await;
     // Entries that name no tenant are sent for the endpoint's as it is then.
     unit.update(&endpoint(&b.url(), "tenant_id = \"t\"")).await.unwrap();
     send("4").await;
@@ -711,6 +801,8 @@ async fn endpoints_come_and_go_and_each_gets_what_came_while_it_was_there() {
         b.taken().iter().map(|entry| entry.tenant.as_deref()).collect::<Vec<_>>(),
         [None, None, Some("t"), None]
     );
+    until_ends(&world, &["offered 4, delivered 4", "offered 1, delivered 1"]).await;
+    assert_eq!(world.balance_of(Kind::LokiLog), "taken 5, out 5");
 }
 
 #[tokio::test]
@@ -808,6 +900,7 @@ async fn without_a_disk_entries_are_safe_once_they_are_delivered() {
     until("it was tried", || loki.server.seen().len() > tries).await;
     let more = "max_backoff_retries = 0\nqueue_config {\ndrain_timeout = \"100ms\"\n}";
     unit.update(&format!("wal {{\nenabled = false\n}}\n{}", endpoint(&loki.url(), more))).await.unwrap();
+    until_ends(&world, &["offered 2, delivered 1, pending 1"]).await;
     unit.drain().await;
     assert_eq!(waiter.wait(LIMIT).await, Answer::Failed);
     assert!(!world.host().services.storage_path.join(ID).exists());
@@ -849,6 +942,7 @@ async fn without_a_disk_sources_wait_while_the_memory_is_full() {
     is_up.store(true, Ordering::SeqCst);
     pushing.await.unwrap();
     loki.wait_for_count(200).await;
+    until_ends(&world, &["offered 200, delivered 200"]).await;
 }
 
 #[tokio::test]
@@ -868,6 +962,8 @@ async fn a_full_memory_behind_a_black_hole_does_not_hold_up_the_end() {
     }
     assert!(waiters.len() < 100);
     tokio::time::timeout(LIMIT, unit.drain()).await.unwrap();
+    // One was given up while it waited for room; none of it was in the lane.
+    assert_eq!(world.balance_of(Kind::LokiLog), format!("taken {0}, out {0}", waiters.len()));
     for mut waiter in waiters {
         assert_eq!(waiter.wait(LIMIT).await, Answer::Failed);
     }
@@ -892,6 +988,9 @@ async fn a_queue_that_is_switched_to_memory_and_back_loses_nothing() {
     // What waited on disk when it was switched off and on again comes after what was taken in memory meanwhile.
     arrived.sort();
     assert_eq!(arrived, expected);
+    let is_even = || world.host().ledger.snapshot().open_sums().is_empty();
+    until("what was taken over is in the books", is_even).await;
+    assert_eq!(world.balance_of(Kind::LokiLog), "taken 60, out 60");
 }
 
 #[tokio::test]
@@ -904,6 +1003,7 @@ async fn what_waits_on_disk_is_sent_also_where_the_queue_is_in_memory_now() {
     let mut unit = start(&world, &in_memory).await;
     push(&receiver(&world), &[("a", "b")], &["2"]).await;
     loki.wait_for(&["1", "2"]).await;
+    until_ends(&world, &["offered 1, delivered 1"]).await;
     // And it is there when it is wanted again.
     unit.update(&endpoint(&loki.url(), "name = \"n\"")).await.unwrap();
     push(&receiver(&world), &[("a", "b")], &["3"]).await.wait(LIMIT).await;
@@ -930,6 +1030,9 @@ async fn a_full_queue_drops_the_oldest_and_says_so() {
     // A peer that takes nothing is not what is worst about it.
     until("it is told", || world.health().message.contains("the queue is full")).await;
     assert!(world.logs().contains("entries that waited in the queue were dropped"));
+    let end = world.balance().ends.remove(0);
+    assert_eq!((end.offered, end.capacity_bytes), (sent, Some(64 << 10)));
+    assert_eq!(end.dropped.len(), 1, "{end:?}");
 }
 
 #[tokio::test]
@@ -944,6 +1047,7 @@ async fn what_does_not_fit_into_the_queue_at_all_is_counted() {
     let host = loki.server.address().to_string();
     let labels = [("host", host.as_str()), ("tenant", "t"), ("reason", "too_large")];
     until("it is counted", || value(&world, "loki_write_dropped_entries_total", &labels) == Some(1.0)).await;
+    until_ends(&world, &["offered 2, delivered 1, dropped {too_large: 1}"]).await;
 }
 
 #[tokio::test]
@@ -962,6 +1066,7 @@ async fn what_waits_is_sent_also_where_nobody_knows_how_far_that_was_done() {
     }
     let _unit = start(&world, &endpoint(&loki.url(), "name = \"n\"")).await;
     loki.wait_for(&["1"]).await;
+    until_ends(&world, &["restored 1, delivered 1"]).await;
 }
 
 #[tokio::test]
@@ -992,6 +1097,7 @@ async fn while_the_disk_takes_nothing_entries_are_safe_once_they_are_delivered()
     assert_eq!(waiter.wait(LIMIT).await, Answer::Safe);
     is_up.store(true, Ordering::SeqCst);
     loki.wait_for(&["1", "2"]).await;
+    until_ends(&world, &["offered 2, delivered 2"]).await;
 }
 
 #[tokio::test]
@@ -1085,6 +1191,7 @@ proptest! {
                 arrived.entry((entry.tenant.unwrap(), entry.stream)).or_default().push(entry.line);
             }
             assert_eq!(arrived, expected);
+            until_ends(&world, &[&format!("offered {number}, delivered {number}")]).await;
         });
     }
 }

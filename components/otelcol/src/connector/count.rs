@@ -9,7 +9,7 @@ use corten_otlp::metrics::{DELTA, Number, NumberPoint, Points};
 use corten_otlp::{Arena, Batch, Data, Map, Metric, OfResource, OfScope, OtlpMetrics, OtlpSignal, Resource, Value};
 use corten_ottl::{Conditions, Context, EvalError, Item, OttlError, Record, Walk, compile_conditions, for_each_of};
 use corten_signal::flow::BoxFuture;
-use corten_signal::{Consume, ConsumeError, Fanout};
+use corten_signal::{Consume, ConsumeError, Fanout, Ledger, Signal};
 
 use super::traces_to_metrics::check_output;
 use crate::filtering::Constant;
@@ -231,7 +231,7 @@ impl Component for CountConnector {
         current: Option<&Self>,
     ) -> Result<(Prepared, Input), Error> {
         let compiled = arguments.compile().map_err(|errors| Error::new(errors.to_string()))?;
-        let inlets = current.map_or_else(|| Inlets::new(cx.id()), |current| Arc::clone(&current.inlets));
+        let inlets = current.map_or_else(|| Inlets::of(cx.ledger()), |current| Arc::clone(&current.inlets));
         let exports = inlets.exports();
         Ok((Prepared { inlets, compiled, output: arguments.output }, exports))
     }
@@ -241,7 +241,7 @@ impl Component for CountConnector {
         let forward = output.metrics(cx);
         let stage = |kinds: Vec<OfKind<Conditions>>| {
             let kinds = kinds.into_iter().map(|kind| kind.ready(cx.logger())).collect();
-            forward.clone().map(|forward| Arc::new(Stage { kinds, forward }))
+            forward.clone().map(|forward| Arc::new(Stage { kinds, forward, ledger: Arc::clone(cx.ledger()) }))
         };
         inlets.attach(Stages {
             traces: stage(compiled.traces).map(|stage| stage as _),
@@ -260,19 +260,25 @@ impl Component for CountConnector {
 struct Stage {
     kinds: Vec<OfKind<AnyOf>>,
     forward: Fanout<OtlpMetrics>,
+    ledger: Arc<Ledger>,
 }
 
 impl<S: OtlpSignal<Record: Walk>> Consume<S> for Stage {
     fn consume(&self, mut batch: S::Batch) -> BoxFuture<'_, Result<(), ConsumeError>> {
         Box::pin(async move {
+            let items = batch.items();
             let counted = self.count(&mut batch).map_err(|reason| ConsumeError::Refused { reason })?;
+            let mut pass = self.ledger.row_of::<S>().pass();
+            pass.merged(OtlpMetrics::KIND.as_str(), items);
             if counted.resources.is_empty() {
                 batch.acks.safe();
-                return Ok(());
+                return pass.end(Ok(()));
             }
             let mut metrics = Batch::of(counted, batch.context);
             metrics.acks = batch.acks;
-            self.forward.consume(metrics).await
+            let mut made = self.ledger.row_of::<OtlpMetrics>().pass();
+            made.created(S::KIND.as_str(), metrics.items());
+            made.end(pass.end(self.forward.consume(metrics).await))
         })
     }
 }
@@ -510,6 +516,11 @@ mod tests {
         to.logs.consume(otlp(LOGS)).await.unwrap();
         to.traces.consume(otlp(SPANS)).await.unwrap();
         to.metrics.consume(otlp(METRICS)).await.unwrap();
+        use corten_signal::Kind;
+        let [logs, spans] = [Kind::OtelLog, Kind::OtelTrace].map(|kind| unit.world.balance_of(kind));
+        assert_eq!([&*logs, &spans], ["taken 4, merged {otel_metric: 4}", "taken 2, merged {otel_metric: 2}"]);
+        let points_out = format!("taken 3, out {}, created", sink.items());
+        assert!(unit.world.balance_of(Kind::OtelMetric).starts_with(&points_out));
         points(&sink)
     }
 
@@ -566,6 +577,7 @@ mod tests {
         let unit = start(&sink, "logs { conditions = [`Int(\"1\") / 0 == 1`] }").await.unwrap();
         let error = unit.world.consumer("input").logs.consume(otlp(LOGS)).await.unwrap_err();
         assert_eq!(error.to_string(), "failed to eval condition: Int(\"1\") / 0 == 1, attempted to divide by 0");
+        assert_eq!(unit.world.balance_of(corten_signal::Kind::OtelLog), "");
         let unit = start(&sink, "logs { conditions = [`false`] }").await.unwrap();
         let (acks, mut told) = corten_signal::acks::waiter();
         let mut batch = otlp::<corten_otlp::LogRecord>(LOGS);
@@ -614,5 +626,10 @@ mod tests {
         assert!(matches!(error, ConsumeError::Refused { .. }), "{error}");
         to.consume(logs(10)).await.unwrap();
         assert_eq!(sink.items(), 10);
+        sink.answer_with(Some(ConsumeError::Retry { after: None, reason: "busy".into() }));
+        assert!(to.consume(logs(10)).await.is_err());
+        use corten_signal::Kind;
+        let [logs, points] = [Kind::OtelLog, Kind::OtelMetric].map(|kind| unit.world.balance_of(kind));
+        assert_eq!([&*logs, &points], ["taken 10, merged {otel_metric: 10}", "out 10, created {otel_log: 10}"]);
     }
 }

@@ -9,6 +9,7 @@ use corten_config::decode::SignedDuration;
 use corten_config::schema::Stability;
 use corten_otlp::metrics::{Metric, Number, NumberPoint, Points};
 use corten_otlp::{Batch, Data, Map, OfResource, OfScope, Scope, Span, Text, Value};
+use corten_signal::ledger::{Pass, Row};
 use indexmap::IndexSet;
 use parking_lot::Mutex;
 
@@ -130,7 +131,7 @@ impl Hosts {
 }
 
 impl Observe for Hosts {
-    fn observe(&self, batch: &Batch<Span>) {
+    fn observe(&self, batch: &Batch<Span>, _: &mut Pass<'_>) -> usize {
         let parts: Vec<_> = batch.data().collect();
         let mut inner = self.inner.lock();
         let identifiers = inner.identifiers.clone();
@@ -145,6 +146,12 @@ impl Observe for Hosts {
                 }
             }
         }
+        // Hosts are left out where there are too many, not spans.
+        0
+    }
+
+    fn counts(&self) -> Vec<(&'static str, usize)> {
+        vec![("hosts", self.inner.lock().hosts.len())]
     }
 }
 
@@ -184,7 +191,7 @@ impl Collect for Hosts {
         Some((Batch::of(data, Default::default()), hosts))
     }
 
-    fn put_back(&self, _: Batch<Metric>, kept: Self::Kept) {
+    fn put_back(&self, _: Batch<Metric>, kept: Self::Kept, _: &Row) {
         let mut inner = self.inner.lock();
         kept.iter().for_each(|host| self.add(&mut inner, host));
     }
@@ -260,6 +267,7 @@ mod tests {
         send(&unit, &[&text("host.id", "a")]).await;
         unit.drain().await;
         assert_eq!(hosts(&sink, 1), ["a"]);
+        assert_eq!(unit.world.balance_of(corten_signal::Kind::OtelMetric), "out 5, created {otel_trace: 5}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -273,6 +281,7 @@ mod tests {
         send(&unit, &[&text("host.id", "b")]).await;
         until("all is flushed", || sink.items() == 2).await;
         assert!(unit.world.logs().contains("Error consuming metrics"));
+        assert_eq!(unit.world.balance_of(corten_signal::Kind::OtelMetric), "out 2, created {otel_trace: 2}");
     }
 
     #[tokio::test]

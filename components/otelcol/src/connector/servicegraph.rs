@@ -264,6 +264,9 @@ mod tests {
         until("it is flushed", || sink.batches().len() == 1).await;
         assert_eq!(requests(&sink, 0)[0].1, 2);
         assert_eq!(own(&unit, "dropped_spans"), Some(2.0));
+        assert_eq!(testing::told(&unit.world), ["series = 1", "waiting_requests = 0"]);
+        let spans = unit.world.balance_of(corten_signal::Kind::OtelTrace);
+        assert_eq!(spans, "taken 8, dropped {no room: 2}, merged {otel_metric: 6}");
         assert_eq!((own(&unit, "total_edges"), own(&unit, "expired_edges")), (Some(4.0), Some(2.0)));
     }
 
@@ -275,6 +278,10 @@ mod tests {
         assert_eq!(sink.batches().len(), 0);
         send(&unit, 1, false, true).await;
         assert_eq!((sink.batches().len(), requests(&sink, 0)[0].1), (1, 1));
+        sink.answer_with(Some(corten_signal::ConsumeError::Refused { reason: "never".into() }));
+        send(&unit, 2, true, true).await;
+        let points = unit.world.balance_of(corten_signal::Kind::OtelMetric);
+        assert_eq!(points, "out 3, created {otel_trace: 6}, dropped {refused: 3}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -334,6 +341,7 @@ mod tests {
         }
         let dropped = own(&unit, "dropped_spans").unwrap() - 7.0;
         assert!((100.0..260.0).contains(&dropped), "{dropped}");
+        unit.world.balance();
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use corten_config::Arguments;
 use corten_golang::logfmt::push_text;
 use corten_otlp::{Arena, Batch, Data, LogRecord, Map, OfResource, OfScope, OtlpLogs, Span, Traces, Value};
 use corten_signal::flow::BoxFuture;
+use corten_signal::ledger::{Kind, Row};
 use corten_signal::{Consume, ConsumeError, Fanout};
 
 use crate::flow::{Inlets, Input, Output, Stages};
@@ -90,7 +91,7 @@ impl Component for SpanLogsConnector {
         cx: &Context<Self>,
         current: Option<&Self>,
     ) -> Result<(Self::Prepared, Input), Error> {
-        let inlets = current.map_or_else(|| Inlets::new(cx.id()), |current| Arc::clone(&current.inlets));
+        let inlets = current.map_or_else(|| Inlets::of(cx.ledger()), |current| Arc::clone(&current.inlets));
         let exports = inlets.exports();
         Ok(((inlets, arguments), exports))
     }
@@ -101,7 +102,9 @@ impl Component for SpanLogsConnector {
                 .warn("non-log output detected; this component only works for log outputs and trace inputs", &[]);
         }
         let forward = arguments.output.logs(cx);
-        inlets.attach(Stages { traces: Some(Arc::new(Stage { arguments, forward })), ..Stages::default() });
+        let [row, made] = [Kind::OtelTrace, Kind::OtelLog].map(|kind| Arc::clone(cx.ledger().row(kind)));
+        let stage = Stage { arguments, forward, row, made };
+        inlets.attach(Stages { traces: Some(Arc::new(stage)), ..Stages::default() });
         SpanLogsConnector { inlets }
     }
 
@@ -114,6 +117,9 @@ struct Stage {
     arguments: SpanLogsArguments,
     /// Where records go; nothing where they go nowhere.
     forward: Option<Fanout<OtlpLogs>>,
+    /// Where spans and records are counted.
+    row: Arc<Row>,
+    made: Arc<Row>,
 }
 
 impl Consume<Traces> for Stage {
@@ -129,14 +135,20 @@ impl Consume<Traces> for Stage {
                 bytes += records.arena.held_bytes();
                 parts.push(records);
             }
+            let mut pass = self.row.pass();
+            pass.merged(Kind::OtelLog.as_str(), batch.items());
             // What is made of the spans goes on in their place.
             let mut logs = Batch::empty(batch.context).with(parts);
             logs.acks = batch.acks;
             match &self.forward {
-                Some(forward) if !logs.is_empty() => forward.consume(logs).await,
+                Some(forward) if !logs.is_empty() => {
+                    let mut made = self.made.pass();
+                    made.created(Kind::OtelTrace.as_str(), logs.items());
+                    made.end(pass.end(forward.consume(logs).await))
+                }
                 _ => {
                     logs.acks.safe();
-                    Ok(())
+                    pass.end(Ok(()))
                 }
             }
         })
@@ -333,6 +345,7 @@ mod tests {
                 .map(|record| serde_json::json!({ "attributes": record["attributes"], "body": record["body"] }))
                 .collect();
             assert_eq!(records, want, "{}", case["name"]);
+            unit.world.balance();
         }
     }
 
@@ -387,6 +400,8 @@ mod tests {
         assert_eq!(told.wait(std::time::Duration::from_secs(1)).await, Answer::Safe);
         sink.answer_with(Some(ConsumeError::Refused { reason: "no".into() }));
         assert_eq!(send(one).await.0, Err(ConsumeError::Refused { reason: "no".into() }));
+        let [spans, records] = [Kind::OtelTrace, Kind::OtelLog].map(|kind| unit.world.balance_of(kind));
+        assert_eq!([&*spans, &records], ["taken 2, merged {otel_log: 2}", "out 2, created {otel_trace: 2}"]);
     }
 
     #[tokio::test]

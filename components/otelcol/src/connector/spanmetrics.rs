@@ -443,6 +443,17 @@ mod tests {
         .await;
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn spans_of_no_service_are_left_out_and_counted() {
+        let sink = OtlpSink::default();
+        let unit = start::<SpanMetricsConnector>(&sink, "histogram {\n explicit { }\n}").await.unwrap();
+        let spans = otlp::<Span>(r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"a"},{"name":"b"}]}]}]}"#);
+        unit.world.consumer("input").traces.consume(spans).await.unwrap();
+        send(&unit, &["a"]).await;
+        let spans = unit.world.balance_of(corten_signal::Kind::OtelTrace);
+        assert_eq!(spans, "taken 3, dropped {no service.name: 2}, merged {otel_metric: 1}");
+    }
+
     async fn send(unit: &Unit, names: &[&str]) {
         let spans: Vec<_> =
             names.iter().map(|name| format!(r#"{{"name":"{name}","endTimeUnixNano":"5000000"}}"#)).collect();
@@ -533,6 +544,9 @@ mod tests {
                 (vec!["a2".into(), "b1".into(), "c1".into()], vec!["a2".into(), "b1".into(), "c1".into()])
             );
             assert!(unit.world.logs().contains("Failed ConsumeMetrics"));
+            let spans = unit.world.balance_of(corten_signal::Kind::OtelTrace);
+            assert_eq!(spans, "taken 4, merged {otel_metric: 4}");
+            unit.world.balance();
         }
     }
 
@@ -609,6 +623,7 @@ mod tests {
             }
             unit.drain().await;
             assert_eq!(sink.items(), 3);
+            unit.world.balance();
         }
     }
 
@@ -641,6 +656,7 @@ mod tests {
         let bytes: usize = sink.batches().iter().map(|batch| batch.json.len()).sum();
         assert!((80 << 20..400 << 20).contains(&bytes), "{bytes}");
         assert!(sink.batches()[0].json.contains("shop"));
+        unit.world.balance();
     }
 
     #[tokio::test]

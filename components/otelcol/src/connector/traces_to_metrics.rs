@@ -9,17 +9,23 @@ use corten_config::Arguments;
 use corten_config::arguments::CheckErrors;
 use corten_otlp::{Batch, OtlpMetrics, Span, Traces};
 use corten_signal::flow::BoxFuture;
+use corten_signal::ledger::{Kind, Pass, Row};
 use corten_signal::{Consume, ConsumeError, Fanout};
 use tokio::time::Instant;
 
 use crate::flow::{Inlets, Input, Output, Stages};
 use crate::periodic::{Collect, Periodic};
 use crate::resend::{Patience, Resend};
+use crate::shown::{attr, show};
 
 /// Looks at spans.
 pub(crate) trait Observe: Collect {
-    /// Looks at the spans of a batch. What it keeps of them is in memory.
-    fn observe(&self, batch: &Batch<Span>);
+    /// Looks at the spans of a batch. What it keeps of them is in memory. Those that it leaves out it tells to `pass`; how many
+    /// these are.
+    fn observe(&self, batch: &Batch<Span>, pass: &mut Pass<'_>) -> usize;
+
+    /// How much there is in memory, of what.
+    fn counts(&self) -> Vec<(&'static str, usize)>;
 }
 
 /// What makes one of these connectors.
@@ -63,6 +69,10 @@ pub(crate) trait Connector: Sized + Send + Sync + 'static {
     }
 }
 
+/// Why spans are left out: there is no room, or nothing says which service they are of.
+pub(crate) const NO_ROOM: &str = "no room";
+pub(crate) const NO_SERVICE: &str = "no service.name";
+
 /// The rule of the reference's connectors about their outputs.
 pub(crate) fn check_output(output: &Output) -> Result<(), CheckErrors> {
     let mut errors = CheckErrors::new();
@@ -97,7 +107,7 @@ impl<K: Connector> Component for TracesToMetrics<K> {
         current: Option<&Self>,
     ) -> Result<(Prepared<K>, Input), Error> {
         let settings = K::settings(&arguments, cx)?;
-        let inlets = current.map_or_else(|| Inlets::new(cx.id()), |current| Arc::clone(&current.inlets));
+        let inlets = current.map_or_else(|| Inlets::of(cx.ledger()), |current| Arc::clone(&current.inlets));
         let exports = inlets.exports();
         Ok((Prepared { inlets, arguments, settings }, exports))
     }
@@ -125,6 +135,8 @@ impl<K: Connector> Component for TracesToMetrics<K> {
             }
             None => Arc::new(K::state(settings, cx)),
         };
+        let shown = Arc::clone(&state);
+        show(cx, move || shown.counts().into_iter().map(|(name, count)| attr(name, count as u64)).collect());
         let interval = K::interval(&arguments);
         let mut tasks = K::tasks(&arguments, &state, cx);
         let forward = output.metrics(cx);
@@ -134,6 +146,7 @@ impl<K: Connector> Component for TracesToMetrics<K> {
                 // Without an interval everything is sent at once, and what is left is sent at the end.
                 interval: if interval.is_zero() { Duration::from_secs(86_400) } else { interval },
                 forward: forward.clone(),
+                row: Arc::clone(cx.ledger().row_of::<OtlpMetrics>()),
                 resend: resend.clone(),
                 early: Arc::default(),
                 turn: Arc::clone(&turn),
@@ -144,7 +157,8 @@ impl<K: Connector> Component for TracesToMetrics<K> {
         inlets.attach(Stages {
             traces: forward.map(|forward| -> Arc<dyn Consume<Traces>> {
                 let at_once = interval.is_zero().then_some((forward, resend));
-                Arc::new(Stage { state: Arc::clone(&state), at_once })
+                let [row, made] = [Kind::OtelTrace, Kind::OtelMetric].map(|kind| Arc::clone(cx.ledger().row(kind)));
+                Arc::new(Stage { state: Arc::clone(&state), at_once, row, made })
             }),
             ..Stages::default()
         });
@@ -163,22 +177,29 @@ struct Stage<C> {
     state: Arc<C>,
     /// Where metrics go with every batch.
     at_once: Option<(Fanout<OtlpMetrics>, Resend)>,
+    /// Where spans and points are counted.
+    row: Arc<Row>,
+    made: Arc<Row>,
 }
 
 impl<C: Observe> Consume<Traces> for Stage<C> {
     fn consume(&self, batch: Batch<Span>) -> BoxFuture<'_, Result<(), ConsumeError>> {
         Box::pin(async move {
-            self.state.observe(&batch);
+            let mut pass = self.row.pass();
+            let left_out = self.state.observe(&batch, &mut pass);
+            pass.merged(Kind::OtelMetric.as_str(), batch.items().saturating_sub(left_out));
             // The spans are counted, and that is all that is ever made of them.
             batch.acks.safe();
-            let Some((forward, resend)) = &self.at_once else { return Ok(()) };
-            let Some((metrics, kept)) = self.state.collect() else { return Ok(()) };
+            let Some((forward, resend)) = &self.at_once else { return pass.end(Ok(())) };
+            let Some((metrics, kept)) = self.state.collect() else { return pass.end(Ok(())) };
+            let points = metrics.items();
             // There is one attempt: what is not taken goes with the next spans.
             let patience = Patience { until: Some(Instant::now()), stop: None };
-            if let Err(metrics) = resend.send(forward, metrics, patience).await {
-                self.state.put_back(metrics, kept);
+            match resend.send(&self.made, forward, metrics, patience).await {
+                Ok(()) => self.state.count(points, &self.made),
+                Err(unsent) => self.state.put_back(unsent.batch, kept, &self.made),
             }
-            Ok(())
+            pass.end(Ok(()))
         })
     }
 }

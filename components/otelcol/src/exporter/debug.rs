@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use corten_component::log::Level;
-use corten_component::{Component, Context, Error, Health, HealthBoard, HealthState, Logger};
+use corten_component::{Component, Context, Error, Health, HealthBoard, HealthState, LocalEnd, Logger};
 use corten_config::arguments::CheckErrors;
 use corten_config::schema::Stability;
 use corten_config::{Arguments, StringEnum};
@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 
 use self::text::Shown;
 use super::counted::Counted;
+use super::ends::LocalEnds;
 use crate::flow::{DebugMetrics, Inlets, Input, Stages};
 
 /// Writes telemetry to the log of the program, or to its output, for people to read.
@@ -78,6 +79,7 @@ fn invalid_verbosity(text: &str) -> String {
 /// The component.
 pub struct DebugExporter {
     inlets: Arc<Inlets>,
+    ends: Arc<LocalEnds>,
 }
 
 /// What is to be put in place.
@@ -98,13 +100,14 @@ impl Component for DebugExporter {
         cx: &Context<Self>,
         current: Option<&Self>,
     ) -> Result<(Prepared, Input), Error> {
-        let inlets = current.map_or_else(|| Inlets::new(cx.id()), |current| Arc::clone(&current.inlets));
+        let inlets = current.map_or_else(|| Inlets::of(cx.ledger()), |current| Arc::clone(&current.inlets));
         let exports = inlets.exports();
         Ok((Prepared { inlets, arguments }, exports))
     }
 
-    fn commit(_: Option<Self>, prepared: Prepared, cx: &Context<Self>) -> Self {
+    fn commit(current: Option<Self>, prepared: Prepared, cx: &Context<Self>) -> Self {
         let Prepared { inlets, arguments } = prepared;
+        let ends = current.map_or_else(|| LocalEnds::new(cx, "log"), |current| current.ends);
         let to = Arc::new(if arguments.use_internal_logger {
             To::Log(cx.logger().clone())
         } else {
@@ -113,11 +116,11 @@ impl Component for DebugExporter {
         });
         cx.report_health(Some(started()));
         inlets.attach(Stages {
-            traces: Some(Arc::new(Stage::new::<Traces>(&arguments, &to, cx))),
-            metrics: Some(Arc::new(Stage::new::<OtlpMetrics>(&arguments, &to, cx))),
-            logs: Some(Arc::new(Stage::new::<OtlpLogs>(&arguments, &to, cx))),
+            traces: Some(Arc::new(Stage::new::<Traces>(&arguments, &to, &ends.traces, cx))),
+            metrics: Some(Arc::new(Stage::new::<OtlpMetrics>(&arguments, &to, &ends.metrics, cx))),
+            logs: Some(Arc::new(Stage::new::<OtlpLogs>(&arguments, &to, &ends.logs, cx))),
         });
-        DebugExporter { inlets }
+        DebugExporter { inlets, ends }
     }
 
     async fn drain(self, _: &Context<Self>) {
@@ -134,39 +137,48 @@ struct Stage {
     verbosity: Verbosity,
     sampler: Mutex<Sampler>,
     to: Arc<To>,
+    end: Arc<LocalEnd>,
     counted: Counted,
 }
 
 impl Stage {
-    fn new<S: OtlpSignal>(arguments: &DebugArguments, to: &Arc<To>, cx: &Context<DebugExporter>) -> Self {
+    fn new<S: OtlpSignal>(
+        arguments: &DebugArguments,
+        to: &Arc<To>,
+        end: &Arc<LocalEnd>,
+        cx: &Context<DebugExporter>,
+    ) -> Self {
         // Negative numbers are large ones, as in the reference.
         let (initial, thereafter) = (arguments.sampling_initial as u64, arguments.sampling_thereafter as u64);
         let sampler = Sampler { initial, thereafter, counts: vec![Count::default(); COUNTS] };
         let counted = Counted::new::<_, S>(cx, "debug");
-        Stage { verbosity: arguments.verbosity, sampler: Mutex::new(sampler), to: Arc::clone(to), counted }
+        let (to, end) = (Arc::clone(to), Arc::clone(end));
+        Stage { verbosity: arguments.verbosity, sampler: Mutex::new(sampler), to, end, counted }
     }
 
-    async fn show<R: Shown>(&self, batch: &Batch<R>) {
+    /// Writes what is to be written of a batch, unless lines of that level are not written. Whether they are, or why
+    /// writing failed.
+    async fn show<R: Shown>(&self, batch: &Batch<R>) -> Result<bool, String> {
         if !self.to.takes() {
-            return;
+            return Ok(false);
         }
         let resources = batch.data().map(|data| data.resources.len()).sum();
         let records = batch.data().flat_map(|data| data.scopes()).map(|(_, of)| of.records.len()).sum();
         let mut counts = vec![(R::RESOURCES, resources)];
         counts.extend(R::counts(records, batch.items()));
-        self.write(R::SUMMARY, &counts).await;
+        let summary = self.write(R::SUMMARY, &counts).await;
         let parts = batch.data().map(|data| &**data);
-        match self.verbosity {
-            Verbosity::Basic => {}
+        let items = match self.verbosity {
+            Verbosity::Basic => Ok(()),
             Verbosity::Normal => self.write(&text::short(parts), &[]).await,
             Verbosity::Detailed => self.write(&text::long(parts), &[]).await,
-        }
+        };
+        summary.and(items).map(|()| true)
     }
 
-    async fn write(&self, message: &str, counts: &[(&'static str, usize)]) {
-        if self.sampler.lock().takes(message, Instant::now()) {
-            self.to.write(message, counts).await;
-        }
+    async fn write(&self, message: &str, counts: &[(&'static str, usize)]) -> Result<(), String> {
+        let takes = self.sampler.lock().takes(message, Instant::now());
+        if takes { self.to.write(message, counts).await } else { Ok(()) }
     }
 }
 
@@ -176,7 +188,13 @@ where
 {
     fn consume(&self, batch: S::Batch) -> BoxFuture<'_, Result<(), ConsumeError>> {
         Box::pin(async move {
-            self.show(&batch).await;
+            let written = self.show(&batch).await;
+            let taken = self.end.take(batch.items(), 0);
+            match written {
+                Ok(true) => taken.delivered(),
+                Ok(false) => taken.below_level(),
+                Err(why) => self.end.failed(&why),
+            }
             self.counted.count(batch.items(), &Ok(()));
             batch.acks.safe();
             Ok(())
@@ -235,11 +253,12 @@ impl To {
         }
     }
 
-    async fn write(&self, message: &str, counts: &[(&'static str, usize)]) {
+    async fn write(&self, message: &str, counts: &[(&'static str, usize)]) -> Result<(), String> {
         match self {
             To::Log(logger) => {
                 let fields: Vec<_> = counts.iter().map(|(name, count)| (*name, (*count).into())).collect();
                 logger.info(message, &fields);
+                Ok(())
             }
             To::Outputs(outputs, health) => {
                 let mut line = message.to_owned();
@@ -255,12 +274,13 @@ impl To {
                     let failures = outputs.iter_mut().filter_map(|output| output.write(&line).err());
                     failures.last()
                 });
-                if let Ok(failure) = written.await {
-                    let health_now = failure.map_or_else(started, |error| Health::now(HealthState::Unhealthy, error));
-                    if health.current().message != health_now.message {
-                        health.set_reported(Some(health_now));
-                    }
+                let Ok(failure) = written.await else { return Err("writing was broken off".to_owned()) };
+                let outcome = failure.clone().map_or(Ok(()), Err);
+                let health_now = failure.map_or_else(started, |error| Health::now(HealthState::Unhealthy, error));
+                if health.current().message != health_now.message {
+                    health.set_reported(Some(health_now));
                 }
+                outcome
             }
         }
     }
@@ -291,8 +311,10 @@ impl Output {
 mod tests {
     use corten_component::Definition;
     use corten_otlp::{LogRecord, Metric, Span};
+    use corten_signal::Kind;
     use corten_testkit::{Unit, World, host, otlp};
 
+    use super::super::testing::books;
     use super::*;
 
     async fn start(world: World, body: &str) -> Result<Unit, String> {
@@ -332,6 +354,13 @@ mod tests {
             ("otel_scope_schema_url", ""),
         ];
         assert_eq!(unit.world.metrics().get("otelcol_exporter_sent_spans_total", &labels), Some(2.0));
+        assert_eq!(books(&unit, Kind::OtelTrace), "taken 2, out 2 | offered 2, delivered 2");
+        assert_eq!(books(&unit, Kind::OtelMetric), "taken 2, out 2 | offered 2, delivered 2");
+        assert_eq!(books(&unit, Kind::OtelLog), "taken 1, out 1 | offered 1, delivered 1");
+        assert_eq!(unit.world.balance().ends[0].name, "log (traces)");
+        unit.world.host().logger.sink().configure(Level::Warn, corten_component::log::Format::Logfmt);
+        send(&unit).await;
+        assert_eq!(books(&unit, Kind::OtelLog), "taken 2, out 2 | offered 2, delivered 1, dropped {log level: 1}");
     }
 
     #[tokio::test]
@@ -359,9 +388,14 @@ mod tests {
         send(&unit).await;
         let text = format!("unhealthy: cannot write to {}: no such file or directory", path.display());
         assert_eq!(world.health_text(), text);
+        let want = "taken 1, out 1 | offered 1, dropped {write failed: 1}";
+        assert_eq!(books(&unit, Kind::OtelLog), want);
+        let answer = world.balance().ends[0].last_answer.clone().map(|(_, text)| format!("unhealthy: {text}"));
+        assert_eq!(answer.as_ref(), Some(&text));
         world.write("folder/other", "");
         send(&unit).await;
         assert_eq!(world.health_text(), "healthy: started scheduled components");
+        assert_eq!(books(&unit, Kind::OtelLog), "taken 2, out 2 | offered 2, delivered 1, dropped {write failed: 1}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use corten_coding::Coding;
-use corten_component::{Component, Context, Error, Health, HealthBoard, HealthState, Logger, Stop, Task};
+use corten_component::{Component, Context, Error, Health, HealthBoard, HealthState, LocalEnd, Logger, Stop, Task};
 use corten_config::Arguments;
 use corten_config::arguments::CheckErrors;
 use corten_config::decode::SignedDuration;
@@ -22,6 +22,7 @@ use tokio::sync::Mutex;
 use self::whole::Framing;
 use self::writer::{CLOCK_TICK, Failure, Manner, Rotation, Writer};
 use super::counted::Counted;
+use super::ends::{HandedOn, LocalEnds};
 use crate::flow::{DebugMetrics, Inlets, Input, Stages};
 
 /// Writes telemetry to files.
@@ -189,6 +190,7 @@ impl FileArguments {
 /// The component.
 pub struct FileExporter {
     inlets: Arc<Inlets>,
+    ends: Arc<LocalEnds>,
     files: Arc<Mutex<Files>>,
     task: Task,
 }
@@ -211,17 +213,21 @@ impl Component for FileExporter {
         cx: &Context<Self>,
         current: Option<&Self>,
     ) -> Result<(Prepared, Input), Error> {
-        let inlets = current.map_or_else(|| Inlets::new(cx.id()), |current| Arc::clone(&current.inlets));
+        let inlets = current.map_or_else(|| Inlets::of(cx.ledger()), |current| Arc::clone(&current.inlets));
         let exports = inlets.exports();
         Ok((Prepared { inlets, arguments }, exports))
     }
 
     fn commit(current: Option<Self>, prepared: Prepared, cx: &Context<Self>) -> Self {
         let Prepared { inlets, arguments } = prepared;
-        let before = current.map(|current| {
-            current.task.ask_to_stop();
-            current.files
-        });
+        let (before, ends) = match current {
+            Some(current) => {
+                current.task.ask_to_stop();
+                (Some(current.files), current.ends)
+            }
+            None => (None, LocalEnds::new(cx, "file")),
+        };
+        ends.set_url(&url_of(&arguments.path));
         let files = Arc::new(Mutex::new(Files {
             paths: Paths::new(&arguments),
             manner: arguments.manner(),
@@ -237,14 +243,14 @@ impl Component for FileExporter {
         let paths = Paths::new(&arguments);
         let to = Arc::new(To { arguments: arguments.clone(), paths, bytes_max, files: Arc::clone(&files) });
         inlets.attach(Stages {
-            traces: Some(Arc::new(Stage { to: Arc::clone(&to), counted: Counted::new::<_, Traces>(cx, "file") })),
-            metrics: Some(Arc::new(Stage { to: Arc::clone(&to), counted: Counted::new::<_, OtlpMetrics>(cx, "file") })),
-            logs: Some(Arc::new(Stage { to, counted: Counted::new::<_, OtlpLogs>(cx, "file") })),
+            traces: Some(Arc::new(Stage::new::<Traces>(&to, &ends.traces, cx))),
+            metrics: Some(Arc::new(Stage::new::<OtlpMetrics>(&to, &ends.metrics, cx))),
+            logs: Some(Arc::new(Stage::new::<OtlpLogs>(&to, &ends.logs, cx))),
         });
         let every = Duration::from_nanos(u64::try_from(arguments.flush_interval.nanoseconds).unwrap_or_default());
         let flushed = Arc::clone(&files);
         let task = cx.spawn("flush", move |stop| flush_every(Arc::clone(&flushed), every, stop));
-        FileExporter { inlets, files, task }
+        FileExporter { inlets, ends, files, task }
     }
 
     async fn drain(self, _: &Context<Self>) {
@@ -424,7 +430,13 @@ impl Files {
 
     /// Takes messages, and says how many items it dropped. When it fails, messages before the one that fails may have been
     /// taken.
-    fn append<R: Record>(&mut self, messages: &[Message], batch: Batch<R>) -> Result<usize, String> {
+    fn append<R: Record>(
+        &mut self,
+        messages: &[Message],
+        batch: Batch<R>,
+        end: &Arc<LocalEnd>,
+        handed_on: &mut HandedOn,
+    ) -> Result<usize, String> {
         let mut dropped = 0;
         // All the files of one part are open at once.
         for part in messages.chunks(self.open_max) {
@@ -448,9 +460,10 @@ impl Files {
                 }
             }
             let mut outcome = Ok(());
-            for Message { path, bytes, .. } in open {
+            for Message { path, bytes, items } in open {
                 if let Some(writer) = self.writers.get_mut(path) {
-                    writer.append(bytes, batch.acks.clone());
+                    writer.append(bytes, batch.acks.clone(), end.take(*items, bytes.len()));
+                    handed_on.add(*items);
                     if writer.is_full() {
                         outcome = outcome.and(writer.flush());
                     }
@@ -572,7 +585,24 @@ fn started() -> Health {
 /// What takes telemetry of a signal.
 struct Stage {
     to: Arc<To>,
+    end: Arc<LocalEnd>,
     counted: Counted,
+}
+
+/// Why telemetry is dropped: it has no attribute that says to which file it goes.
+const NO_ATTRIBUTE: &str = "no attribute for the file";
+/// The attribute names no file that there can be.
+const NO_FILE: &str = "names no file";
+
+impl Stage {
+    fn new<S: OtlpSignal>(to: &Arc<To>, end: &Arc<LocalEnd>, cx: &Context<FileExporter>) -> Self {
+        Stage { to: Arc::clone(to), end: Arc::clone(end), counted: Counted::new::<_, S>(cx, "file") }
+    }
+}
+
+/// The URL of a path, if it is one.
+fn url_of(path: &str) -> String {
+    if path.starts_with('/') { format!("file://{path}") } else { String::new() }
 }
 
 /// Where telemetry goes, and how it is written.
@@ -588,11 +618,14 @@ impl<S: OtlpSignal> Consume<S> for Stage {
     fn consume(&self, batch: S::Batch) -> BoxFuture<'_, Result<(), ConsumeError>> {
         Box::pin(async move {
             let items = batch.items();
-            match self.to.take(batch).await {
-                Ok(dropped) => {
+            let mut pass = self.end.row().pass();
+            match self.to.take(batch, &self.end).await {
+                Ok((unnamed, dropped)) => {
+                    pass.dropped(NO_ATTRIBUTE, unnamed);
+                    pass.dropped(NO_FILE, dropped);
                     self.counted.count(items.saturating_sub(dropped), &Ok(()));
                     self.counted.refused(dropped);
-                    Ok(())
+                    pass.end(Ok(()))
                 }
                 Err(error) => {
                     self.counted.count(items, &Err(error.clone()));
@@ -604,18 +637,30 @@ impl<S: OtlpSignal> Consume<S> for Stage {
 }
 
 impl To {
-    /// Writes what there is of a request, and says how many items were dropped.
-    async fn take<R: Record>(&self, batch: Batch<R>) -> Result<usize, ConsumeError> {
+    /// Writes what there is of a request, and says how many items were dropped: those that have no attribute for the file, and
+    /// those that name none.
+    async fn take<R: Record>(&self, batch: Batch<R>, end: &Arc<LocalEnd>) -> Result<(usize, usize), ConsumeError> {
         let refused = |reason: String| ConsumeError::Refused { reason };
         let messages = self.messages(&batch).map_err(refused)?;
+        let named: usize = messages.iter().map(|message| message.items).sum();
+        let unnamed = batch.items().saturating_sub(named);
         for Message { bytes, .. } in &messages {
             if let Some(max) = self.bytes_max.filter(|max| bytes.len() as u64 > *max) {
                 return Err(refused(format!("write length {} exceeds maximum file size {max}", bytes.len())));
             }
         }
-        let appended = with(Arc::clone(&self.files), move |files| files.append(&messages, batch)).await;
-        let outcome = appended.unwrap_or_else(|| Err("writing was interrupted by shutdown".to_owned()));
-        outcome.map_err(|reason| ConsumeError::Retry { after: None, reason })
+        let end = Arc::clone(end);
+        // It is done also where nobody waits for it any more. What was taken then counts when its outcome is let go.
+        let appended = with(Arc::clone(&self.files), move |files| {
+            let mut handed_on = HandedOn::nothing(end.row());
+            (files.append(&messages, batch, &end, &mut handed_on), handed_on)
+        });
+        let retry = |reason: String| ConsumeError::Retry { after: None, reason };
+        let appended = appended.await.ok_or_else(|| retry("writing was interrupted by shutdown".to_owned()))?;
+        let (outcome, handed_on) = appended;
+        let dropped = outcome.map_err(retry)?;
+        handed_on.for_good();
+        Ok((unnamed, dropped))
     }
 
     /// What is to be written to which file.
@@ -649,10 +694,11 @@ impl To {
 mod tests {
     use corten_component::Definition;
     use corten_otlp::{LogRecord, Span};
-    use corten_signal::Receiver;
     use corten_signal::acks::{Answer, waiter};
+    use corten_signal::{Kind, Receiver};
     use corten_testkit::{Unit, World, host, otlp, until};
 
+    use super::super::testing::{books, settles};
     use super::*;
 
     async fn start(world: World, body: &str) -> Result<Unit, String> {
@@ -699,6 +745,9 @@ mod tests {
         assert_eq!(text.lines().next(), Some(String::from_utf8(logs("one").to_json()).unwrap().as_str()));
         assert!(text.lines().nth(1).unwrap().starts_with("{\"resourceSpans\":["), "{text}");
         assert_eq!(unit.world.health_text(), "healthy: started scheduled components");
+        settles(&unit, Kind::OtelLog, "taken 1, out 1 | offered 1, delivered 1").await;
+        let end = unit.world.balance().ends.remove(0);
+        assert_eq!((end.url, end.oldest_ms, end.pending_bytes), (format!("file://{}", path.display()), None, 0));
     }
 
     #[tokio::test]
@@ -711,6 +760,8 @@ mod tests {
         unit.update(&format!("path = {two:?}\nflush_interval = \"1h\"\nappend = true")).await.unwrap();
         until("the first is written", || read(&one).contains("\"a\"")).await;
         to.consume(logs("b")).await.unwrap();
+        settles(&unit, Kind::OtelLog, "taken 2, out 2 | offered 2, delivered 1, pending 1").await;
+        assert!(unit.world.balance().ends[0].oldest_ms.is_some());
         unit.drain().await;
         assert!(read(&two).contains("\"b\"") && !read(&two).contains("\"a\""));
     }
@@ -770,6 +821,8 @@ mod tests {
             let batch = otlp::<LogRecord>(&format!(r#"{{"resourceLogs":[{}]}}"#, resources.join(",")));
             entrance(&unit).consume(batch).await.unwrap();
         }
+        let want = "taken 12, out 8, dropped {names no file: 2, no attribute for the file: 2}";
+        assert_eq!(unit.world.balance_of(Kind::OtelLog), want);
         unit.drain().await;
         let a = read(&dir.join("a.json"));
         assert_eq!(a.lines().count(), 2, "{a}");
@@ -817,6 +870,7 @@ mod tests {
         let failed = "otelcol_exporter_send_failed_log_records_total";
         assert_eq!(sum(&unit, failed, "error_permanent=\"true\""), 100.0);
         assert_eq!(sum(&unit, failed, ""), 100.0);
+        assert_eq!(unit.world.balance_of(Kind::OtelLog), "taken 150, out 50, dropped {names no file: 100}");
         let logged = unit.world.logs();
         let said = logged.matches("dropped telemetry that names no file").count();
         assert!((1..10).contains(&said), "{logged}");
@@ -889,6 +943,32 @@ mod tests {
         let why = "write /dev/full: no space left on device";
         until("it is known", || world.health_text() == format!("unhealthy: {why}")).await;
         assert_eq!(entrance(&unit).consume(logs("y")).await.unwrap_err().to_string(), why);
+        assert_eq!(books(&unit, Kind::OtelLog), "taken 1, out 1 | offered 1, pending 1");
+        let answer = unit.world.balance().ends.remove(0).last_answer;
+        assert_eq!(answer.map(|(_, text)| text).as_deref(), Some(why));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_was_taken_of_a_request_that_failed_is_taken_twice() {
+        let world = host("otelcol.exporter.file.a");
+        let dir = world.path("out");
+        std::fs::create_dir_all(&dir).unwrap();
+        std::os::unix::fs::symlink("/dev/full", dir.join("full.json")).unwrap();
+        let body = format!(
+            "path = {:?}\nflush_interval = \"0s\"\ngroup_by {{\nenabled = true\nmax_open_files = 1\n}}",
+            dir.join("*.json")
+        );
+        let unit = start(world, &body).await.unwrap();
+        let batch = |segments: &[&str]| {
+            let segments: Vec<String> = segments.iter().map(|segment| of(SEGMENT, segment, "x")).collect();
+            otlp::<LogRecord>(&format!(r#"{{"resourceLogs":[{}]}}"#, segments.join(",")))
+        };
+        // The first file of a request takes its place from the one that cannot be written, and fails it.
+        entrance(&unit).consume(batch(&["full"])).await.unwrap();
+        assert!(entrance(&unit).consume(batch(&["full", "a"])).await.is_err());
+        let want = "taken 1, out 2, created {sent again: 1} | offered 2, pending 2";
+        assert_eq!(books(&unit, Kind::OtelLog), want);
     }
 
     #[tokio::test]

@@ -367,6 +367,18 @@ impl GrpcClient {
         ServerName { address: &self.server.0, port: &self.server.1, path: "" }
     }
 
+    /// Where the server is.
+    pub(crate) fn url(&self) -> String {
+        let scheme = self.uri.scheme_str().unwrap_or_default();
+        match &self.target.place {
+            Place::Unix(path) => format!("unix://{}", path.display()),
+            Place::Host(host, port) | Place::One(host, port) if host.contains(':') => {
+                format!("{scheme}://[{host}]:{port}")
+            }
+            Place::Host(host, port) | Place::One(host, port) => format!("{scheme}://{host}:{port}"),
+        }
+    }
+
     /// Whether packing takes some computing.
     pub(crate) fn packs(&self) -> bool {
         self.coding.is_some()

@@ -11,7 +11,7 @@ mod ring;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corten_component::{Component, Context, Error, Services, Task};
+use corten_component::{Component, Context, DebugInfo, Error, Services, Task};
 use corten_config::Arguments;
 use corten_config::arguments::CheckErrors;
 use corten_config::schema::Stability;
@@ -289,7 +289,7 @@ impl Component for LoadBalancingExporter {
             current.map(|current| &current.sending),
         )
         .await?;
-        let inlets = current.map_or_else(|| Inlets::new(cx.id()), |current| Arc::clone(&current.inlets));
+        let inlets = current.map_or_else(|| Inlets::of(cx.ledger()), |current| Arc::clone(&current.inlets));
         let exports = inlets.exports();
         let source = resolver.source(cx.services());
         Ok((Prepared { inlets, sending, endpoints, exporters, maker, source, takes }, exports))
@@ -297,6 +297,7 @@ impl Component for LoadBalancingExporter {
 
     fn commit(current: Option<Self>, prepared: Prepared, cx: &Context<Self>) -> Self {
         let Prepared { inlets, sending, mut endpoints, exporters, maker, source, takes } = prepared;
+        cx.show_debug_info(Arc::clone(endpoints.shown()) as Arc<dyn DebugInfo>);
         let sending = Sending::commit(
             current.map(|current| {
                 // What it finds from now on is of no interest.
@@ -345,13 +346,13 @@ mod tests {
     use corten_config::decode::{DecodeContext, decode};
     use corten_net::grpc::{Code, Status};
     use corten_otlp::{Batch, Span};
-    use corten_signal::ConsumeError;
     use corten_signal::acks::{Answer, waiter};
     use corten_signal::flow::BoxFuture;
+    use corten_signal::{ConsumeError, Kind};
     use corten_testkit::{Unit, World, host, otlp, stays, until};
     use parking_lot::Mutex as Lock;
 
-    use super::super::testing::{GrpcServer as Server, metric, refused, start};
+    use super::super::testing::{GrpcServer as Server, books, metric, refused, settles, start};
     use super::ring::Ring;
     use super::*;
 
@@ -435,6 +436,11 @@ mod tests {
             assert!(text.contains(&line), "{line} {text}");
         }
         assert_eq!(metric(&unit, "otelcol_exporter_sent_spans_total"), 120.0);
+        assert_eq!(unit.world.balance_of(Kind::OtelTrace), "taken 120, out 120");
+        let delivered: BTreeMap<String, u64> =
+            unit.world.balance().ends.into_iter().map(|end| (end.name, end.delivered)).collect();
+        let want = addresses.iter().map(|of| (format!("{of} (traces)"), wanted(&addresses, of, 0..60).len() as u64));
+        assert_eq!(delivered, want.collect());
         assert_eq!(metric(&unit, "otelcol_loadbalancer_num_backends"), 3.0);
         assert_eq!(metric(&unit, "otelcol_loadbalancer_backend_latency_milliseconds_count"), 3.0);
         let text = unit.world.metrics().text();
@@ -460,6 +466,10 @@ mod tests {
         let lost = wanted(&addresses, down, 0..40).len() as f64;
         assert_eq!(metric(&unit, "otelcol_exporter_send_failed_spans_total"), lost);
         assert_eq!(metric(&unit, "otelcol_exporter_sent_spans_total"), 80.0 - lost);
+        // Whoever sent it sends all of it again.
+        let went = 80 - lost as u64;
+        let want = format!("out {went}, created {{sent again: {went}}}");
+        assert_eq!(unit.world.balance_of(Kind::OtelTrace), want);
         let refused = Status::new(Code::INVALID_ARGUMENT, "no");
         servers.values().for_each(|server| *server.says.lock() = Err(refused.clone()));
         let error = send(&unit, 0..40).await.unwrap_err();
@@ -478,6 +488,10 @@ mod tests {
         *servers[&addresses[0]].says.lock() = Ok(Vec::new());
         until("all is sent", || metric(&unit, "otelcol_exporter_sent_spans_total") == 60.0).await;
         assert_eq!(servers[&addresses[1]].seen().len(), 1);
+        let [a, b] = [0, 1].map(|at| wanted(&addresses, &addresses[at], 0..30).len());
+        let (less, more) = (a.min(b), a.max(b));
+        let ends = format!("offered {less}, delivered {less} | offered {more}, delivered {more}");
+        settles(&unit, Kind::OtelTrace, &format!("taken 60, out 60 | {ends}")).await;
     }
 
     #[tokio::test]
@@ -489,11 +503,17 @@ mod tests {
         send(&unit, 0..30).await.unwrap();
         stays("it waits", Duration::from_millis(50), || metric(&unit, "otelcol_exporter_sent_spans_total") == 0.0)
             .await;
+        assert_eq!(books(&unit, Kind::OtelTrace), "taken 60, held 60");
         unit.update(&fixed(&addresses, DIRECT, retry)).await.unwrap();
         until("all is sent", || metric(&unit, "otelcol_exporter_sent_spans_total") == 60.0).await;
         for (address, server) in &servers {
             assert_eq!(ids(server), wanted(&addresses, address, 0..30));
         }
+        until("all is counted", || {
+            unit.world.context::<LoadBalancingExporter>().ledger().snapshot().open_sums().is_empty()
+        })
+        .await;
+        assert_eq!(unit.world.balance_of(Kind::OtelTrace), "taken 60, out 60");
         let text = unit.world.metrics().text();
         assert!(!text.contains("endpoint=\"127.0.0.1:1\""), "{text}");
     }
@@ -518,6 +538,8 @@ mod tests {
             ids(first).ends_with(&[4, 4]) && ids(&servers[&addresses[1]]) == [5, 5, 6, 6, 7, 7, 8, 8]
         })
         .await;
+        // The server that is gone is shown until it has what was for it.
+        settles(&unit, Kind::OtelTrace, "taken 18, out 18 | offered 8, delivered 8").await;
     }
 
     #[tokio::test]
@@ -551,7 +573,11 @@ mod tests {
         let reason = "context deadline exceeded".to_owned();
         assert_eq!(error, ConsumeError::Retry { after: None, reason });
         for (address, server) in &servers {
-            assert_eq!(ids(server), wanted(&addresses, address, 0..30));
+            let went = wanted(&addresses, address, 0..30);
+            assert_eq!(ids(server), went);
+            let went = went.len();
+            let want = format!("out {went}, created {{sent again: {went}}} | offered {went}, delivered {went}");
+            settles(&unit, Kind::OtelTrace, &want).await;
         }
     }
 
@@ -666,6 +692,12 @@ mod tests {
         let reason = "unable to get service name from resource metric with attributes: map[]".to_owned();
         assert_eq!(error, ConsumeError::Refused { reason });
         assert_eq!(metric(&unit, "corten_loadbalancer_unroutable_points_total"), 1.0);
+        assert_eq!(unit.world.balance_of(Kind::OtelMetric), "");
+        let named = r#"{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"a"}}]},"scopeMetrics":[{"metrics":[{"name":"a","gauge":{"dataPoints":[{"asInt":"1"},{"asInt":"2"}]}}]}]}"#;
+        let both = points.replacen("[{", &format!("[{named},{{"), 1);
+        unit.world.consumer("input").metrics.consume(otlp(&both)).await.unwrap();
+        let want = "taken 3, out 2, dropped {unroutable: 1} | offered 2, delivered 2";
+        assert_eq!(books(&unit, Kind::OtelMetric), want);
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use corten_component::{Component, Context, Error, Logger};
 use corten_config::Arguments;
 use corten_otlp::{Batch, LogRecord, OtlpLogs};
 use corten_signal::flow::BoxFuture;
+use corten_signal::ledger::{Kind, Row};
 use corten_signal::{Consume, ConsumeError, Entries, EntriesBuilder, Fanout, Logs, LogsBatch, Receiver};
 use parking_lot::Mutex;
 
@@ -63,7 +64,7 @@ impl Component for LokiExporter {
         cx: &Context<Self>,
         current: Option<&Self>,
     ) -> Result<(Prepared, Input), Error> {
-        let inlets = current.map_or_else(|| Inlets::new(cx.id()), |current| Arc::clone(&current.inlets));
+        let inlets = current.map_or_else(|| Inlets::of(cx.ledger()), |current| Arc::clone(&current.inlets));
         let exports = inlets.exports();
         Ok((Prepared { inlets, arguments }, exports))
     }
@@ -75,6 +76,7 @@ impl Component for LokiExporter {
                 work: Mutex::new(Vec::new()),
                 metrics: ExporterMetrics::new(cx.metrics()),
                 forward: fanout(cx, arguments.forward_to),
+                rows: [Kind::OtelLog, Kind::LokiLog].map(|kind| Arc::clone(cx.ledger().row(kind))),
                 logger: cx.logger().clone(),
                 told: Mutex::new(None),
             })),
@@ -113,6 +115,9 @@ impl ExporterMetrics {
     }
 }
 
+/// Why a record is dropped.
+const NOT_CONVERTED: &str = "failed to convert";
+
 /// What batches are converted with: one for each batch that is converted at the same time.
 #[derive(Default)]
 struct Work {
@@ -125,6 +130,8 @@ struct Stage {
     work: Mutex<Vec<Work>>,
     metrics: ExporterMetrics,
     forward: Fanout<Logs>,
+    /// The books of records, and those of entries.
+    rows: [Arc<Row>; 2],
     logger: Logger,
     /// When the log told of a failure last.
     told: Mutex<Option<Instant>>,
@@ -133,19 +140,26 @@ struct Stage {
 impl Consume<OtlpLogs> for Stage {
     fn consume(&self, batch: Batch<LogRecord>) -> BoxFuture<'_, Result<(), ConsumeError>> {
         Box::pin(async move {
+            let [records, entries] = &self.rows;
+            let (mut records, mut entries) = (records.pass(), entries.pass());
             let made = self.convert(&batch);
+            let converted = made.iter().map(Entries::len).sum();
+            records.merged(Kind::LokiLog.as_str(), converted);
+            records.dropped(NOT_CONVERTED, batch.items().saturating_sub(converted));
+            entries.created(Kind::OtelLog.as_str(), converted);
             let mut acks = batch.acks;
             let mut made = made.into_iter().peekable();
             if made.peek().is_none() {
-                acks.safe();
-                return Ok(());
+                std::mem::take(&mut acks).safe();
             }
-            while let Some(entries) = made.next() {
+            while let Some(part) = made.next() {
+                let items = part.len();
                 // Each batch of entries has a share in what becomes of the records.
                 let share = if made.peek().is_some() { acks.clone() } else { std::mem::take(&mut acks) };
-                self.forward.consume(LogsBatch { entries: Arc::new(entries), acks: share }).await?;
+                self.forward.consume(LogsBatch { entries: Arc::new(part), acks: share }).await?;
+                entries.handed_on(items);
             }
-            Ok(())
+            records.end(entries.end(Ok(())))
         })
     }
 }

@@ -76,14 +76,15 @@ impl Component for OtlpExporter {
         let pushes = pushes(&owner, &client.endpoint, &client.connection, timeout, names_peers, cx.services()).await?;
         let sending = current.map(|current| &current.sending);
         let sending = Sending::prepare(owner, pushes, &sending_queue, &retry_on_failure, sending).await?;
-        let inlets = current.map_or_else(|| Inlets::new(cx.id()), |current| Arc::clone(&current.inlets));
+        let inlets = current.map_or_else(|| Inlets::of(cx.ledger()), |current| Arc::clone(&current.inlets));
         let exports = inlets.exports();
         Ok((Prepared { inlets, sending }, exports))
     }
 
-    fn commit(current: Option<Self>, prepared: Prepared, _: &Context<Self>) -> Self {
+    fn commit(current: Option<Self>, prepared: Prepared, cx: &Context<Self>) -> Self {
         let Prepared { inlets, sending } = prepared;
         let sending = Sending::commit(current.map(|current| current.sending), sending);
+        sending.show(cx);
         inlets.attach(sending.stages());
         OtlpExporter { inlets, sending }
     }
@@ -134,14 +135,11 @@ impl<S: OtlpSignal> Post<S> for Otlp {
         })
     }
 
-    fn send<'a>(&'a self, body: Vec<Bytes>, context: &'a RequestContext) -> BoxFuture<'a, Result<(), Failure>> {
+    fn send<'a>(&'a self, body: Vec<Bytes>, context: &'a RequestContext) -> BoxFuture<'a, Result<usize, Failure>> {
         Box::pin(async move {
             let answer = self.client.call(method::<S>(), body, context).await.map_err(|status| failure(&status))?;
             match PartialSuccess::read::<S::Record>(&answer) {
-                Ok(partial) => {
-                    self.rejected.say::<S>(partial);
-                    Ok(())
-                }
+                Ok(partial) => Ok(self.rejected.say::<S>(partial)),
                 Err(error) => Err(failure(&Status::new(
                     Code::INTERNAL,
                     format!("grpc: failed to unmarshal the received message: {error}"),
@@ -156,6 +154,10 @@ impl<S: OtlpSignal> Post<S> for Otlp {
 
     fn server(&self) -> ServerName<'_> {
         self.client.server()
+    }
+
+    fn url(&self) -> String {
+        self.client.url()
     }
 }
 
@@ -190,13 +192,15 @@ mod tests {
     use corten_coding::Coding;
     use corten_component::Definition;
     use corten_net::{Listener, Peer, Secret, ServeOptions, ServerTls, TlsAcceptor, TlsSwitch};
-    use corten_signal::ConsumeError;
+    use corten_signal::{ConsumeError, Kind};
     use corten_testkit::{Unit, host, otlp, stays, until};
     use http::{HeaderMap, HeaderValue};
     use rcgen::{CertificateParams, KeyPair};
     use tokio::net::{TcpListener, UnixListener, UnixStream};
 
-    use super::super::testing::{GrpcServer as Server, entrance, metric, numbers, refused, send, start, with_header};
+    use super::super::testing::{
+        GrpcServer as Server, books, entrance, metric, numbers, refused, send, settles, start, with_header,
+    };
     use super::*;
     use crate::auth::{AuthError, ClientAuth, Handler};
 
@@ -297,6 +301,12 @@ mod tests {
         assert!(logged.contains("msg=\"Partial success response\""), "{logged}");
         assert!(logged.contains("message=no dropped_log_records=3"), "{logged}");
         assert_eq!(metric(&unit, "corten_exporter_rejected_items_total"), 3.0);
+        let want = "taken 5, out 5 | offered 5, delivered 2, dropped {rejected: 3}";
+        assert_eq!(books(&unit, Kind::OtelLog), want);
+        let end = unit.world.balance().ends.remove(0);
+        assert_eq!(end.name, format!("{} (logs)", server.address));
+        assert_eq!(end.url, format!("http://{}", server.address));
+        assert_eq!(end.last_answer.map(|(_, text)| text).as_deref(), Some("partial success: 3 rejected"));
         assert_eq!(metric(&unit, "otelcol_exporter_sent_log_records_total"), 5.0);
         let text = unit.world.metrics().text();
         assert!(text.contains("error_permanent=\"false\",error_type=\"DataLoss\""), "{text}");
@@ -347,6 +357,7 @@ mod tests {
         let mut all: Vec<usize> = server.seen().iter().flat_map(|seen| numbers(&seen.message)).collect();
         all.sort();
         assert_eq!(all, (1..20).collect::<Vec<_>>());
+        settles(&unit, Kind::OtelLog, "taken 20, out 20 | offered 20, delivered 20").await;
     }
 
     #[tokio::test]

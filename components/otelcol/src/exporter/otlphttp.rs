@@ -173,14 +173,15 @@ impl Component for OtlpHttpExporter {
         let sending = current.map(|current| &current.sending);
         let OtlpHttpArguments { sending_queue, retry_on_failure, .. } = arguments;
         let sending = Sending::prepare(owner, pushes, &sending_queue, &retry_on_failure, sending).await?;
-        let inlets = current.map_or_else(|| Inlets::new(cx.id()), |current| Arc::clone(&current.inlets));
+        let inlets = current.map_or_else(|| Inlets::of(cx.ledger()), |current| Arc::clone(&current.inlets));
         let exports = inlets.exports();
         Ok((Prepared { inlets, sending }, exports))
     }
 
-    fn commit(current: Option<Self>, prepared: Prepared, _: &Context<Self>) -> Self {
+    fn commit(current: Option<Self>, prepared: Prepared, cx: &Context<Self>) -> Self {
         let Prepared { inlets, sending } = prepared;
         let sending = Sending::commit(current.map(|current| current.sending), sending);
+        sending.show(cx);
         inlets.attach(sending.stages());
         OtlpHttpExporter { inlets, sending }
     }
@@ -232,7 +233,7 @@ impl<S: OtlpSignal> Post<S> for OtlpHttp {
         })
     }
 
-    fn send<'a>(&'a self, body: Vec<Bytes>, context: &'a RequestContext) -> BoxFuture<'a, Result<(), Failure>> {
+    fn send<'a>(&'a self, body: Vec<Bytes>, context: &'a RequestContext) -> BoxFuture<'a, Result<usize, Failure>> {
         Box::pin(async move {
             let shared = &self.shared;
             let answer = shared.client.post(&self.uri, shared.encoding.content_type(), body, context).await?;
@@ -249,8 +250,7 @@ impl<S: OtlpSignal> Post<S> for OtlpHttp {
                     .map_err(|error| Failure::permanent(format!("error parsing json response: {error}")))?,
                 _ => None,
             };
-            shared.rejected.say::<S>(partial);
-            Ok(())
+            Ok(shared.rejected.say::<S>(partial))
         })
     }
 
@@ -261,6 +261,10 @@ impl<S: OtlpSignal> Post<S> for OtlpHttp {
     fn server(&self) -> ServerName<'_> {
         let path = if self.uri.path() == "/" { "" } else { self.uri.path() };
         ServerName { address: self.uri.host().unwrap_or_default(), port: &self.port, path }
+    }
+
+    fn url(&self) -> String {
+        self.shown.clone()
     }
 }
 
@@ -300,13 +304,15 @@ mod tests {
     use corten_coding::Coding;
     use corten_component::Definition;
     use corten_otlp::RequestContext;
-    use corten_signal::ConsumeError;
     use corten_signal::acks::{Answer, waiter};
+    use corten_signal::{ConsumeError, Kind};
     use corten_testkit::{Seen, Server, Unit, World, answer, host, otlp, stays, until};
     use http::HeaderValue;
     use parking_lot::Mutex;
 
-    use super::super::testing::{entrance, logs, metric, numbers, refused, send, start, with_acks, with_header};
+    use super::super::testing::{
+        books, entrance, logs, metric, numbers, refused, send, settles, start, with_acks, with_header,
+    };
     use super::*;
     use crate::auth::{AuthError, ClientAuth, Handler};
     use crate::storage::file::FileStorage;
@@ -442,6 +448,7 @@ mod tests {
         ));
         assert_eq!(metric(&unit, "otelcol_exporter_send_failed_log_records_total"), 14.0);
         assert_eq!(metric(&unit, "otelcol_exporter_sent_log_records_total"), 3.0);
+        assert_eq!(books(&unit, Kind::OtelLog), "taken 3, out 3 | offered 3, delivered 3");
     }
 
     #[tokio::test]
@@ -475,6 +482,8 @@ mod tests {
         assert!(logged.contains("msg=\"Partial success response\""), "{logged}");
         assert!(logged.contains("message=no dropped_log_records=3"), "{logged}");
         assert_eq!(metric(&unit, "corten_exporter_rejected_items_total"), 7.0);
+        let want = "taken 20, out 20 | offered 20, delivered 13, dropped {rejected: 7}";
+        assert_eq!(books(&unit, Kind::OtelLog), want);
     }
 
     #[tokio::test]
@@ -523,6 +532,12 @@ mod tests {
         assert_eq!(metric(&unit, "otelcol_exporter_queue_size"), 0.0);
         assert_eq!(metric(&unit, "otelcol_exporter_queue_capacity"), 3000.0);
         assert!(unit.world.logs().contains("msg=\"Exporting failed. Will retry the request after interval.\""));
+        settles(&unit, Kind::OtelLog, "taken 2, out 2 | offered 2, delivered 2").await;
+        let end = unit.world.balance().ends.remove(0);
+        assert_eq!((end.retries, end.in_flight, end.pending_bytes, end.oldest_ms), (3, 0, 0, None));
+        assert_eq!((end.url, end.capacity_bytes), (server.url("/v1/logs"), None));
+        assert_eq!(end.name, format!("{} (logs)", server.address()));
+        assert_eq!(end.last_answer.map(|(_, text)| text).as_deref(), Some("ok"));
     }
 
     #[tokio::test]
@@ -553,6 +568,11 @@ mod tests {
         }
         let failed = unit.world.metrics().text();
         assert!(failed.contains("error_permanent=\"false\",error_type=\"ResourceExhausted\""), "{failed}");
+        settles(&unit, Kind::OtelLog, "taken 2, out 2 | offered 2, dropped {no more retries: 2}").await;
+        settles(&unit, Kind::OtelTrace, "taken 1, out 1 | offered 1, dropped {permanent error: 1}").await;
+        let answers: Vec<String> =
+            unit.world.balance().ends.into_iter().filter_map(|end| Some(end.last_answer?.1)).collect();
+        assert!(answers.iter().any(|answer| answer.starts_with("Throttle (1h0m0s), error: ")), "{answers:?}");
     }
 
     #[tokio::test]
@@ -623,11 +643,16 @@ mod tests {
             unit.update(&queue("block_on_overflow = true")).await.unwrap();
             let waits = tokio::time::timeout(Duration::from_millis(50), send(&unit, 6..9)).await;
             assert!(waits.is_err(), "{sizer}: it waits for room");
+            settles(&unit, Kind::OtelLog, "taken 6, out 6 | offered 6, pending 6").await;
+            let end = unit.world.balance().ends.remove(0);
+            assert_eq!(end.capacity_bytes, (sizer == "bytes").then_some(size as u64));
+            assert_eq!((end.pending_bytes, end.oldest_ms.is_some()), (2 * logs(0..3).message_len() as u64, true));
             let to = entrance(&unit);
             let waiting = tokio::spawn(async move { to.consume(logs(9..12)).await });
             down.store(false, Ordering::SeqCst);
             waiting.await.unwrap().unwrap();
             until("the rest is taken", || metric(&unit, "otelcol_exporter_sent_log_records_total") == 9.0).await;
+            settles(&unit, Kind::OtelLog, "taken 9, out 9 | offered 9, delivered 9").await;
         }
     }
 
@@ -650,6 +675,20 @@ mod tests {
         status.store(400, Ordering::SeqCst);
         let error = send(&unit, 0..1).await.unwrap_err();
         assert!(matches!(&error, ConsumeError::Refused { reason } if reason.starts_with("not retryable error: ")));
+        let want = "taken 5, out 6, created {sent again: 1} | offered 6, delivered 5, dropped {permanent error: 1}";
+        settles(&unit, Kind::OtelLog, want).await;
+    }
+
+    #[tokio::test]
+    async fn whoever_gives_up_waiting_sends_again_what_the_queue_has() {
+        let (server, down) = flaky().await;
+        let unit =
+            exporter(&format!("{SOON}sending_queue {{\n wait_for_result = true\n}}\n{}", client(&server, ""))).await;
+        let waits = tokio::time::timeout(Duration::from_millis(50), send(&unit, 0..3)).await;
+        assert!(waits.is_err(), "{waits:?}");
+        settles(&unit, Kind::OtelLog, "out 3, created {sent again: 3} | offered 3, pending 3").await;
+        down.store(false, Ordering::SeqCst);
+        settles(&unit, Kind::OtelLog, "out 3, created {sent again: 3} | offered 3, delivered 3").await;
     }
 
     #[tokio::test]
@@ -672,6 +711,7 @@ mod tests {
         send(&unit, 34..35).await.unwrap();
         unit.update(&body("min_size = 10\n flush_timeout = \"10ms\"")).await.unwrap();
         until("what is not enough is sent in time", || server.seen().len() == 4).await;
+        settles(&unit, Kind::OtelLog, "taken 35, out 35 | offered 35, delivered 35").await;
     }
 
     #[tokio::test]
@@ -784,6 +824,7 @@ mod tests {
         assert_eq!(all, (0..10).collect::<Vec<_>>());
         send(&unit, 10..11).await.unwrap();
         until("it goes on", || received(&server).concat().len() == 11).await;
+        settles(&unit, Kind::OtelLog, "taken 11, out 11 | offered 11, delivered 11").await;
         unit.drain().await;
         assert_eq!(metric(&unit, "otelcol_exporter_send_failed_log_records_total"), 0.0);
     }
@@ -813,6 +854,10 @@ mod tests {
                 assert_eq!(told.wait(Duration::from_secs(20)).await, Answer::Safe, "it is safe once it is written");
             }
             assert_eq!(metric(&unit, "otelcol_exporter_queue_size"), f64::from(round as u32 * 10 + 10));
+            let taken = round * 10 + 10;
+            let restored = if round > 0 { format!("restored {}, ", round * 10) } else { String::new() };
+            let want = format!("taken {taken}, out {taken} | offered 10, {restored}pending {taken}");
+            settles(&unit, Kind::OtelLog, &want).await;
             unit.drain().await;
         }
         let before = server.seen().len();
@@ -824,6 +869,7 @@ mod tests {
         assert_eq!(sent.concat(), (0..30).collect::<Vec<_>>());
         assert!(sent.len() <= 6, "what waits is joined: {sent:?}");
         assert!(server.seen().iter().all(|seen| seen.header("x-tenant") == "t"), "metadata are kept");
+        settles(&unit, Kind::OtelLog, "taken 30, out 30 | restored 30, delivered 30").await;
         unit.drain().await;
     }
 
@@ -859,6 +905,7 @@ mod tests {
         let mut all = received(&server)[before..].concat();
         all.sort();
         assert_eq!(all, (0..20).collect::<Vec<_>>());
+        settles(&unit, Kind::OtelLog, " | restored 20, delivered 20").await;
         unit.drain().await;
     }
 
@@ -888,6 +935,9 @@ mod tests {
         .await;
         let logged = unit.world.logs();
         assert!(logged.contains("lost in the queue on disk: damaged"), "{logged}");
+        let lost = metric(&unit, "otelcol_exporter_send_failed_log_records_total") as u64;
+        let want = format!("taken 20, out 20 | restored 20, delivered {}, dropped {{damaged: {lost}}}", 20 - lost);
+        settles(&unit, Kind::OtelLog, &want).await;
     }
 
     #[tokio::test]
@@ -918,6 +968,8 @@ mod tests {
         assert!(unit.world.logs().contains("dropped_items=7"), "{}", unit.world.logs());
         send(&unit, 0..2).await.unwrap();
         until("the rest is sent", || metric(&unit, "otelcol_exporter_sent_log_records_total") == 2.0).await;
+        let want = "taken 2, out 2 | offered 2, restored 7, delivered 2, dropped {malformed: 7}";
+        settles(&unit, Kind::OtelLog, want).await;
     }
 
     #[tokio::test]
@@ -945,6 +997,7 @@ mod tests {
         std::fs::write(&folder, "").unwrap();
         send(&unit, 0..1).await.unwrap();
         until("it is said", || unit.world.logs().contains("the disk does not take the sending queue")).await;
+        settles(&unit, Kind::OtelLog, "taken 1, out 1 | offered 1, pending 1").await;
     }
 
     #[tokio::test]
@@ -958,6 +1011,7 @@ mod tests {
         send(&unit, 1..2).await.unwrap();
         let full = ConsumeError::Retry { after: None, reason: "sending queue is full".to_owned() };
         assert_eq!(send(&unit, 2..3).await, Err(full));
+        settles(&unit, Kind::OtelLog, "taken 2, out 2 | offered 2, pending 2").await;
         let began = Instant::now();
         unit.drain().await;
         assert!(began.elapsed() < Duration::from_secs(10), "what waits on disk is not waited for");
@@ -983,6 +1037,7 @@ mod tests {
             assert_eq!(metric(&unit, "otelcol_exporter_sent_log_records_total"), sent);
             assert_eq!(metric(&unit, "otelcol_exporter_send_failed_log_records_total"), 5.0 - sent);
             assert_eq!(server.seen().len(), before + 7);
+            assert_eq!(unit.world.balance_of(Kind::OtelLog), "taken 5, out 5");
             let logged = unit.world.logs();
             assert_eq!(
                 logged.matches("interrupted due to shutdown").count(),

@@ -14,6 +14,7 @@ use corten_config::arguments::CheckErrors;
 use corten_config::schema::Stability;
 use corten_otlp::{Batch, Metric, OtlpMetrics};
 use corten_signal::flow::BoxFuture;
+use corten_signal::ledger::{self, Row};
 use corten_signal::{Consume, ConsumeError, Metrics, Receiver};
 use parking_lot::Mutex;
 
@@ -133,7 +134,7 @@ impl Component for PrometheusExporter {
         cx: &Context<Self>,
         current: Option<&Self>,
     ) -> Result<(Prepared, Input), Error> {
-        let inlets = current.map_or_else(|| Inlets::new(cx.id()), |current| Arc::clone(&current.inlets));
+        let inlets = current.map_or_else(|| Inlets::of(cx.ledger()), |current| Arc::clone(&current.inlets));
         let exports = inlets.exports();
         Ok((Prepared { inlets, arguments }, exports))
     }
@@ -164,7 +165,9 @@ impl Component for PrometheusExporter {
             metrics: Some(Arc::new(Stage {
                 clock,
                 converter: Arc::clone(&converter),
-                forward: Forward::new(cx.metrics(), arguments.forward_to),
+                forward: Forward::new(cx.metrics(), cx.ledger(), arguments.forward_to),
+                rows: [ledger::Kind::OtelMetric, ledger::Kind::PrometheusMetric]
+                    .map(|kind| Arc::clone(cx.ledger().row(kind))),
                 logger: cx.logger().clone(),
                 told: Mutex::new(None),
             })),
@@ -213,6 +216,8 @@ struct Stage {
     clock: Clock,
     converter: Arc<Mutex<Converter>>,
     forward: Forward,
+    /// The books of points, and those of samples.
+    rows: [Arc<Row>; 2],
     logger: Logger,
     /// When the log told of something last.
     told: Mutex<Option<Instant>>,
@@ -223,14 +228,20 @@ impl Consume<OtlpMetrics> for Stage {
         Box::pin(async move {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let data = batch.data().map(|data| &**data);
-            let Converted { batch: made, problems, undo } =
+            let [points, samples] = &self.rows;
+            let (mut points, mut samples) = (points.pass(), samples.pass());
+            let Converted { batch: made, dropped, problems, undo } =
                 self.converter.lock().convert(data, now.as_millis() as i64, self.clock.now_s());
             let mut sent = Sent { converter: &self.converter, undo: Some(undo) };
             self.tell(&problems);
+            let lost: usize = dropped.iter().map(|(_, items)| items).sum();
+            points.merged(ledger::Kind::PrometheusMetric.as_str(), batch.items().saturating_sub(lost));
+            dropped.into_iter().for_each(|(reason, items)| points.dropped(reason, items));
+            samples.created(ledger::Kind::OtelMetric.as_str(), made.items());
             self.forward.consume(Arc::new(made)).await?;
             sent.undo = None;
             batch.acks.safe();
-            Ok(())
+            points.end(samples.end(Ok(())))
         })
     }
 }

@@ -29,9 +29,9 @@ impl Rejected {
         }
     }
 
-    /// Says what an answer says, if it says anything.
-    pub(crate) fn say<S: OtlpSignal>(&self, partial: Option<PartialSuccess>) {
-        let Some(PartialSuccess { rejected, mut message }) = partial else { return };
+    /// Says what an answer says, if it says anything. How many items are rejected.
+    pub(crate) fn say<S: OtlpSignal>(&self, partial: Option<PartialSuccess>) -> usize {
+        let Some(PartialSuccess { rejected, mut message }) = partial else { return 0 };
         message.truncate(message.floor_char_boundary(SHOWN_BYTES_MAX));
         let dropped = match S::NAME {
             "traces" => "dropped_spans",
@@ -40,6 +40,8 @@ impl Rejected {
         };
         let fields = [("message", message.into()), (dropped, rejected.into())];
         self.logger.warn("Partial success response", &fields);
-        self.items.with(&[&self.name, S::NAME]).add(u64::try_from(rejected).unwrap_or_default());
+        let rejected = u64::try_from(rejected).unwrap_or_default();
+        self.items.with(&[&self.name, S::NAME]).add(rejected);
+        usize::try_from(rejected).unwrap_or(usize::MAX)
     }
 }

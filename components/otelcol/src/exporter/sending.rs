@@ -4,31 +4,37 @@
 //! An exporter gives a [`Push`] for each signal, which is mostly a [`Post`]. A queue outlives a change of the arguments: what waits in it is sent with
 //! the new ones.
 
+mod books;
 mod durable;
 mod memory;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use corten_component::local_end::Since;
 use corten_component::metrics::{Counter, Gauge, Histogram, Registry, Vector};
 use corten_component::{Component, Context, Error, Logger};
 use corten_otlp::{Batch, OtlpLogs, OtlpMetrics, OtlpSignal, RequestContext, Traces};
 use corten_signal::flow::BoxFuture;
-use corten_signal::{Acks, Consume, ConsumeError};
+use corten_signal::ledger::End;
+use corten_signal::{Acks, Consume, ConsumeError, Ledger};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::counted::{Names, SCOPE};
+use super::ends::{HandedOn, ShownEnds};
 use super::queue::QueueArguments;
 use super::retry::RetryArguments;
 use crate::flow::Stages;
 use crate::metrics::{EXPORTER, ScopedMetrics};
+pub(crate) use books::UNROUTABLE;
+use books::{Books, PERMANENT, RETRIES_OFF, RETRIES_OVER, SHUTDOWN};
 use durable::{Durable, DurableLane};
 use memory::{Memory, MemoryLane};
 
@@ -52,6 +58,9 @@ pub(crate) trait Push<S: OtlpSignal>: Send + Sync + 'static {
 
     /// What names the server in metrics.
     fn server(&self) -> ServerName<'_>;
+
+    /// Where the server is, without secrets.
+    fn url(&self) -> String;
 }
 
 /// A batch, from the first attempt to the last.
@@ -60,6 +69,12 @@ pub(crate) struct Attempt<S: OtlpSignal> {
     pub(crate) batch: Batch<S::Record>,
     /// The body of the request, once it was made.
     body: Option<Vec<Bytes>>,
+    /// What was handed on, where that is what is done with it.
+    pub(crate) handed_on: HandedOn,
+    /// How many items the server rejected of what it took.
+    rejected: usize,
+    /// How many items can go nowhere.
+    pub(crate) unroutable: usize,
 }
 
 /// Sends requests of a signal.
@@ -67,18 +82,21 @@ pub(crate) trait Post<S: OtlpSignal>: Send + Sync + 'static {
     /// Makes the body of a request, packed. It may take some computing.
     fn pack(self: Arc<Self>, batch: Batch<S::Record>) -> BoxFuture<'static, Result<Vec<Bytes>, Failure>>;
 
-    /// Sends a body, once.
+    /// Sends a body, once. How many items of it the server rejects.
     ///
     /// # Errors
     ///
     /// Why the server did not take it.
-    fn send<'a>(&'a self, body: Vec<Bytes>, context: &'a RequestContext) -> BoxFuture<'a, Result<(), Failure>>;
+    fn send<'a>(&'a self, body: Vec<Bytes>, context: &'a RequestContext) -> BoxFuture<'a, Result<usize, Failure>>;
 
     /// Whether requests differ by what their telemetry came with, so that what came with different requests is not joined.
     fn reads_context(&self) -> bool;
 
     /// What names the server in metrics.
     fn server(&self) -> ServerName<'_>;
+
+    /// Where the server is, without secrets.
+    fn url(&self) -> String;
 }
 
 impl<S: OtlpSignal, P: Post<S>> Push<S> for P {
@@ -89,7 +107,8 @@ impl<S: OtlpSignal, P: Post<S>> Push<S> for P {
                 None => Arc::clone(&self).pack(attempt.batch.clone()).await?,
             };
             let body = attempt.body.insert(body).clone();
-            self.send(body, &attempt.batch.context).await
+            attempt.rejected = self.send(body, &attempt.batch.context).await?.min(attempt.batch.items());
+            Ok(())
         })
     }
 
@@ -103,6 +122,10 @@ impl<S: OtlpSignal, P: Post<S>> Push<S> for P {
 
     fn server(&self) -> ServerName<'_> {
         Post::server(self)
+    }
+
+    fn url(&self) -> String {
+        Post::url(self)
     }
 }
 
@@ -142,6 +165,8 @@ pub(crate) struct Failure {
     pub(crate) kind: &'static str,
     /// Whether the text says already what else is known.
     pub(crate) is_whole: bool,
+    /// Why what is not sent is dropped; empty as long as that is not known.
+    pub(crate) reason: &'static str,
 }
 
 /// The kind of a failure that has none of its own.
@@ -150,12 +175,17 @@ pub(crate) const OTHER: &str = "_OTHER";
 impl Failure {
     /// One that may pass.
     pub(crate) fn passing(text: impl Into<String>) -> Self {
-        Failure { permanent: false, after: None, text: text.into(), kind: OTHER, is_whole: false }
+        Failure { permanent: false, after: None, text: text.into(), kind: OTHER, is_whole: false, reason: "" }
     }
 
     /// One that will not pass.
     pub(crate) fn permanent(text: impl Into<String>) -> Self {
         Failure { permanent: true, ..Failure::passing(text) }
+    }
+
+    /// The failure as a reason for dropping what is not sent, unless there is one already.
+    fn because(self, reason: &'static str) -> Self {
+        Failure { reason: if self.reason.is_empty() { reason } else { self.reason }, ..self }
     }
 
     /// What stands before the text in an error.
@@ -222,6 +252,7 @@ pub(crate) struct Owner {
     /// The component's id, or what else tells apart what one component sends.
     id: String,
     registry: Registry,
+    ledger: Arc<Ledger>,
     logger: Logger,
     queue_bytes_max: Option<u64>,
 }
@@ -233,13 +264,14 @@ impl Owner {
             kind,
             id: cx.id().to_owned(),
             registry: cx.metrics().clone(),
+            ledger: Arc::clone(cx.ledger()),
             logger: cx.logger().clone(),
             queue_bytes_max: cx.services().queue_bytes_max,
         }
     }
 
-    /// A part of the component that sends by itself, to one of several servers. What it counts is not shown: servers come
-    /// and go, and the component counts what it sends itself.
+    /// A part of the component that sends by itself, to one of several servers. Its metrics are not shown: servers come
+    /// and go, and the component counts what it sends itself. Its books are those of the component.
     pub(crate) fn part(&self, name: &str) -> Self {
         Owner { id: format!("{}_{name}", self.id), registry: Registry::new(), ..self.clone() }
     }
@@ -341,17 +373,31 @@ impl Metrics {
     }
 }
 
-/// How full a queue is.
+/// How full a queue is, and with what.
 #[derive(Debug)]
 struct Room {
     used: AtomicU64,
     freed: Notify,
     shown: Gauge,
+    /// Items that wait, with those that are being sent.
+    items: AtomicU64,
+    in_flight: AtomicU64,
+    bytes: AtomicU64,
+    /// When the batches came that are not done with.
+    since: Since,
 }
 
 impl Room {
     fn new(shown: Gauge) -> Self {
-        Room { used: AtomicU64::new(0), freed: Notify::new(), shown }
+        Room {
+            used: AtomicU64::new(0),
+            freed: Notify::new(),
+            shown,
+            items: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            since: Since::default(),
+        }
     }
 
     /// Takes room for so much, if there is as much.
@@ -379,6 +425,7 @@ struct Sender<S: OtlpSignal> {
     settings: watch::Receiver<Arc<Settings<S>>>,
     /// Set when the component ends: nothing is tried again.
     ending: watch::Receiver<bool>,
+    books: Arc<Books<S>>,
     logger: Logger,
     /// When it was said last that something was rejected, and how much was since.
     rejected: Arc<Mutex<(Option<Instant>, usize)>>,
@@ -389,6 +436,7 @@ impl<S: OtlpSignal> Clone for Sender<S> {
         Sender {
             settings: self.settings.clone(),
             ending: self.ending.clone(),
+            books: Arc::clone(&self.books),
             logger: self.logger.clone(),
             rejected: Arc::clone(&self.rejected),
         }
@@ -403,11 +451,12 @@ impl<S: OtlpSignal> Sender<S> {
         Arc::clone(&self.settings.borrow())
     }
 
-    /// Sends a batch, again and again as far as it is worth it. `None` if the component ends and `keeps` says that somebody
-    /// keeps the batch beyond that.
-    async fn deliver(&self, batch: Batch<S::Record>, keeps: bool) -> Option<Result<(), Failure>> {
+    /// Sends a batch, again and again as far as it is worth it. No outcome if the component ends and `keeps` says that
+    /// somebody keeps the batch beyond that.
+    async fn deliver(&self, batch: Batch<S::Record>, keeps: bool) -> Sent {
         let items = batch.items();
-        let mut attempt = Attempt { batch, body: None };
+        let handed_on = HandedOn::nothing(self.books.row());
+        let mut attempt = Attempt { batch, body: None, handed_on, rejected: 0, unroutable: 0 };
         let settings = self.current();
         if let Some((sizes, bytes)) = &settings.metrics.joined {
             sizes.observe(items as f64);
@@ -424,7 +473,8 @@ impl<S: OtlpSignal> Sender<S> {
         if let Some(Err(failure)) = &outcome {
             metrics.failed(left, failure);
         }
-        outcome
+        let Attempt { handed_on, rejected, unroutable, .. } = attempt;
+        Sent { outcome, rejected, unroutable, left, handed_on }
     }
 
     async fn attempts(&self, attempt: &mut Attempt<S>, keeps: bool) -> Option<Result<(), Failure>> {
@@ -435,24 +485,27 @@ impl<S: OtlpSignal> Sender<S> {
         let mut waits = settings.retry.waits();
         loop {
             let ends = *ending.borrow_and_update();
-            let Err(failure) = Arc::clone(&settings.push).attempt(attempt).await else { return Some(Ok(())) };
+            let outcome = Arc::clone(&settings.push).attempt(attempt).await;
+            self.books.answered(&outcome, attempt.rejected);
+            let Err(failure) = outcome else { return Some(Ok(())) };
             if failure.permanent {
+                let failure = failure.because(PERMANENT);
                 return Some(Err(match settings.retry.enabled {
                     true => failure.within("not retryable error"),
                     false => failure,
                 }));
             }
             if !settings.retry.enabled {
-                return Some(Err(failure));
+                return Some(Err(failure.because(RETRIES_OFF)));
             }
             if ends {
                 let failure = Failure { kind: "Shutdown", ..failure.within("interrupted due to shutdown") };
-                return (!keeps).then_some(Err(failure));
+                return (!keeps).then_some(Err(failure.because(SHUTDOWN)));
             }
             let wait = waits.next(&settings.retry).max(failure.after.unwrap_or_default());
             let elapsed_max = settings.retry.max_elapsed_time;
             if !elapsed_max.is_zero() && begun.elapsed() + wait > elapsed_max {
-                return Some(Err(failure.within("no more retries left")));
+                return Some(Err(failure.because(RETRIES_OVER).within("no more retries left")));
             }
             let fields = [("error", failure.to_string().into()), ("interval", wait.into())];
             self.logger.info("Exporting failed. Will retry the request after interval.", &fields);
@@ -469,6 +522,7 @@ impl<S: OtlpSignal> Sender<S> {
                     }
                 }
             }
+            self.books.retried();
         }
     }
 
@@ -492,6 +546,17 @@ impl<S: OtlpSignal> Sender<S> {
         let message = format!("Exporting failed. Rejecting data.{}", self.current().advice());
         self.logger.error(&message, &[("error", failure.to_string().into()), ("rejected_items", items.into())]);
     }
+}
+
+/// What became of a batch.
+struct Sent {
+    /// How it ended. `None` if somebody keeps it until the component starts again.
+    outcome: Option<Result<(), Failure>>,
+    rejected: usize,
+    unroutable: usize,
+    /// How many items were not taken.
+    left: usize,
+    handed_on: HandedOn,
 }
 
 /// Counts a request as under way until it is dropped.
@@ -526,23 +591,29 @@ impl<S: OtlpSignal> Consume<S> for Entrance<S> {
     fn consume(&self, mut batch: S::Batch) -> BoxFuture<'_, Result<(), ConsumeError>> {
         Box::pin(async move {
             let items = batch.items();
+            let mut pass = self.sender.books.row().pass();
             let outcome = match &self.way {
                 Way::Direct => {
                     let hands_on = self.sender.current().push.hands_on();
                     let acks = if hands_on { Acks::NONE } else { std::mem::take(&mut batch.acks) };
-                    let outcome = self.sender.deliver(batch, false).await.unwrap_or(Ok(()));
-                    if outcome.is_ok() {
-                        acks.safe();
+                    let sent = self.sender.deliver(batch, false).await;
+                    match sent.outcome {
+                        Some(Err(failure)) => Err(failure),
+                        _ => {
+                            self.sender.books.passed(items, &sent.dropped(), &mut pass);
+                            sent.handed_on.for_good();
+                            acks.safe();
+                            Ok(())
+                        }
                     }
-                    outcome
                 }
-                Way::Memory(memory) => memory.offer(&self.sender, batch).await,
+                Way::Memory(memory) => memory.offer(&self.sender, batch, &mut pass).await,
                 Way::Durable(durable) => durable.offer(&self.sender, batch).await,
             };
-            outcome.map_err(|failure| {
+            pass.end(outcome.map_err(|failure| {
                 self.sender.rejected(&failure, items);
                 failure.into()
-            })
+            }))
         })
     }
 }
@@ -691,6 +762,7 @@ impl<S: OtlpSignal> Part<S> {
             None => {
                 let (settings, watched) = watch::channel(settings);
                 let sender = Sender {
+                    books: Books::new(owner, watched.clone()),
                     settings: watched,
                     ending: ending.subscribe(),
                     logger: owner.logger.clone(),
@@ -720,8 +792,10 @@ impl<S: OtlpSignal> Part<S> {
             lane.adapt(needed);
             return lane;
         }
-        match needed.and_then(|needed| Some((needed.folder, needed.opened?))) {
-            Some((folder, queue)) => Lane::Durable(DurableLane::start(folder, queue, self.sender.clone(), shown)),
+        match needed.and_then(|needed| Some((needed.folder, needed.options, needed.opened?))) {
+            Some((folder, options, queue)) => {
+                Lane::Durable(DurableLane::start((folder, &options), queue, self.sender.clone(), shown))
+            }
             None => Lane::Memory(MemoryLane::start(self.sender.clone(), shown)),
         }
     }
@@ -818,6 +892,23 @@ impl Sending {
         }
     }
 
+    /// The books of the servers, signal by signal.
+    pub(crate) fn ends(&self) -> Vec<Weak<dyn End>> {
+        fn end<S: OtlpSignal>(part: &Part<S>) -> Weak<dyn End> {
+            let books: Arc<dyn End> = Arc::clone(&part.sender.books) as Arc<dyn End>;
+            Arc::downgrade(&books)
+        }
+        let parts = [self.traces.as_ref().map(end), self.metrics.as_ref().map(end), self.logs.as_ref().map(end)];
+        parts.into_iter().flatten().collect()
+    }
+
+    /// Tells of the servers where somebody asks for the inner state of the component.
+    pub(crate) fn show<C: Component>(&self, cx: &Context<C>) {
+        let shown = Arc::new(ShownEnds::default());
+        shown.set(self.ends());
+        cx.show_debug_info(shown);
+    }
+
     /// Ends: what waits in memory is sent, once and for a while; what waits on disk stays there. Nothing may be sent to the
     /// stages any more.
     pub(crate) async fn drain(self) {
@@ -841,3 +932,6 @@ impl Sending {
         tokio::join!(traces, metrics, logs);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,13 +12,15 @@ use corten_config::schema::Stability;
 use corten_net::grpc::{Status, answer, answer_coding, unframed};
 use corten_net::{Listener, ServeOptions, read_body_within, serve};
 use corten_otlp::{Batch, LogRecord, OtlpLogs, RequestContext};
-use corten_signal::{Acks, ConsumeError, Receiver};
+use corten_signal::ledger::EndSnapshot;
+use corten_signal::{Acks, ConsumeError, Kind, Receiver};
 use corten_testkit::{Unit, World, otlp};
 use http::{HeaderMap, Request};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 
+use super::debug::DebugExporter;
 use crate::auth::Handler;
 
 /// Log records whose bodies are these numbers.
@@ -55,6 +57,65 @@ pub(crate) fn entrance(unit: &Unit) -> Receiver<OtlpLogs> {
 /// Sends records to an exporter.
 pub(crate) async fn send(unit: &Unit, bodies: Range<usize>) -> Result<(), ConsumeError> {
     entrance(unit).consume(logs(bodies)).await
+}
+
+/// Counts in one line, without what is zero.
+fn counts(counts: &[(&str, i64)], reasons: &[(&str, &[(String, u64)])]) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    parts.extend(counts.iter().filter(|(_, count)| *count != 0).map(|(name, count)| format!("{name} {count}")));
+    for (name, counts) in reasons.iter().filter(|(_, counts)| !counts.is_empty()) {
+        let mut counts: Vec<String> = counts.iter().map(|(reason, count)| format!("{reason}: {count}")).collect();
+        counts.sort();
+        parts.push(format!("{name} {{{}}}", counts.join(", ")));
+    }
+    parts.join(", ")
+}
+
+/// What an end did, in one line.
+pub(crate) fn end_line(end: &EndSnapshot) -> String {
+    let count = |count: u64| count as i64;
+    let of_end = [
+        ("offered", count(end.offered)),
+        ("restored", count(end.restored)),
+        ("delivered", count(end.delivered)),
+        ("pending", count(end.pending)),
+    ];
+    counts(&of_end, &[("dropped", &end.dropped)])
+}
+
+/// What an exporter and each of its ends did with items of a kind, `taken 3, out 3 | offered 3, delivered 2, pending 1`; or which
+/// of its sums are not even.
+pub(crate) fn books(unit: &Unit, kind: Kind) -> String {
+    let snapshot = unit.world.context::<DebugExporter>().ledger().snapshot();
+    let open = snapshot.open_sums();
+    if !open.is_empty() {
+        return format!("{open:?} in {snapshot:?}");
+    }
+    let mut lines = Vec::new();
+    for row in snapshot.rows.iter().filter(|row| row.kind == kind) {
+        let of_row = [
+            ("taken", row.taken as i64),
+            ("received", row.received as i64),
+            ("out", row.out as i64),
+            ("held", row.held),
+        ];
+        let reasons: [(&str, &[_]); 3] =
+            [("created", &row.created), ("dropped", &row.dropped), ("merged", &row.merged)];
+        lines.push(counts(&of_row, &reasons));
+    }
+    let mut ends: Vec<String> = snapshot.ends.iter().filter(|end| end.kind == kind).map(end_line).collect();
+    ends.sort();
+    lines.extend(ends);
+    lines.join(" | ")
+}
+
+/// Waits until the [`books`] of an exporter say this.
+pub(crate) async fn settles(unit: &Unit, kind: Kind, want: &str) {
+    let began = std::time::Instant::now();
+    while books(unit, kind) != want {
+        assert!(began.elapsed() < Duration::from_secs(20), "{} is not {want}", books(unit, kind));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// The sum of a metric of an exporter over all of its labels.

@@ -9,6 +9,7 @@ use corten_config::schema::Stability;
 use corten_config::{Arguments, Value as Given};
 use corten_otlp::{Arena, Map, OtlpSignal, RequestContext, Text, Value};
 use corten_signal::ConsumeError;
+use corten_signal::ledger::Pass;
 use corten_signal::regex::GoRegex;
 use ring::digest::{SHA256, digest};
 
@@ -152,7 +153,7 @@ impl<S> Process<S> for Change
 where
     S: OtlpSignal<Record: Selected + Attributed>,
 {
-    fn process(&self, mut batch: S::Batch) -> Result<S::Batch, ConsumeError> {
+    fn process(&self, mut batch: S::Batch, _: &mut Pass<'_>) -> Result<S::Batch, ConsumeError> {
         if self.program.steps.is_empty() {
             return Ok(batch);
         }

@@ -12,6 +12,7 @@ use corten_config::Arguments;
 use corten_config::arguments::CheckErrors;
 use corten_otlp::{Batch, Consumer, Metadata, OtlpSignal, RequestContext};
 use corten_signal::flow::BoxFuture;
+use corten_signal::ledger::{Ledger, Row};
 use corten_signal::{Consume, ConsumeError, Fanout};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -19,7 +20,8 @@ use tokio::time::Instant;
 
 use crate::flow::{DebugMetrics, Inlets, Input, MakeStage, Output, Stages};
 use crate::metrics::{PROCESSOR, ScopedMetrics};
-use crate::resend::{Patience, Resend};
+use crate::resend::{Patience, Resend, SHUTDOWN, Unsent, ended};
+use crate::shown::show_held;
 
 /// Joins spans, data points and log records to larger batches, so that what follows has fewer and larger requests to make.
 ///
@@ -79,7 +81,7 @@ pub struct BatchProcessor {
     inlets: Arc<Inlets>,
     /// Where workers send to: where the arguments say now, whatever they said when a worker began.
     exits: Arc<Inlets>,
-    /// Closed when the last worker has ended.
+    /// Closed when the last worker has ended, with those of arguments before.
     workers: mpsc::Receiver<()>,
     /// Tells workers to give up what is not taken.
     ending: watch::Sender<bool>,
@@ -102,7 +104,7 @@ impl Component for BatchProcessor {
         cx: &Context<Self>,
         current: Option<&Self>,
     ) -> Result<(Prepared, Input), Error> {
-        let inlets = current.map_or_else(|| Inlets::new(cx.id()), |current| Arc::clone(&current.inlets));
+        let inlets = current.map_or_else(|| Inlets::of(cx.ledger()), |current| Arc::clone(&current.inlets));
         let exports = inlets.exports();
         Ok((Prepared { inlets, arguments }, exports))
     }
@@ -117,9 +119,21 @@ impl Component for BatchProcessor {
             metrics: metrics.or(Some(Arc::new(Nowhere))),
             logs: logs.or(Some(Arc::new(Nowhere))),
         });
+        if current.is_none() {
+            show_held(cx);
+        }
         let ending = current.as_ref().map_or_else(|| watch::Sender::new(false), |current| current.ending.clone());
         let scoped = ScopedMetrics::new(cx, "go.opentelemetry.io/collector/processor/batchprocessor", "batch");
         let (worker, workers) = mpsc::channel(1);
+        let before = current.map(|current| Arc::new(tokio::sync::Mutex::new(current.workers)));
+        if let Some(before) = before.clone() {
+            // These do not end before those, even if none ever begins.
+            let worker = worker.clone();
+            tokio::spawn(async move {
+                let _ = before.lock().await.recv().await;
+                drop(worker);
+            });
+        }
         let make = Make {
             settings: Settings {
                 wait: (arguments.send_batch_size > 0 && !arguments.timeout.is_zero()).then_some(arguments.timeout),
@@ -131,11 +145,12 @@ impl Component for BatchProcessor {
                 keys: arguments.metadata_keys.iter().map(|key| key.to_ascii_lowercase()).collect(),
                 combinations_max: arguments.metadata_cardinality_limit as usize,
                 ending: ending.subscribe(),
-                before: current.map(|current| Arc::new(tokio::sync::Mutex::new(current.workers))),
+                before,
             },
             metrics: Metrics::new(&scoped),
             resend: Resend::new(cx.logger().clone(), Level::Warn, "Sender failed"),
             to: exits.exports().input,
+            ledger: Arc::clone(cx.ledger()),
             worker,
         };
         inlets.attach(arguments.output.stages(cx, &make));
@@ -252,6 +267,7 @@ struct Make {
     metrics: Metrics,
     resend: Resend,
     to: Consumer,
+    ledger: Arc<Ledger>,
     worker: mpsc::Sender<()>,
 }
 
@@ -262,6 +278,7 @@ impl MakeStage for Make {
             metrics: self.metrics.clone(),
             resend: self.resend.clone(),
             forward: Fanout::new([S::of(&self.to).clone()]),
+            row: Arc::clone(self.ledger.row_of::<S>()),
             worker: self.worker.clone(),
             shards: Mutex::default(),
         })
@@ -274,6 +291,7 @@ struct Stage<S: OtlpSignal> {
     metrics: Metrics,
     resend: Resend,
     forward: Fanout<S>,
+    row: Arc<Row>,
     worker: mpsc::Sender<()>,
     /// By the values of the headers of `metadata_keys`.
     shards: Mutex<HashMap<Metadata, mpsc::Sender<S::Batch>>>,
@@ -285,10 +303,15 @@ impl<S: OtlpSignal> Consume<S> for Stage<S> {
             let shard = self.shard(&batch.context)?;
             // Only time or further data make it go on: nobody is to wait for that.
             batch.acks.hold();
-            shard.send(batch).await.map_err(|_| ConsumeError::Retry {
+            let items = batch.items();
+            let sent = shard.send(batch).await.map_err(|_| ConsumeError::Retry {
                 after: None,
                 reason: "the batches cannot be sent any more".to_owned(),
-            })
+            });
+            if sent.is_ok() {
+                self.row.held(items as i64);
+            }
+            sent
         })
     }
 }
@@ -318,6 +341,8 @@ impl<S: OtlpSignal> Stage<S> {
             metrics: self.metrics.clone(),
             resend: self.resend.clone(),
             forward: self.forward.clone(),
+            row: Arc::clone(&self.row),
+            held: 0,
             deadline: None,
         };
         let alive = self.worker.clone();
@@ -339,19 +364,15 @@ struct Worker<S: OtlpSignal> {
     metrics: Metrics,
     resend: Resend,
     forward: Fanout<S>,
+    row: Arc<Row>,
+    /// How many items it has, with those that are on their way.
+    held: usize,
     /// When what is pending is sent.
     deadline: Option<Instant>,
 }
 
 /// How long a component that ends waits until what it has is taken.
 const DRAIN_WAIT_MAX: Duration = Duration::from_secs(10);
-
-/// Waits until workers are told to give up; for ever if they never are.
-async fn ended(ending: &mut watch::Receiver<bool>) {
-    if ending.wait_for(|ending| *ending).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
 
 impl<S: OtlpSignal> Worker<S> {
     async fn run(mut self) {
@@ -371,6 +392,7 @@ impl<S: OtlpSignal> Worker<S> {
                 },
             };
             let Some(batch) = arrived else { break };
+            self.held += batch.items();
             self.pending.join(batch);
             let mut sent = false;
             while self.pending.items() > 0
@@ -409,12 +431,33 @@ impl<S: OtlpSignal> Worker<S> {
         counter.inc();
         self.metrics.sizes.observe(batch.items() as f64);
         self.metrics.bytes.observe(batch.message_len() as f64);
-        let stop = std::pin::pin!(ended(&mut self.settings.ending));
-        let patience = Patience { until: None, stop: Some((stop, Duration::ZERO)) };
-        if let Err(batch) = self.resend.send(&self.forward, batch, patience).await {
+        let items = batch.items();
+        let outcome = {
+            let stop = std::pin::pin!(ended(&mut self.settings.ending));
+            let patience = Patience { until: None, stop: Some((stop, Duration::ZERO)) };
+            self.resend.send(&self.row, &self.forward, batch, patience).await
+        };
+        if let Err(Unsent { batch, why }) = outcome {
+            // At the end the way out is closed, too.
+            let why = if *self.settings.ending.borrow() { SHUTDOWN } else { why };
+            self.row.dropped(why, items);
             // Whoever keeps what it sent until it is safe sends it again.
             batch.acks.fail();
         }
+        self.row.held(-(items as i64));
+        self.held -= items;
+    }
+}
+
+impl<S: OtlpSignal> Drop for Worker<S> {
+    /// Counts what a worker still has that panicked.
+    fn drop(&mut self) {
+        self.arriving.close();
+        while let Ok(batch) = self.arriving.try_recv() {
+            self.held += batch.items();
+        }
+        self.row.dropped("failed", self.held);
+        self.row.held(-(self.held as i64));
     }
 }
 
@@ -427,6 +470,10 @@ mod tests {
     use corten_testkit::{OtlpSink, Unit, host, otlp, stays, until};
 
     use super::*;
+
+    fn balance(unit: &Unit) -> String {
+        unit.world.balance_of(corten_signal::Kind::OtelLog)
+    }
 
     async fn start(sink: &OtlpSink, body: &str) -> Unit {
         let definition = Definition::of::<BatchProcessor>();
@@ -466,6 +513,11 @@ mod tests {
         let to = entrance(&unit);
         to.consume(logs(0..9)).await.unwrap();
         stays("nothing is sent", Duration::from_secs(1), || sink.items() == 0).await;
+        assert_eq!(balance(&unit), "taken 9, held 9");
+        assert!(
+            crate::testing::told(&unit.world)
+                .ends_with(&["pending.signal = \"logs\"".into(), "pending.items = 9".into()])
+        );
         to.consume(logs(9..34)).await.unwrap();
         until("the full ones are sent", || sink.sizes() == [12, 12, 10]).await;
         to.consume(logs(34..35)).await.unwrap();
@@ -489,6 +541,7 @@ mod tests {
             sizes.filter(|line| !line.contains("_bucket")).filter_map(|line| line.rsplit(' ').next()).collect();
         assert_eq!(sizes, ["35", "4"], "{text}");
         assert_eq!(metric(&unit, "otelcol_processor_batch_metadata_cardinality"), Some(1.0));
+        assert_eq!(balance(&unit), "taken 35, out 35");
     }
 
     #[tokio::test(start_paused = true)]
@@ -578,6 +631,8 @@ mod tests {
         sink.answer_with(None);
         entrance(&unit).consume(logs(5..6)).await.unwrap();
         until("the next is sent", || sink.sizes() == [3, 1]).await;
+        tokio::task::yield_now().await;
+        assert_eq!(balance(&unit), "taken 6, out 4, dropped {refused: 2}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -598,6 +653,8 @@ mod tests {
         let error = entrance(&unit).consume(of("c", "1")).await.unwrap_err();
         assert_eq!(error.to_string(), "too many batcher metadata-value combinations");
         until("they are sent", || sink.items() == 3).await;
+        tokio::task::yield_now().await;
+        assert_eq!(balance(&unit), "taken 3, out 3");
         let mut seen: Vec<_> = sink.batches().into_iter().map(|batch| (batch.metadata, batch.items)).collect();
         seen.sort();
         assert_eq!(seen, [(vec!["x-tenant=a".to_owned()], 2), (vec!["x-tenant=b".to_owned()], 1)]);
@@ -624,6 +681,8 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(30)).await;
         sink.answer_with(None);
         until("both are sent", || sink.sizes() == [3, 1]).await;
+        tokio::task::yield_now().await;
+        assert_eq!(balance(&unit), "taken 4, out 4");
     }
 
     #[tokio::test(start_paused = true)]
@@ -649,6 +708,9 @@ mod tests {
         let spans = otlp::<Span>(r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"a"}]}]}]}"#);
         unit.world.consumer("input").traces.consume(spans).await.unwrap();
         until("other signals go on", || alive.sizes() == [3, 1, 1]).await;
+        tokio::task::yield_now().await;
+        assert_eq!(balance(&unit), "taken 6, out 4, dropped {refused: 2}");
+        assert_eq!(unit.world.balance_of(corten_signal::Kind::OtelTrace), "taken 1, out 1");
     }
 
     #[tokio::test(start_paused = true)]
@@ -666,6 +728,50 @@ mod tests {
         assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
         assert!(unit.world.logs().contains("Sender failed"), "{}", unit.world.logs());
         assert_eq!(*settled.0.lock(), [Settled::Failed]);
+        assert_eq!(balance(&unit), "taken 3, dropped {shutdown: 3}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_since_before_a_change_is_sent_before_the_end() {
+        let sink = OtlpSink::default();
+        let mut unit = start(&sink, "timeout = \"1h\"").await;
+        entrance(&unit).consume(logs(0..3)).await.unwrap();
+        sink.answer_with(Some(ConsumeError::Retry { after: None, reason: "busy".into() }));
+        for timeout in ["1m", "2m"] {
+            unit.update(&with_output(&format!("timeout = \"{timeout}\""))).await.unwrap();
+        }
+        tokio::join!(unit.drain(), async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            sink.answer_with(None);
+        });
+        assert_eq!((sink.sizes(), &*balance(&unit)), (vec![3], "taken 3, out 3"));
+    }
+
+    /// Panics with the first batch.
+    struct Panics(std::sync::atomic::AtomicBool);
+
+    impl Consume<OtlpLogs> for Panics {
+        fn consume(&self, _: Batch<LogRecord>) -> BoxFuture<'_, Result<(), ConsumeError>> {
+            let first = !self.0.swap(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(!first, "a batch that cannot be borne");
+            Box::pin(std::future::ready(Ok(())))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_panic_costs_is_counted() {
+        let inlet = corten_signal::Inlet::<OtlpLogs>::new("otelcol.test.panics");
+        inlet.attach(Arc::new(Panics(false.into())));
+        let to = Consumer { logs: inlet.receiver(), ..OtlpSink::default().consumer() };
+        let sink = corten_config::Value::capsule(Arc::new(to));
+        let world = host("otelcol.processor.batch.a");
+        let body = with_output("");
+        let unit =
+            Unit::start_with(world, &Definition::of::<BatchProcessor>(), &body, &[("sink", sink)]).await.unwrap();
+        entrance(&unit).consume(logs(0..3)).await.unwrap();
+        until("the worker has panicked", || balance(&unit) == "taken 3, dropped {failed: 3}").await;
+        entrance(&unit).consume(logs(3..4)).await.unwrap();
+        until("another one goes on", || balance(&unit) == "taken 4, out 1, dropped {failed: 3}").await;
     }
 
     #[tokio::test]

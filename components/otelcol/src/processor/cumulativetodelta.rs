@@ -12,6 +12,7 @@ use corten_config::decode::SignedDuration;
 use corten_config::schema::Stability;
 use corten_otlp::metrics::{CUMULATIVE, DELTA, Metric, NO_RECORDED_VALUE, Number, Points};
 use corten_otlp::{Arena, Batch};
+use corten_signal::ledger::Pass;
 use corten_signal::regex::GoRegex;
 use parking_lot::Mutex;
 
@@ -290,6 +291,8 @@ impl OwnMetrics {
 struct Tally {
     converted: [u64; 3],
     dropped: [[u64; 3]; 3],
+    /// Dropped because they say that there is no value.
+    no_value: usize,
 }
 
 impl Tally {
@@ -301,10 +304,25 @@ impl Tally {
         }
         outcome.is_ok()
     }
+
+    /// Whether a point with these flags has a value. Without one it is dropped.
+    fn has_value(&mut self, flags: u32) -> bool {
+        let has_value = flags & NO_RECORDED_VALUE == 0;
+        self.no_value += usize::from(!has_value);
+        has_value
+    }
+
+    /// Tells what is dropped.
+    fn tell(&self, pass: &mut Pass<'_>) {
+        for (at, reason) in REASONS.into_iter().enumerate() {
+            pass.dropped(reason, self.dropped.iter().map(|of_kind| of_kind[at] as usize).sum());
+        }
+        pass.dropped("no recorded value", self.no_value);
+    }
 }
 
 impl Track for Known {
-    fn track(&self, mut batch: Batch<Metric>) -> Batch<Metric> {
+    fn track(&self, mut batch: Batch<Metric>, pass: &mut Pass<'_>) -> Batch<Metric> {
         let mut parts = batch.take_data();
         let mut inner = self.inner.lock();
         inner.sweep();
@@ -322,7 +340,7 @@ impl Track for Known {
                         *temporality = DELTA;
                         sums.retain_mut(|point| {
                             let is_number = !matches!(point.value, Number::Double(value) if value.is_nan());
-                            if point.flags & NO_RECORDED_VALUE != 0 {
+                            if !tally.has_value(point.flags) {
                                 return false;
                             }
                             !is_number || tally.counts(0, points.convert(point))
@@ -334,9 +352,8 @@ impl Track for Known {
                             return true;
                         }
                         *temporality = DELTA;
-                        histograms.retain_mut(|point| {
-                            point.flags & NO_RECORDED_VALUE == 0 && tally.counts(1, points.convert(point))
-                        });
+                        histograms
+                            .retain_mut(|point| tally.has_value(point.flags) && tally.counts(1, points.convert(point)));
                         !histograms.is_empty()
                     }
                     Points::Exponential { points: histograms, temporality } if *temporality == CUMULATIVE => {
@@ -344,19 +361,23 @@ impl Track for Known {
                             return true;
                         }
                         *temporality = DELTA;
-                        histograms.retain_mut(|point| {
-                            point.flags & NO_RECORDED_VALUE == 0 && tally.counts(2, points.convert(point))
-                        });
+                        histograms
+                            .retain_mut(|point| tally.has_value(point.flags) && tally.counts(2, points.convert(point)));
                         !histograms.is_empty()
                     }
                     _ => true,
                 }
             });
         }
+        inner.tally.tell(pass);
         let forgotten = inner.series.make_room();
         self.forgetting.say(forgotten, &inner.series);
         drop(inner);
         batch.with(parts)
+    }
+
+    fn series(&self) -> usize {
+        self.inner.lock().series.len()
     }
 
     fn settle(&self, taken: bool) {

@@ -12,6 +12,7 @@ use corten_config::decode::SignedDuration;
 use corten_config::schema::Stability;
 use corten_otlp::Batch;
 use corten_otlp::metrics::{CUMULATIVE, DELTA, Metric, Points};
+use corten_signal::ledger::Pass;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -190,7 +191,7 @@ fn counts(tally: &mut [u64; 4], outcome: Result<(), Dropped>) -> bool {
 }
 
 impl Track for Known {
-    fn track(&self, mut batch: Batch<Metric>) -> Batch<Metric> {
+    fn track(&self, mut batch: Batch<Metric>, pass: &mut Pass<'_>) -> Batch<Metric> {
         let mut parts = batch.take_data();
         let now = Instant::now();
         let mut inner = self.inner.lock();
@@ -229,8 +230,15 @@ impl Track for Known {
                 }
             });
         }
+        for (reason, count) in ["older start", "out of order", "limit"].into_iter().zip(&inner.tally[1..]) {
+            pass.dropped(reason, *count as usize);
+        }
         drop(inner);
         batch.with(parts)
+    }
+
+    fn series(&self) -> usize {
+        self.inner.lock().series.len()
     }
 
     fn settle(&self, taken: bool) {

@@ -7,6 +7,7 @@ use corten_config::arguments::{CheckErrors, CheckStep};
 use corten_otlp::{LogRecord, Metric, OtlpSignal, Span};
 use corten_ottl::{Conditions, Context, EvalError, Item, OttlError, Walk, compile_conditions, infer_conditions, sift};
 use corten_signal::ConsumeError;
+use corten_signal::ledger::Pass;
 
 use crate::flow::{DebugMetrics, Output};
 use crate::metrics::{FILTER, ScopedMetrics};
@@ -263,7 +264,7 @@ impl Rule {
 }
 
 impl<S: OtlpSignal<Record: Walk>> Process<S> for Sieve {
-    fn process(&self, mut batch: S::Batch) -> Result<S::Batch, ConsumeError> {
+    fn process(&self, mut batch: S::Batch, pass: &mut Pass<'_>) -> Result<S::Batch, ConsumeError> {
         let before = batch.items();
         let context = std::sync::Arc::clone(&batch.context);
         for rule in &self.rules {
@@ -271,7 +272,9 @@ impl<S: OtlpSignal<Record: Walk>> Process<S> for Sieve {
                 .edit(|data| sift(data, &rule.contexts, Some(&context), |item| rule.drops(item)))
                 .map_err(|error| ConsumeError::Refused { reason: error.to_string() })?;
         }
-        self.dropped.add((before - batch.items()) as u64);
+        let dropped = before - batch.items();
+        self.dropped.add(dropped as u64);
+        pass.dropped("condition", dropped);
         Ok(batch)
     }
 }
@@ -325,6 +328,7 @@ mod tests {
             let name = |part: &String| part.len() == 2 && part.as_bytes()[1].is_ascii_digit();
             parts.into_iter().filter(name).collect::<Vec<_>>()
         });
+        unit.world.balance();
         Ok((names.collect(), unit))
     }
 
@@ -389,6 +393,14 @@ mod tests {
             let name = format!("otelcol_processor_filter_{what}_filtered_total");
             assert_eq!(unit.world.metrics().get(&name, &labels), Some(expected), "{name}");
         }
+        use corten_signal::Kind;
+        for (kind, expected) in [
+            (Kind::OtelLog, "taken 4, out 1, dropped {condition: 3}"),
+            (Kind::OtelTrace, "taken 2, dropped {condition: 2}"),
+            (Kind::OtelMetric, "taken 4, out 2, dropped {condition: 2}"),
+        ] {
+            assert_eq!(unit.world.balance_of(kind), expected);
+        }
     }
 
     #[tokio::test]
@@ -442,7 +454,11 @@ mod tests {
         let cx = world.context::<FilterProcessor>();
         let scoped = ScopedMetrics::new(&cx, "s", "filter");
         let sieve = Sieve::new(rules, ErrorMode::Ignore, cx.logger(), scoped.counter("c_total", "h", FILTER));
-        Process::<corten_otlp::OtlpLogs>::process(&sieve, batch).unwrap()
+        {
+            let ledger = corten_signal::Ledger::new("a");
+            let mut pass = ledger.row(corten_signal::Kind::OtelLog).pass();
+            Process::<corten_otlp::OtlpLogs>::process(&sieve, batch, &mut pass).unwrap()
+        }
     }
 
     #[test]

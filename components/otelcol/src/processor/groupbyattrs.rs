@@ -13,6 +13,7 @@ use corten_otlp::{
     Arena, Data, LogRecord, Map, Metric, OfResource, OfScope, OtlpSignal, Pair, Record, Resource, Scope, Span,
 };
 use corten_signal::ConsumeError;
+use corten_signal::ledger::Pass;
 
 use crate::flow::{DebugMetrics, Output};
 use crate::identity::Hasher;
@@ -111,7 +112,7 @@ struct Group {
 }
 
 impl<S: OtlpSignal<Record: Grouped>> Process<S> for Group {
-    fn process(&self, mut batch: S::Batch) -> Result<S::Batch, ConsumeError> {
+    fn process(&self, mut batch: S::Batch, _: &mut Pass<'_>) -> Result<S::Batch, ConsumeError> {
         let mut parts = batch.take_data().into_iter();
         let Some(mut first) = parts.next() else { return Ok(batch) };
         for part in parts {

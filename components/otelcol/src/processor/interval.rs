@@ -15,6 +15,7 @@ use corten_otlp::metrics::{
 };
 use corten_otlp::{Arena, Batch, Data, Map, OfResource, OfScope, OtlpMetrics, Record, Resource, Scope};
 use corten_signal::flow::BoxFuture;
+use corten_signal::ledger::Row;
 use corten_signal::{Acks, Consume, ConsumeError, Fanout};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -24,6 +25,7 @@ use crate::flow::{DebugMetrics, Inlets, Input, Output, Stages};
 use crate::identity::{ByHash, Hasher};
 use crate::periodic::{self, Collect, Periodic};
 use crate::resend::{Resend, Seldom};
+use crate::shown::show_held;
 
 /// Sends the newest point of each series from time to time instead of all of them: of gauges, summaries, and of sums and
 /// histograms that count since a fixed time and never go down. Others go on at once.
@@ -73,6 +75,7 @@ const FAILED: &str = "Metrics export failed";
 pub(crate) struct IntervalProcessor {
     inlets: Arc<Inlets>,
     newest: Arc<Newest>,
+    row: Arc<Row>,
     turn: Arc<tokio::sync::Mutex<()>>,
     task: Option<Task>,
 }
@@ -89,12 +92,15 @@ impl Component for IntervalProcessor {
         cx: &Context<Self>,
         current: Option<&Self>,
     ) -> Result<(Self::Prepared, Input), Error> {
-        let inlets = current.map_or_else(|| Inlets::new(cx.id()), |current| Arc::clone(&current.inlets));
+        let inlets = current.map_or_else(|| Inlets::of(cx.ledger()), |current| Arc::clone(&current.inlets));
         let exports = inlets.exports();
         Ok(((inlets, arguments), exports))
     }
 
     fn commit(current: Option<Self>, (inlets, arguments): Self::Prepared, cx: &Context<Self>) -> Self {
+        if current.is_none() {
+            show_held(cx);
+        }
         // What waits goes on waiting; the task that ends sends it once more.
         let (newest, turn) = match current {
             Some(current) => (Arc::clone(&current.newest), Arc::clone(&current.turn)),
@@ -102,10 +108,12 @@ impl Component for IntervalProcessor {
         };
         newest.inner.lock().passthrough = arguments.passthrough;
         let forward = arguments.output.metrics(cx);
+        let row = Arc::clone(cx.ledger().row_of::<OtlpMetrics>());
         let task = forward.clone().map(|forward| {
             let periodic = Periodic {
                 interval: Duration::from_nanos(arguments.interval.nanoseconds.unsigned_abs()),
                 forward,
+                row: Arc::clone(&row),
                 resend: Resend::new(cx.logger().clone(), Level::Error, FAILED),
                 early: Arc::clone(&newest.early),
                 turn: Arc::clone(&turn),
@@ -116,11 +124,12 @@ impl Component for IntervalProcessor {
         inlets.attach(Stages {
             metrics: forward.map(|forward| -> Arc<dyn Consume<OtlpMetrics>> {
                 let said = Seldom::default();
-                Arc::new(Stage { newest: Arc::clone(&newest), forward, logger: cx.logger().clone(), said })
+                let row = Arc::clone(&row);
+                Arc::new(Stage { newest: Arc::clone(&newest), forward, row, logger: cx.logger().clone(), said })
             }),
             ..Stages::default()
         });
-        IntervalProcessor { inlets, newest, turn, task }
+        IntervalProcessor { inlets, newest, row, turn, task }
     }
 
     async fn drain(self, cx: &Context<Self>) {
@@ -128,17 +137,20 @@ impl Component for IntervalProcessor {
         if let Some(task) = self.task {
             task.stop().await;
         }
-        periodic::give_up(&*self.newest, cx.logger(), FAILED);
+        periodic::give_up(&*self.newest, cx.logger(), FAILED, &self.row);
     }
 }
 
 struct Stage {
     newest: Arc<Newest>,
     forward: Fanout<OtlpMetrics>,
+    row: Arc<Row>,
     logger: Logger,
     said: Seldom,
 }
 
+/// Why points do not go on: there is a newer one of their series.
+const SUPERSEDED: &str = "superseded";
 /// How often the log says that there are too many points.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
@@ -155,6 +167,7 @@ impl Stage {
 impl Consume<OtlpMetrics> for Stage {
     fn consume(&self, mut batch: Batch<Metric>) -> BoxFuture<'_, Result<(), ConsumeError>> {
         Box::pin(async move {
+            let mut pass = self.row.pass();
             let rest = {
                 let mut newest = self.newest.inner.lock();
                 if newest.is_full() {
@@ -166,8 +179,14 @@ impl Consume<OtlpMetrics> for Stage {
                     return Err(ConsumeError::Retry { after: None, reason });
                 }
                 let mut parts = batch.take_data();
-                newest.changed = false;
+                (newest.changed, newest.superseded) = (false, 0);
+                let before = newest.points;
                 parts.iter_mut().for_each(|data| newest.take(data));
+                // They stay even if the rest is not taken: sent again they are the same.
+                let new = newest.points - before;
+                self.row.held(new as i64);
+                pass.handed_on(new);
+                pass.merged(SUPERSEDED, newest.superseded);
                 if newest.changed {
                     batch.acks.hold();
                     newest.acks.join(batch.acks.clone());
@@ -183,9 +202,9 @@ impl Consume<OtlpMetrics> for Stage {
             };
             if rest.is_empty() {
                 rest.acks.safe();
-                return Ok(());
+                return pass.end(Ok(()));
             }
-            self.forward.consume(rest).await
+            pass.end(self.forward.consume(rest).await)
         })
     }
 }
@@ -235,6 +254,8 @@ struct Inner {
     away: Arc<Away>,
     /// Whether a point came that waits, or did so already.
     changed: bool,
+    /// For how many of the last points there was a newer one, or of how many that waited.
+    superseded: usize,
     /// How much memory there was when what is no longer used was last left out.
     compacted_bytes: usize,
     acks: Acks,
@@ -256,6 +277,7 @@ impl Default for Inner {
             bytes: 0,
             away: Arc::default(),
             changed: false,
+            superseded: 0,
             compacted_bytes: 0,
             acks: Acks::NONE,
             series_max: SERIES_MAX,
@@ -355,6 +377,7 @@ impl Inner {
             room,
             bytes: &mut self.bytes,
             changed: &mut self.changed,
+            superseded: &mut self.superseded,
         };
         let before = own.points.len();
         match (&mut own.points, &mut metric.points) {
@@ -480,6 +503,7 @@ struct Keeping<'a> {
     room: usize,
     bytes: &'a mut usize,
     changed: &'a mut bool,
+    superseded: &'a mut usize,
 }
 
 impl Keeping<'_> {
@@ -494,11 +518,13 @@ impl Keeping<'_> {
                     *self.bytes = (*self.bytes + newer.held_bytes()).saturating_sub(known.held_bytes());
                     *known = newer;
                     *self.changed = true;
+                    *self.superseded += 1;
                     false
                 }
                 Some(known) => {
                     // Who sends the same again is told when it got on.
                     *self.changed |= point.time_ns() == known.time_ns();
+                    *self.superseded += 1;
                     false
                 }
                 None if self.room == 0 => true,
@@ -621,16 +647,23 @@ impl Collect for Newest {
     }
 
     /// Points that nobody took wait again, but for those of which there is a newer one.
-    fn put_back(&self, mut batch: Batch<Metric>, kept: OnItsWay) {
+    fn put_back(&self, mut batch: Batch<Metric>, kept: OnItsWay, row: &Row) {
         let mut parts = batch.take_data();
         let mut inner = self.inner.lock();
         drop(kept);
         let passthrough = std::mem::take(&mut inner.passthrough);
         // There is room for what was there: no more came meanwhile than there may be besides it.
         let series_max = std::mem::replace(&mut inner.series_max, usize::MAX);
+        inner.superseded = 0;
         parts.iter_mut().for_each(|data| inner.take(data));
         (inner.passthrough, inner.series_max) = (passthrough, series_max);
         inner.acks.join(batch.acks);
+        row.merged(SUPERSEDED, inner.superseded);
+        row.held(-(inner.superseded as i64));
+    }
+
+    fn count(&self, points: usize, row: &Row) {
+        row.held(-(points as i64));
     }
 }
 
@@ -680,6 +713,7 @@ mod tests {
         points.sort_unstable();
         assert_eq!(points, [(0, 1, 2), (0, 2, 3)]);
         assert!(unit.world.logs().contains("Metrics export failed"));
+        assert_eq!(balance(&unit), "taken 3, out 2, merged {superseded: 1}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -700,13 +734,18 @@ mod tests {
         send(&unit, 2, 2, 0, 2).await.unwrap();
         unit.drain().await;
         assert!(unit.world.logs().contains("dropped_items=2"), "{}", unit.world.logs());
+        assert_eq!(balance(&unit), "taken 3, out 1, dropped {shutdown: 2}");
+    }
+
+    fn balance(unit: &Unit) -> String {
+        unit.world.balance_of(corten_signal::Kind::OtelMetric)
     }
 
     /// A stage that is not part of a component.
     fn stage(sink: &OtlpSink, world: &corten_testkit::World) -> Stage {
-        let forward = Fanout::new([sink.consumer().metrics]);
-        let logger = world.host().logger.clone();
-        Stage { newest: Arc::default(), forward, logger, said: Seldom::default() }
+        let forward = Fanout::of(&world.host().ledger, [sink.consumer().metrics]);
+        let row = Arc::clone(world.host().ledger.row_of::<OtlpMetrics>());
+        Stage { newest: Arc::default(), forward, row, logger: world.host().logger.clone(), said: Seldom::default() }
     }
 
     #[tokio::test(start_paused = true)]
@@ -772,6 +811,7 @@ mod tests {
         let periodic = Periodic {
             interval: Duration::from_secs(3600),
             forward: stage.forward.clone(),
+            row: Arc::clone(&stage.row),
             resend: Resend::new(world.host().logger.clone(), Level::Error, FAILED),
             early: Arc::clone(&stage.newest.early),
             turn: Arc::default(),
@@ -831,6 +871,7 @@ mod tests {
         testing::send(&unit, again).await.unwrap();
         assert_eq!(sink.sizes(), [1]);
         assert_eq!(told.wait(Duration::from_millis(1)).await, Answer::Held);
+        assert_eq!(balance(&unit), "taken 2, out 1, created {sent again: 1}, merged {superseded: 1}, held 1");
     }
 
     #[test]
@@ -862,6 +903,7 @@ mod tests {
         assert_eq!(sink.sizes(), [1]);
         tokio::time::sleep(Duration::from_secs(61)).await;
         assert_eq!(sink.sizes(), [1, 1]);
+        assert_eq!(balance(&unit), "taken 2, out 2");
     }
 
     #[tokio::test(start_paused = true)]
@@ -880,6 +922,7 @@ mod tests {
         unit.drain().await;
         let batches = sink.batches();
         assert_eq!((batches.len(), batches[0].items), (1, 1));
+        assert_eq!(balance(&unit), "taken 399, out 1, merged {superseded: 398}");
         assert!(batches[0].json.contains(r#""asInt":"399""#) && batches[0].json.contains(r#""stringValue":"v""#));
     }
 }

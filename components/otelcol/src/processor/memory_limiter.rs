@@ -9,6 +9,7 @@ use corten_component::size::ByteSize;
 use corten_component::{Component, Context, Error, Logger, Stop, Task};
 use corten_config::Arguments;
 use corten_config::arguments::CheckErrors;
+use corten_config::encode::Item;
 use corten_os::memory;
 use corten_otlp::OtlpSignal;
 use corten_signal::flow::BoxFuture;
@@ -18,6 +19,7 @@ use tokio::sync::Notify;
 use crate::flow::{DebugMetrics, Inlets, Input, MakeStage, Output};
 use crate::metrics::{PROCESSOR, ScopedMetrics};
 use crate::process::ProcessMetrics;
+use crate::shown::{attr, show};
 
 /// Refuses telemetry while the process has too much memory, so that whoever sends it tries again later and the process is
 /// not killed.
@@ -105,7 +107,7 @@ impl Component for MemoryLimiter {
     ) -> Result<(Prepared, Input), Error> {
         memory::data_bytes().ok_or("the system does not tell how much memory the process has")?;
         let limits = Limits::new(&arguments, memory::bytes_max)?;
-        let inlets = current.map_or_else(|| Inlets::new(cx.id()), |current| Arc::clone(&current.inlets));
+        let inlets = current.map_or_else(|| Inlets::of(cx.ledger()), |current| Arc::clone(&current.inlets));
         let exports = inlets.exports();
         let MemoryLimiterArguments { output, check_interval, .. } = arguments;
         Ok((Prepared { inlets, output, limits, check_interval }, exports))
@@ -120,6 +122,8 @@ impl Component for MemoryLimiter {
         ];
         cx.logger().info("Memory limiter configured", &fields);
         let gate = Arc::new(Gate::new(limits, cx.logger().clone(), System));
+        let looked_at = Arc::clone(&gate);
+        show(cx, move || looked_at.shown());
         inlets.attach(output.stages(cx, &Make { gate: &gate, cx }));
         let task = cx.spawn("watch memory", move |stop| watch(Arc::clone(&gate), check_interval, stop));
         MemoryLimiter { inlets, _task: task }
@@ -222,6 +226,15 @@ impl<M: Memory> Gate<M> {
             logger,
             memory,
         }
+    }
+
+    fn shown(&self) -> Vec<Item> {
+        vec![
+            attr("is_refusing", self.refuses.load(Ordering::Relaxed)),
+            attr("memory_bytes", self.memory.bytes()),
+            attr("refuses_from_bytes", self.limits.soft),
+            attr("limit_bytes", self.limits.hard),
+        ]
     }
 
     /// Whether telemetry of so many bytes is let in.
@@ -392,6 +405,8 @@ mod tests {
         until("it takes telemetry again", || sink.items() == 1).await;
         to.consume(otlp::<LogRecord>(RECORD)).await.unwrap();
         assert_eq!(sink.items(), 2);
+        assert_eq!(unit.world.balance_of(corten_signal::Kind::OtelLog), "taken 2, out 2");
+        assert_eq!(crate::testing::told(&unit.world)[0], "is_refusing = false");
     }
 
     #[tokio::test]

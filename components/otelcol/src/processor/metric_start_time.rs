@@ -12,6 +12,7 @@ use corten_config::decode::SignedDuration;
 use corten_config::schema::Stability;
 use corten_otlp::metrics::{CUMULATIVE, Metric, NumberPoint, Points};
 use corten_otlp::{Arena, Batch, Data};
+use corten_signal::ledger::Pass;
 use corten_signal::regex::GoRegex;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -177,7 +178,7 @@ impl tracking::Known for Seen {
 }
 
 impl Track for Known {
-    fn track(&self, mut batch: Batch<Metric>) -> Batch<Metric> {
+    fn track(&self, mut batch: Batch<Metric>, pass: &mut Pass<'_>) -> Batch<Metric> {
         let mut parts = batch.take_data();
         let now = Instant::now();
         let mut inner = self.inner.lock();
@@ -187,11 +188,20 @@ impl Track for Known {
             Strategy::Metric => self.begins_ns(&parts, settings.pattern.as_ref()),
             _ => 0,
         };
+        let mut first = 0;
         for data in &mut parts {
             retain_metrics(data, hasher, |hasher, arena, scope, metric| {
                 let hash = hasher.metric(scope, arena, metric);
-                let mut adjusting =
-                    Adjusting { strategy: settings.strategy, begins_ns, hasher, series, arena, hash, now };
+                let mut adjusting = Adjusting {
+                    strategy: settings.strategy,
+                    begins_ns,
+                    hasher,
+                    series,
+                    arena,
+                    hash,
+                    now,
+                    first: &mut first,
+                };
                 // Summaries have no temporality; the others have to count since a fixed time for some strategies.
                 let counts = |temporality: i32, always: &[Strategy]| {
                     temporality == CUMULATIVE || always.contains(&settings.strategy)
@@ -213,10 +223,15 @@ impl Track for Known {
                 }
             });
         }
+        pass.dropped("initial", first);
         let forgotten = inner.series.make_room();
         self.forgetting.say(forgotten, &inner.series);
         drop(inner);
         batch.with(parts)
+    }
+
+    fn series(&self) -> usize {
+        self.inner.lock().series.len()
     }
 
     fn settle(&self, taken: bool) {
@@ -278,6 +293,8 @@ struct Adjusting<'a> {
     arena: &'a Arena,
     hash: u128,
     now: Instant,
+    /// How many points were dropped because they are the first of their series.
+    first: &'a mut usize,
 }
 
 impl Adjusting<'_> {
@@ -307,7 +324,9 @@ impl Adjusting<'_> {
         let series = Series { start_ns: begins_ns, last: point.values(), reference };
         self.series.insert(hash, Seen { at: now, series });
         point.begin(begins_ns);
-        strategy != Strategy::Subtract
+        let goes_on = strategy != Strategy::Subtract;
+        *self.first += usize::from(!goes_on);
+        goes_on
     }
 }
 

@@ -10,6 +10,7 @@ use corten_config::Arguments;
 use corten_config::arguments::CheckErrors;
 use corten_otlp::{Arena, Batch, LogRecord, OtlpLogs, Span, Traces, Value};
 use corten_signal::ConsumeError;
+use corten_signal::ledger::Pass;
 
 use self::consistent::{DIGITS, PROBABILITY_MIN, RANDOMNESS_MAX, Said, Threshold, TraceState};
 use crate::flow::{DebugMetrics, Output};
@@ -214,6 +215,18 @@ impl Policy {
         Policy::Attribute,
     ];
 
+    /// Why items are dropped that it does not choose.
+    fn reason(self) -> &'static str {
+        match self {
+            Policy::MissingRandomness => "not sampled: missing_randomness",
+            Policy::TraceIdHash => "not sampled: trace_id_hash",
+            Policy::TraceIdW3c => "not sampled: trace_id_w3c",
+            Policy::SamplingRandomness => "not sampled: sampling_randomness",
+            Policy::SamplingPriority => "not sampled: sampling_priority",
+            Policy::Attribute => "not sampled: attribute",
+        }
+    }
+
     fn name(self, attribute: &str) -> &str {
         match self {
             Policy::MissingRandomness => "missing_randomness",
@@ -358,7 +371,10 @@ impl Sample {
         passes.then(|| drawn.said.map(|_| Passing { made: drawn.made, threshold }))
     }
 
-    fn tell(&self, tally: &Tally) {
+    fn tell(&self, tally: &Tally, pass: &mut Pass<'_>) {
+        for (policy, counts) in Policy::ALL.into_iter().zip(tally.counts) {
+            pass.dropped(policy.reason(), counts[0] as usize);
+        }
         for (counters, counts) in self.counters.iter().zip(tally.counts) {
             for (counter, count) in counters.iter().zip(counts) {
                 counter.add(count);
@@ -480,7 +496,7 @@ fn span_priority(span: &Span, arena: &Arena) -> Option<Threshold> {
 }
 
 impl Process<Traces> for Sample {
-    fn process(&self, mut batch: Batch<Span>) -> Result<Batch<Span>, ConsumeError> {
+    fn process(&self, mut batch: Batch<Span>, pass: &mut Pass<'_>) -> Result<Batch<Span>, ConsumeError> {
         let mut data = batch.take_data();
         let (mut scratch, mut tally) = (Vec::new(), Tally::default());
         for part in &mut data {
@@ -490,13 +506,13 @@ impl Process<Traces> for Sample {
             }
             part.prune();
         }
-        self.tell(&tally);
+        self.tell(&tally, pass);
         Ok(batch.with(data))
     }
 }
 
 impl Process<OtlpLogs> for Sample {
-    fn process(&self, mut batch: Batch<LogRecord>) -> Result<Batch<LogRecord>, ConsumeError> {
+    fn process(&self, mut batch: Batch<LogRecord>, pass: &mut Pass<'_>) -> Result<Batch<LogRecord>, ConsumeError> {
         let mut data = batch.take_data();
         let (mut scratch, mut tally) = (Vec::new(), Tally::default());
         for part in &mut data {
@@ -506,7 +522,7 @@ impl Process<OtlpLogs> for Sample {
             }
             part.prune();
         }
-        self.tell(&tally);
+        self.tell(&tally, pass);
         Ok(batch.with(data))
     }
 }
@@ -557,6 +573,8 @@ mod tests {
                 && line.contains("sampled=\"false\"")
         });
         assert!(counted.is_some_and(|line| line.ends_with(" 1")), "{text}");
+        let balance = unit.world.balance_of(corten_signal::Kind::OtelTrace);
+        assert_eq!(balance, "taken 1, dropped {not sampled: sampling_priority: 1}");
     }
 
     #[tokio::test]

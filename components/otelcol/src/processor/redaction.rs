@@ -17,6 +17,7 @@ use corten_config::schema::Stability;
 use corten_golang::push_hex;
 use corten_otlp::{Arena, Batch, LogRecord, Map, Metric, OtlpLogs, OtlpMetrics, Record, Span, Text, Traces, Value};
 use corten_signal::ConsumeError;
+use corten_signal::ledger::Pass;
 use corten_signal::regex::{GoRegex, Groups, Lossy};
 use md5::Digest as _;
 use ring::{digest, hmac};
@@ -708,7 +709,7 @@ fn trim(text: &[u8]) -> &[u8] {
 }
 
 impl Process<Traces> for Redact {
-    fn process(&self, mut batch: Batch<Span>) -> Result<Batch<Span>, ConsumeError> {
+    fn process(&self, mut batch: Batch<Span>, _: &mut Pass<'_>) -> Result<Batch<Span>, ConsumeError> {
         let data = self.all(&mut batch, true, |span: &mut Span, arena, scratch| {
             self.attributes(&mut span.attributes, arena, true, scratch);
             for event in &mut span.events {
@@ -721,7 +722,7 @@ impl Process<Traces> for Redact {
 }
 
 impl Process<OtlpMetrics> for Redact {
-    fn process(&self, mut batch: Batch<Metric>) -> Result<Batch<Metric>, ConsumeError> {
+    fn process(&self, mut batch: Batch<Metric>, _: &mut Pass<'_>) -> Result<Batch<Metric>, ConsumeError> {
         let data = self.all(&mut batch, true, |metric: &mut Metric, arena, scratch| {
             metric.each_attributes(|attributes| self.attributes(attributes, arena, true, scratch));
         });
@@ -730,7 +731,7 @@ impl Process<OtlpMetrics> for Redact {
 }
 
 impl Process<OtlpLogs> for Redact {
-    fn process(&self, mut batch: Batch<LogRecord>) -> Result<Batch<LogRecord>, ConsumeError> {
+    fn process(&self, mut batch: Batch<LogRecord>, _: &mut Pass<'_>) -> Result<Batch<LogRecord>, ConsumeError> {
         let data = self.all(&mut batch, false, |record: &mut LogRecord, arena, scratch| {
             self.attributes(&mut record.attributes, arena, false, scratch);
             self.body(record, arena, scratch);

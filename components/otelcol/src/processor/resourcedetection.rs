@@ -18,6 +18,7 @@ use std::time::Duration;
 use corten_component::{Component, Context, Error, Health, HealthBoard, HealthState, Logger, Stop, Task};
 use corten_config::Arguments;
 use corten_config::arguments::CheckErrors;
+use corten_config::encode::Item;
 use corten_otlp::{Data, OtlpSignal, Record, Value};
 use corten_signal::flow::BoxFuture;
 use corten_signal::{Consume, ConsumeError, Fanout};
@@ -27,6 +28,7 @@ use tokio::time::{Instant, timeout_at};
 use self::outside::{Attributes, Found, Miss, Outside};
 use crate::flow::{DebugMetrics, Inlets, Input, MakeStage, Output};
 use crate::process::ProcessMetrics;
+use crate::shown::{attr, block, show};
 
 /// Finds out where the program runs, and adds that to the resources of what passes.
 ///
@@ -269,7 +271,7 @@ impl Component for ResourceDetectionProcessor {
         current: Option<&Self>,
     ) -> Result<(Prepared, Input), Error> {
         let outside = Outside::new(&cx.services().user_agent).await?;
-        let inlets = current.map_or_else(|| Inlets::new(cx.id()), |current| Arc::clone(&current.inlets));
+        let inlets = current.map_or_else(|| Inlets::of(cx.ledger()), |current| Arc::clone(&current.inlets));
         let exports = inlets.exports();
         Ok((Prepared { inlets, arguments, outside }, exports))
     }
@@ -281,6 +283,8 @@ impl Component for ResourceDetectionProcessor {
             Some(current) => (current.detected, current.task),
             None => detect(arguments.clone(), outside, cx),
         };
+        let shown = detected.clone();
+        show(cx, move || shown.borrow().as_ref().map(|detected| detected.tell()).unwrap_or_default());
         let make = Make { detected: detected.clone(), replaces: arguments.r#override, cx };
         inlets.attach(arguments.output.stages(cx, &make));
         ResourceDetectionProcessor { inlets, arguments, detected, task }
@@ -468,6 +472,14 @@ impl<S: OtlpSignal> Consume<S> for Stage<S> {
 }
 
 impl Detected {
+    /// A block for each attribute.
+    fn tell(&self) -> Vec<Item> {
+        let one = |(name, value): &(String, Found)| {
+            block("attribute", vec![attr("name", name.as_str()), attr("value", value.to_string())])
+        };
+        self.attributes.iter().map(one).collect()
+    }
+
     /// Adds what was detected to each resource.
     fn add<R: Record>(&self, data: &mut Data<R>, replaces: bool) -> corten_otlp::Edit {
         let Data { arena, resources } = data;
@@ -577,7 +589,7 @@ mod tests {
                 _: Option<&Self>,
             ) -> Result<((), Input), Error> {
                 KEPT.with(|kept| kept.replace(Some(arguments)));
-                Ok(((), Inlets::new(cx.id()).exports()))
+                Ok(((), Inlets::of(cx.ledger()).exports()))
             }
 
             fn commit(_: Option<Self>, (): (), _: &Context<Self>) -> Self {
@@ -1530,6 +1542,10 @@ mod tests {
         );
         let began = unit.world.logs().matches("began detecting").count();
         assert_eq!(began, 1, "other outputs need no further detection");
+        let told = crate::testing::told(&unit.world);
+        let at = told.iter().position(|line| line == "attribute.name = \"host.name\"").unwrap();
+        assert_eq!(told[at + 1], format!("attribute.value = \"{name}\""));
+        assert_eq!(unit.world.balance_of(corten_signal::Kind::OtelLog), "taken 2, out 2");
         unit.drain().await;
     }
 

@@ -8,6 +8,7 @@ use corten_config::arguments::CheckErrors;
 use corten_config::schema::Stability;
 use corten_otlp::{Arena, Span, Text, Traces, Value};
 use corten_signal::ConsumeError;
+use corten_signal::ledger::Pass;
 use corten_signal::regex::GoRegex;
 
 use crate::filtering::{Filter, Scratch, Selection, write_plain};
@@ -164,7 +165,11 @@ struct Change {
 }
 
 impl Process<Traces> for Change {
-    fn process(&self, mut batch: corten_otlp::Batch<Span>) -> Result<corten_otlp::Batch<Span>, ConsumeError> {
+    fn process(
+        &self,
+        mut batch: corten_otlp::Batch<Span>,
+        _: &mut Pass<'_>,
+    ) -> Result<corten_otlp::Batch<Span>, ConsumeError> {
         let mut scratch = Scratch::default();
         let mut data = batch.take_data();
         for part in &mut data {

@@ -2,8 +2,10 @@
 
 mod policy;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -13,18 +15,21 @@ use corten_component::{Component, Context, Error, Logger};
 use corten_config::Arguments;
 use corten_config::arguments::{CheckErrors, CheckStep};
 use corten_config::decode::SignedDuration;
+use corten_config::encode::Item;
 use corten_otlp::{Batch, Edit, Span, TracePart, Traces};
 use corten_ottl::EvalError;
 use corten_signal::flow::BoxFuture;
+use corten_signal::ledger::Row;
 use corten_signal::{Acks, Consume, ConsumeError, Fanout};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use self::policy::{Policy, PolicyArguments, Seen, Vote};
 use crate::flow::{DebugMetrics, Inlets, Input, Output, Stages};
 use crate::identity::{Hasher, Recent};
-use crate::resend::{Patience, Resend};
+use crate::resend::{Patience, Resend, SHUTDOWN, Unsent, ended};
+use crate::shown::{attr, show};
 
 /// Keeps spans until their traces are whole, and then sends those traces on that a policy wants.
 ///
@@ -113,6 +118,8 @@ pub struct TailSamplingProcessor {
     arriving: mpsc::Sender<Vec<Part>>,
     settings: mpsc::UnboundedSender<Settings>,
     sampler: JoinHandle<()>,
+    /// Tells the sampler to give up what is not taken.
+    ending: watch::Sender<bool>,
 }
 
 /// What is to be put in place.
@@ -138,17 +145,19 @@ impl Component for TailSamplingProcessor {
     ) -> Result<(Prepared, Input), Error> {
         let policies = arguments.policies.iter().map(|policy| policy.policy(cx.logger()));
         let policies = policies.collect::<Result<Vec<_>, _>>().map_err(|errors| Error::new(errors.to_string()))?;
-        let inlets = current.map_or_else(|| Inlets::new(cx.id()), |current| Arc::clone(&current.inlets));
+        let inlets = current.map_or_else(|| Inlets::of(cx.ledger()), |current| Arc::clone(&current.inlets));
         let exports = inlets.exports();
         Ok((Prepared { inlets, arguments, policies }, exports))
     }
 
     fn commit(current: Option<Self>, prepared: Prepared, cx: &Context<Self>) -> Self {
         let Prepared { inlets, arguments, policies } = prepared;
-        let settings = Settings::new(&arguments, policies, cx);
-        let takes_traces = settings.forward.is_some();
         // One that panicked is replaced.
-        let running = match current.filter(|running| !running.sampler.is_finished()) {
+        let current = current.filter(|running| !running.sampler.is_finished());
+        let ending = current.as_ref().map_or_else(|| watch::Sender::new(false), |running| running.ending.clone());
+        let settings = Settings::new(&arguments, policies, ending.subscribe(), cx);
+        let takes_traces = settings.forward.is_some();
+        let running = match current {
             Some(running) => {
                 // It ends only when nothing arrives any more.
                 let _ = running.settings.send(settings);
@@ -158,26 +167,35 @@ impl Component for TailSamplingProcessor {
                 let slots = available_parallelism().map_or(1, std::num::NonZero::get);
                 let (arriving, parts) = mpsc::channel(slots);
                 let (sender, receiver) = mpsc::unbounded_channel();
-                let sampler = tokio::spawn(Sampler::new(settings, parts, receiver).run());
-                TailSamplingProcessor { inlets, arriving, settings: sender, sampler }
+                let figures = Arc::new(Figures::default());
+                let (shown, row) = (Arc::clone(&figures), Arc::clone(cx.ledger().row_of::<Traces>()));
+                show(cx, move || shown.tell(&row));
+                let sampler = tokio::spawn(Sampler::new(settings, figures, parts, receiver).run());
+                TailSamplingProcessor { inlets, arriving, settings: sender, sampler, ending }
             }
         };
-        let stage = || Arc::new(Stage { arriving: running.arriving.clone() }) as _;
+        let row = Arc::clone(cx.ledger().row_of::<Traces>());
+        let stage = || Arc::new(Stage { arriving: running.arriving.clone(), row }) as _;
         running.inlets.attach(Stages { traces: takes_traces.then(stage), ..Stages::default() });
         running
     }
 
-    async fn drain(self, _: &Context<Self>) {
+    async fn drain(mut self, _: &Context<Self>) {
         self.inlets.close();
         drop(self.arriving);
         // It ends when all that arrived is decided about. If it panicked, there is nothing left.
-        let _ = self.sampler.await;
+        if tokio::time::timeout(DRAIN_WAIT_MAX, &mut self.sampler).await.is_err() {
+            // Somebody who does not answer would hold up the reload or the stop for ever.
+            self.ending.send_replace(true);
+            let _ = self.sampler.await;
+        }
     }
 }
 
 /// Takes spans apart by their traces.
 struct Stage {
     arriving: mpsc::Sender<Vec<Part>>,
+    row: Arc<Row>,
 }
 
 impl Consume<Traces> for Stage {
@@ -190,14 +208,21 @@ impl Consume<Traces> for Stage {
             }
             // Only time makes it go on: nobody is to wait for that.
             batch.acks.hold();
-            let parts = parts.into_iter().map(|part| (part, batch.acks.clone())).collect();
+            let parts: Vec<Part> = parts.into_iter().map(|part| (part, batch.acks.clone())).collect();
+            let spans = spans_of(&parts);
             batch.acks.safe();
             self.arriving.send(parts).await.map_err(|_| ConsumeError::Retry {
                 after: None,
                 reason: "traces cannot be decided about any more".to_owned(),
-            })
+            })?;
+            self.row.held(spans as i64);
+            Ok(())
         })
     }
+}
+
+fn spans_of(parts: &[Part]) -> usize {
+    parts.iter().map(|(part, _)| part.spans).sum()
 }
 
 /// What a sampler was told.
@@ -218,6 +243,9 @@ struct Settings {
     not_sampled_max: usize,
     policies: Vec<Asked>,
     forward: Option<Fanout<Traces>>,
+    row: Arc<Row>,
+    /// Set when what is not taken is given up.
+    ending: watch::Receiver<bool>,
     resend: Resend,
     metrics: Metrics,
     logger: Logger,
@@ -228,6 +256,8 @@ struct Asked {
     policy: Policy,
     label: String,
     drops: bool,
+    /// Why spans are dropped that it does not want.
+    reason: String,
     time_us: Counter,
     asked: Counter,
     /// What was not yet added to the time, in nanoseconds.
@@ -242,13 +272,18 @@ const MEAN_TRACE_BYTES_MAX: usize = 64 << 10;
 const EXPECTED_MAX: u64 = 1 << 20;
 
 impl Settings {
-    fn new(arguments: &TailSamplingArguments, policies: Vec<Policy>, cx: &Context<TailSamplingProcessor>) -> Self {
+    fn new(
+        arguments: &TailSamplingArguments,
+        policies: Vec<Policy>,
+        ending: watch::Receiver<bool>,
+        cx: &Context<TailSamplingProcessor>,
+    ) -> Self {
         let seconds = |duration: SignedDuration| u64::try_from(duration.nanoseconds / 1_000_000_000).unwrap_or(0);
         let size = |size: i64| usize::try_from(size).unwrap_or(0);
         let metrics = Metrics::new(cx);
         let named = arguments.policies.iter().map(|policy| policy.shared.name.as_str());
         let mut policies: Vec<Asked> =
-            named.zip(policies).map(|(name, policy)| metrics.asked(policy, format!("{}.{name}", cx.id()))).collect();
+            named.zip(policies).map(|(name, policy)| metrics.asked(policy, cx.id(), name)).collect();
         // A trace that is dropped is dropped whatever others say.
         policies.sort_by_key(|asked| !asked.drops);
         let wait = seconds(arguments.decision_wait).max(1);
@@ -273,6 +308,8 @@ impl Settings {
             not_sampled_max: size(arguments.decision_cache.non_sampled_cache_size),
             policies,
             forward: arguments.output.traces(cx),
+            row: Arc::clone(cx.ledger().row_of::<Traces>()),
+            ending,
             resend: Resend::new(cx.logger().clone(), Level::Warn, "Error sending spans to destination"),
             metrics,
             logger: cx.logger().clone(),
@@ -390,7 +427,8 @@ impl Metrics {
         }
     }
 
-    fn asked(&self, policy: Policy, label: String) -> Asked {
+    fn asked(&self, policy: Policy, component: &str, name: &str) -> Asked {
+        let label = format!("{component}.{name}");
         let [scope, version, url] = SCOPE;
         let labels = [scope, version, url, &label];
         Asked {
@@ -399,6 +437,7 @@ impl Metrics {
             drops: matches!(policy, Policy::Drop(_)),
             policy,
             label,
+            reason: format!("dropped by {name}"),
             time_rest_ns: 0,
         }
     }
@@ -451,9 +490,39 @@ enum State {
     Decided(Vote, Option<Instant>),
 }
 
+/// What is told of a sampler, as it was with the last tick.
+#[derive(Debug, Default)]
+struct Figures {
+    traces: AtomicUsize,
+    undecided: AtomicUsize,
+    bytes: AtomicUsize,
+    remembered: AtomicUsize,
+}
+
+impl Figures {
+    fn set(&self, sampler: &Sampler) {
+        self.traces.store(sampler.traces.len(), Ordering::Relaxed);
+        self.undecided.store(sampler.undecided.len(), Ordering::Relaxed);
+        self.bytes.store(sampler.bytes, Ordering::Relaxed);
+        self.remembered.store(sampler.sampled.len() + sampler.not_sampled.len(), Ordering::Relaxed);
+    }
+
+    fn tell(&self, row: &Row) -> Vec<Item> {
+        let number = |name: &str, number: &AtomicUsize| attr(name, number.load(Ordering::Relaxed) as u64);
+        vec![
+            number("traces_in_memory", &self.traces),
+            number("undecided_traces", &self.undecided),
+            attr("spans_in_memory", row.snapshot().held),
+            number("bytes_in_memory", &self.bytes),
+            number("remembered_decisions", &self.remembered),
+        ]
+    }
+}
+
 /// Keeps traces and decides about them. Ticks count time, one a second.
 struct Sampler {
     settings: Settings,
+    figures: Arc<Figures>,
     parts: mpsc::Receiver<Vec<Part>>,
     changes: mpsc::UnboundedReceiver<Settings>,
     ticks: Interval,
@@ -464,6 +533,8 @@ struct Sampler {
     traces: HashMap<[u8; 16], Trace>,
     /// How much memory their spans take, in bytes.
     bytes: usize,
+    /// How many spans it has, with those that are on their way.
+    spans: usize,
     /// The traces to be decided about, by tick and number.
     due: BTreeMap<(u64, u64), [u8; 16]>,
     /// The traces in memory by number: those that are not decided about, and those that are.
@@ -477,21 +548,35 @@ struct Sampler {
     patient: bool,
 }
 
+/// Why spans are dropped: no policy samples their trace, or none did when they came; or another trace needed the room before
+/// it was decided about theirs.
+const NOT_SAMPLED: &str = "not sampled";
+const LATE: &str = "late, not sampled";
+const TOO_EARLY: &str = "too early";
+/// How long the end waits until what is left is taken: for who only takes his time, longer than one trace is sent again.
+const DRAIN_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long traces are sent again that are not taken for now.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
 impl Sampler {
-    fn new(settings: Settings, parts: mpsc::Receiver<Vec<Part>>, changes: mpsc::UnboundedReceiver<Settings>) -> Self {
+    fn new(
+        settings: Settings,
+        figures: Arc<Figures>,
+        parts: mpsc::Receiver<Vec<Part>>,
+        changes: mpsc::UnboundedReceiver<Settings>,
+    ) -> Self {
         let second = Duration::from_secs(1);
         let mut ticks = tokio::time::interval_at(Instant::now() + second, second);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Sampler {
             traces: HashMap::with_capacity(settings.traces_expected),
             settings,
+            figures,
             parts,
             changes,
             ticks,
             bytes: 0,
+            spans: 0,
             tick: 0,
             number: 0,
             due: BTreeMap::new(),
@@ -512,6 +597,7 @@ impl Sampler {
                 _ = self.ticks.tick() => self.decide_due().await,
                 parts = self.parts.recv() => match parts {
                     Some(parts) => {
+                        self.spans += spans_of(&parts);
                         for (part, acks) in parts {
                             self.arrived(part, acks).await;
                         }
@@ -522,7 +608,7 @@ impl Sampler {
         }
         while let Some((_, id)) = self.due.pop_first() {
             if self.settings.drops_pending {
-                self.forget(id);
+                self.forget(id, SHUTDOWN);
             } else {
                 self.decide(id).await;
             }
@@ -534,10 +620,11 @@ impl Sampler {
         let hash = self.hash(id);
         if self.sampled.get(hash).is_some() {
             self.settings.metrics.released(true, part.spans);
-            return self.forward(part.message, acks).await;
+            return self.forward(part.message, part.spans, acks).await;
         }
         if self.not_sampled.get(hash).is_some() {
             self.settings.metrics.released(false, part.spans);
+            self.drop_spans(LATE, part.spans);
             return acks.safe();
         }
         while !self.traces.contains_key(&id) && self.traces.len() >= self.settings.traces_max {
@@ -574,7 +661,9 @@ impl Sampler {
                 trace.acks.join(acks);
                 if trace.message.len() > self.settings.trace_bytes_max {
                     self.settings.metrics.too_large.inc();
+                    let spans = trace.spans;
                     let (_, acks) = self.decided(id, Vote::NotSampled, None);
+                    self.drop_spans("too large", spans as usize);
                     acks.safe();
                 }
             }
@@ -583,8 +672,11 @@ impl Sampler {
                     self.settings.metrics.late_s.observe(at.elapsed().as_secs() as f64);
                 }
                 match vote {
-                    Vote::Sampled => self.forward(part.message, acks).await,
-                    Vote::NotSampled | Vote::Dropped => acks.safe(),
+                    Vote::Sampled => self.forward(part.message, part.spans, acks).await,
+                    Vote::NotSampled | Vote::Dropped => {
+                        self.drop_spans(LATE, part.spans);
+                        acks.safe();
+                    }
                 }
             }
         }
@@ -594,7 +686,7 @@ impl Sampler {
     async fn make_room(&mut self) {
         // What was decided about has no spans any more.
         if let Some((_, id)) = self.decided.pop_first() {
-            return self.forget(id);
+            return self.forget(id, TOO_EARLY);
         }
         self.make_room_for_spans().await;
     }
@@ -611,18 +703,31 @@ impl Sampler {
         }
         if let Some((_, id)) = self.undecided.pop_first() {
             self.settings.metrics.too_early.inc();
-            self.forget(id);
+            self.forget(id, TOO_EARLY);
         }
     }
 
+    /// Counts spans as dropped.
+    fn drop_spans(&mut self, why: impl Into<Cow<'static, str>>, spans: usize) {
+        self.settings.row.dropped(why, spans);
+        self.are_gone(spans);
+    }
+
+    /// Counts spans as no longer here.
+    fn are_gone(&mut self, spans: usize) {
+        self.settings.row.held(-(spans as i64));
+        self.spans = self.spans.saturating_sub(spans);
+    }
+
     /// Takes a trace out of memory. Spans that it still has are dropped.
-    fn forget(&mut self, id: [u8; 16]) {
+    fn forget(&mut self, id: [u8; 16], why: &'static str) {
         let Some(trace) = self.traces.remove(&id) else { return };
         self.bytes = self.bytes.saturating_sub(trace.message.len());
         match trace.state {
             State::Undecided(tick) => {
                 self.due.remove(&(tick, trace.number));
                 self.undecided.remove(&trace.number);
+                self.drop_spans(why, trace.spans as usize);
             }
             State::Decided(..) => {
                 self.decided.remove(&trace.number);
@@ -644,6 +749,7 @@ impl Sampler {
         self.tick += 1;
         self.settings.metrics.tick_ms.observe(began.elapsed().as_millis() as f64);
         self.settings.metrics.in_memory.set(self.traces.len() as f64);
+        self.figures.set(self);
     }
 
     async fn decide(&mut self, id: [u8; 16]) {
@@ -654,9 +760,9 @@ impl Sampler {
         let bytes = message.len() as u64;
         // What was received piece by piece is a request as a whole.
         let mut batch = Batch::received(message.into(), Arc::default()).unwrap_or_default();
-        let mut vote = Vote::NotSampled;
+        let (mut vote, mut why) = (Vote::NotSampled, Cow::Borrowed(NOT_SAMPLED));
         let asked = batch.edit(|data| {
-            vote = self.settings.ask(&mut Seen { id, data, spans, bytes, now });
+            (vote, why) = self.settings.ask(&mut Seen { id, data, spans, bytes, now });
             Ok::<_, EvalError>(Edit::Same)
         });
         debug_assert!(asked.is_ok());
@@ -665,8 +771,9 @@ impl Sampler {
         (vote, acks) = self.decided(id, vote, Some(now));
         if vote == Vote::Sampled {
             batch.acks = acks;
-            self.send(batch).await;
+            self.send(batch, spans as usize).await;
         } else {
+            self.drop_spans(why, spans as usize);
             acks.safe();
         }
     }
@@ -696,7 +803,7 @@ impl Sampler {
                 cache.remove(oldest);
             }
             cache.insert(hash, (), max);
-            self.forget(id);
+            self.forget(id, NOT_SAMPLED);
         }
         (vote, acks)
     }
@@ -708,30 +815,53 @@ impl Sampler {
         self.hasher.finish()
     }
 
-    async fn forward(&mut self, message: Vec<u8>, acks: Acks) {
+    async fn forward(&mut self, message: Vec<u8>, spans: usize, acks: Acks) {
         let mut batch = Batch::received(message.into(), Arc::default()).unwrap_or_default();
         batch.acks = acks;
-        self.send(batch).await;
+        self.send(batch, spans).await;
     }
 
-    /// Sends spans on. What is not taken in time is lost.
-    async fn send(&mut self, batch: Batch<Span>) {
-        let Some(forward) = &self.settings.forward else { return batch.acks.safe() };
+    /// Sends spans on, of which there were so many. What is not taken in time is lost.
+    async fn send(&mut self, batch: Batch<Span>, spans: usize) {
+        let row = &self.settings.row;
+        let items = batch.items();
+        // The message was looked at when it was received: there are as many.
+        row.dropped("malformed", spans.saturating_sub(items));
+        let Some(forward) = &self.settings.forward else {
+            row.dropped("no receiver", items);
+            self.are_gone(spans);
+            return batch.acks.safe();
+        };
         // Where the last trace was not taken, there is one attempt for each, so that they do not pile up.
         let longer = if self.patient { RETRY_MAX } else { Duration::ZERO };
-        let patience = Patience { until: Some(Instant::now() + longer), stop: None };
-        let outcome = self.settings.resend.send(forward, batch, patience).await;
+        let mut ending = self.settings.ending.clone();
+        let stop = std::pin::pin!(ended(&mut ending));
+        let patience = Patience { until: Some(Instant::now() + longer), stop: Some((stop, Duration::ZERO)) };
+        let outcome = self.settings.resend.send(row, forward, batch, patience).await;
         self.patient = outcome.is_ok();
-        if let Err(batch) = outcome {
+        if let Err(Unsent { batch, why }) = outcome {
+            row.dropped(why, items);
             // Whoever keeps what it sent until it is safe sends it again.
             batch.acks.fail();
         }
+        self.are_gone(spans);
+    }
+}
+
+impl Drop for Sampler {
+    /// Counts what a sampler still has that panicked.
+    fn drop(&mut self) {
+        self.parts.close();
+        while let Ok(parts) = self.parts.try_recv() {
+            self.spans += spans_of(&parts);
+        }
+        self.drop_spans("failed", self.spans);
     }
 }
 
 impl Settings {
-    /// Asks the policies about a trace.
-    fn ask(&mut self, seen: &mut Seen<'_>) -> Vote {
+    /// Asks the policies about a trace, and why it is dropped if it is.
+    fn ask(&mut self, seen: &mut Seen<'_>) -> (Vote, Cow<'static, str>) {
         let mut decision = Vote::NotSampled;
         for asked in &mut self.policies {
             let began = std::time::Instant::now();
@@ -750,7 +880,7 @@ impl Settings {
             };
             self.metrics.voted(&asked.label, vote, seen.spans);
             match vote {
-                Vote::Dropped => return Vote::Dropped,
+                Vote::Dropped => return (Vote::Dropped, asked.reason.clone().into()),
                 Vote::Sampled => decision = Vote::Sampled,
                 Vote::NotSampled => {}
             }
@@ -758,7 +888,7 @@ impl Settings {
                 break;
             }
         }
-        decision
+        (decision, NOT_SAMPLED.into())
     }
 }
 
@@ -815,6 +945,10 @@ mod tests {
         unit.world.metrics().get(&format!("otelcol_processor_tail_sampling_{name}"), &labels)
     }
 
+    fn balance(unit: &Unit) -> String {
+        unit.world.balance_of(corten_signal::Kind::OtelTrace)
+    }
+
     async fn seconds(seconds: f64) {
         tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
     }
@@ -829,11 +963,14 @@ mod tests {
         send(&unit, "a! c").await;
         seconds(2.4).await;
         assert!(arrived(&sink).is_empty());
+        assert_eq!(balance(&unit), "taken 5, held 5");
         seconds(0.2).await;
         assert_eq!(arrived(&sink), ["a+a!"]);
         // Late spans share the fate of their trace.
         send(&unit, "a b!").await;
         until("the late one is sent", || arrived(&sink) == ["a+a!", "a"]).await;
+        seconds(0.1).await;
+        assert_eq!(balance(&unit), "taken 7, out 3, dropped {late, not sampled: 1, not sampled: 3}");
         let policy = ("policy", "otelcol.processor.tail_sampling.a.errors");
         for (name, further, expected) in [
             ("new_trace_id_received_total", &[][..], 3.0),
@@ -847,6 +984,8 @@ mod tests {
         ] {
             assert_eq!(metric(&unit, name, further), Some(expected), "{name} {further:?}");
         }
+        let told = crate::testing::told(&unit.world);
+        assert_eq!(told[..3], ["traces_in_memory = 3", "undecided_traces = 0", "spans_in_memory = 0"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -883,6 +1022,7 @@ mod tests {
             let dropped =
                 metric(&unit, "global_count_traces_sampled_total", &[("sampled", "false"), ("decision", "dropped")]);
             assert_eq!(dropped, Some(1.0));
+            assert_eq!(balance(&unit), "taken 2, out 1, dropped {dropped by drop: 1}");
         }
     }
 
@@ -899,6 +1039,7 @@ mod tests {
         seconds(3.0).await;
         assert_eq!(arrived(&sink), ["b!", "c!", "d!", "e!"]);
         assert_eq!(metric(&unit, "sampling_trace_dropped_too_early_total", &[]), Some(1.0));
+        assert_eq!(balance(&unit), "taken 5, out 4, dropped {too early: 1}");
 
         let sink = OtlpSink::default();
         let body = format!("decision_wait = \"1s\"\nnum_traces = 2\nblock_on_overflow = true\n{ERRORS}");
@@ -906,6 +1047,7 @@ mod tests {
         send(&unit, "a! b! c! d!").await;
         seconds(6.0).await;
         assert_eq!(arrived(&sink), ["a!", "b!", "c!", "d!"]);
+        assert_eq!(balance(&unit), "taken 4, out 4");
     }
 
     #[tokio::test(start_paused = true)]
@@ -945,6 +1087,8 @@ mod tests {
             }
             names.sort();
             assert_eq!(names.join(" "), wanted, "blocks: {blocks}");
+            let dropped = if blocks { "" } else { ", dropped {too early: 1}" };
+            assert_eq!(balance(&unit), format!("taken 5, out {}{dropped}", names.len()));
         }
     }
 
@@ -963,6 +1107,7 @@ mod tests {
         assert_eq!(arrived(&sink), ["a!", "c!", "c"]);
         let early = |sampled| metric(&unit, "early_releases_from_cache_decision_total", &[("sampled", sampled)]);
         assert_eq!((early("true"), early("false")), (Some(1.0), Some(1.0)));
+        assert_eq!(balance(&unit), "taken 6, out 3, dropped {late, not sampled: 1, not sampled: 2}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -975,6 +1120,7 @@ mod tests {
         seconds(3.0).await;
         assert_eq!(arrived(&sink), ["a!"]);
         assert_eq!(metric(&unit, "traces_dropped_too_large_total", &[]), Some(1.0));
+        assert_eq!(balance(&unit), "taken 4, out 1, dropped {late, not sampled: 1, too large: 2}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -1025,6 +1171,7 @@ mod tests {
             send(&unit, "a").await;
             unit.drain().await;
             assert_eq!(arrived(&sink), expected);
+            assert_eq!(balance(&unit), if drops { "taken 3, dropped {shutdown: 3}" } else { "taken 3, out 3" });
         }
     }
 
@@ -1045,6 +1192,36 @@ mod tests {
         seconds(60.0).await;
         assert_eq!(*settled.0.lock(), [corten_signal::acks::Settled::Failed]);
         assert!(unit.world.logs().contains("Error sending spans to destination"), "{}", unit.world.logs());
+        assert_eq!(balance(&unit), "taken 3, out 2, dropped {not taken: 1}");
+        sink.answer_with(Some(ConsumeError::Refused { reason: "never".into() }));
+        send(&unit, "d!").await;
+        seconds(3.0).await;
+        assert_eq!(balance(&unit), "taken 4, out 2, dropped {not taken: 1, refused: 1}");
+    }
+
+    /// Never answers.
+    struct Hangs;
+
+    impl Consume<Traces> for Hangs {
+        fn consume(&self, _: Batch<Span>) -> BoxFuture<'_, Result<(), ConsumeError>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_never_answers_does_not_hold_up_the_end() {
+        let inlet = corten_signal::Inlet::<Traces>::new("otelcol.test.hangs");
+        inlet.attach(Arc::new(Hangs));
+        let to = corten_otlp::Consumer { traces: inlet.receiver(), ..OtlpSink::default().consumer() };
+        let sink = corten_config::Value::capsule(Arc::new(to));
+        let definition = Definition::of::<TailSamplingProcessor>();
+        let world = host("otelcol.processor.tail_sampling.a");
+        let mut unit = Unit::start_with(world, &definition, &with_output(ERRORS), &[("sink", sink)]).await.unwrap();
+        send(&unit, "a! b! c").await;
+        let began = Instant::now();
+        unit.drain().await;
+        assert!(began.elapsed() < 2 * DRAIN_WAIT_MAX, "{:?}", began.elapsed());
+        assert_eq!(balance(&unit), "taken 3, dropped {not sampled: 1, shutdown: 2}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,12 +12,14 @@ use corten_config::Arguments;
 use corten_config::schema::Stability;
 use corten_otlp::{Arena, Batch, Data, Metric, OtlpMetrics};
 use corten_signal::flow::BoxFuture;
+use corten_signal::ledger::{Pass, Row};
 use corten_signal::{Consume, ConsumeError, Fanout};
 
 use crate::flow::{Inlets, Input, Output, Stages};
 use crate::identity::{Hasher, Recent};
 use crate::process::ProcessMetrics;
 use crate::resend::Seldom;
+use crate::shown::{attr, show};
 
 /// How many series are known at most.
 pub(crate) const SERIES_MAX: usize = 1 << 20;
@@ -59,8 +61,12 @@ pub(crate) trait Tracker: Sized + Send + Sync + 'static {
 
 /// Changes points by what came before.
 pub(crate) trait Track: Send + Sync + 'static {
-    /// Changes points. What has none left goes. Nothing else is tracked until this is settled.
-    fn track(&self, batch: Batch<Metric>) -> Batch<Metric>;
+    /// Changes points. What has none left goes. Points that are dropped it tells to `pass`. Nothing else is tracked until this
+    /// is settled.
+    fn track(&self, batch: Batch<Metric>, pass: &mut Pass<'_>) -> Batch<Metric>;
+
+    /// How many series are known.
+    fn series(&self) -> usize;
 
     /// Keeps what the last points changed of what is known, because they were taken, or takes it back.
     fn settle(&self, taken: bool);
@@ -303,7 +309,7 @@ impl<K: Tracker> Component for Tracking<K> {
         current: Option<&Self>,
     ) -> Result<(Prepared<K>, Input), Error> {
         let state = K::state(&arguments, cx)?;
-        let inlets = current.map_or_else(|| Inlets::new(cx.id()), |current| Arc::clone(&current.inlets));
+        let inlets = current.map_or_else(|| Inlets::of(cx.ledger()), |current| Arc::clone(&current.inlets));
         let exports = inlets.exports();
         Ok((Prepared { inlets, output: K::output(&arguments).clone(), state }, exports))
     }
@@ -315,10 +321,13 @@ impl<K: Tracker> Component for Tracking<K> {
             Some(current) => K::go_on(&current.state.state, state).map(|()| current.state),
         };
         let state = state.unwrap_or_else(|state| Arc::new(InTurn { state, turn: tokio::sync::Mutex::default() }));
+        let shown = Arc::clone(&state);
+        show(cx, move || vec![attr("series", shown.state.series() as u64)]);
         inlets.attach(Stages {
             metrics: output.metrics(cx).map(|forward| -> Arc<dyn Consume<OtlpMetrics>> {
                 let metrics = K::COUNTS_AS.map(|kind| ProcessMetrics::new::<_, OtlpMetrics>(cx, kind));
-                Arc::new(Stage { state: Arc::clone(&state), forward, metrics })
+                let row = Arc::clone(cx.ledger().row_of::<OtlpMetrics>());
+                Arc::new(Stage { state: Arc::clone(&state), forward, row, metrics })
             }),
             ..Stages::default()
         });
@@ -333,6 +342,7 @@ impl<K: Tracker> Component for Tracking<K> {
 struct Stage<T> {
     state: Arc<InTurn<T>>,
     forward: Fanout<OtlpMetrics>,
+    row: Arc<Row>,
     metrics: Option<ProcessMetrics>,
 }
 
@@ -356,19 +366,20 @@ impl<T: Track> Consume<OtlpMetrics> for Stage<T> {
             let begun = Instant::now();
             let incoming = batch.items();
             let mut changing = Changing { state: &self.state.state, taken: false };
-            let batch = changing.state.track(batch);
+            let mut pass = self.row.pass();
+            let batch = changing.state.track(batch, &mut pass);
             if let Some(metrics) = &self.metrics {
                 metrics.observe(incoming, batch.items(), begun);
             }
             if batch.is_empty() {
                 batch.acks.safe();
                 changing.taken = true;
-                return Ok(());
+                return pass.end(Ok(()));
             }
             let outcome = self.forward.consume(batch).await;
             // What is refused for good, or a part of it, does not come again.
             changing.taken = matches!(outcome, Ok(()) | Err(ConsumeError::Refused { .. }));
-            outcome
+            pass.end(outcome)
         })
     }
 }
@@ -572,6 +583,10 @@ mod tests {
         let mut wanted: BTreeMap<u64, i64> = (1..=SENDERS).map(|series| (u64::from(series), EACH * 10)).collect();
         wanted.insert(0, i64::from(SENDERS) * EACH);
         assert_eq!(sums, wanted);
+        // Of a series that comes in any order some points come too late.
+        let balance = unit.world.balance_of(corten_signal::Kind::OtelMetric);
+        let taken = SENDERS as usize * EACH as usize * 2;
+        assert!(balance.starts_with(&format!("taken {taken}, out {}", flaky.points().len())), "{balance}");
     }
 
     #[tokio::test]
@@ -593,6 +608,9 @@ mod tests {
                 flaky.points().into_iter().filter(|point| point.0 == series).map(|point| point.2).collect();
             assert_eq!(values, (1..=EACH).map(|number| number * 7).collect::<Vec<_>>());
         }
+        let all = SENDERS as usize * EACH as usize;
+        let balance = unit.world.balance_of(corten_signal::Kind::OtelMetric);
+        assert_eq!(balance, format!("taken {all}, out {all}"));
     }
 
     #[tokio::test]
@@ -607,6 +625,8 @@ mod tests {
             insist(&to, sum(CUMULATIVE, 1, value, 0, time)).await;
         }
         assert_eq!(flaky.points(), [(1, 20, 1), (1, 30, 4), (1, 40, 2), (1, 50, 3)]);
+        let balance = unit.world.balance_of(corten_signal::Kind::OtelMetric);
+        assert_eq!(balance, "taken 5, out 4, dropped {initial: 1}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -631,6 +651,9 @@ mod tests {
         hangs.attach(Arc::new(Fanned(Fanout::new([sink.consumer().metrics]))));
         send(&unit, batch).await.unwrap();
         assert_eq!(testing::arrived(&sink), [(2, 3, 3)]);
+        assert_eq!(testing::told(&unit.world), ["series = 1"]);
+        let balance = unit.world.balance_of(corten_signal::Kind::OtelMetric);
+        assert_eq!(balance, "taken 2, out 1, dropped {initial: 1}");
     }
 
     struct Fanned(Fanout<OtlpMetrics>);

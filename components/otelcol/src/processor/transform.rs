@@ -8,6 +8,7 @@ use corten_config::arguments::{CheckErrors, CheckStep};
 use corten_otlp::{Edit, LogRecord, Metric, OtlpSignal, Span};
 use corten_ottl::{Conditions, Context, Part, Program, Walk, compile_conditions, compile_statements, for_each};
 use corten_signal::ConsumeError;
+use corten_signal::ledger::Pass;
 
 use crate::flow::{DebugMetrics, Output};
 use crate::process::{Kind, Process, Processes, Processor};
@@ -181,11 +182,11 @@ impl Kind for Transform {
 struct Groups(Vec<Group>);
 
 impl<S: OtlpSignal<Record: Walk>> Process<S> for Groups {
-    fn process(&self, mut batch: S::Batch) -> Result<S::Batch, ConsumeError> {
+    fn process(&self, mut batch: S::Batch, pass: &mut Pass<'_>) -> Result<S::Batch, ConsumeError> {
         if self.0.is_empty() {
             return Ok(batch);
         }
-        let context = Arc::clone(&batch.context);
+        let (context, before) = (Arc::clone(&batch.context), batch.items());
         let edited = batch.edit(|data| {
             let mut executed = false;
             for group in &self.0 {
@@ -197,6 +198,10 @@ impl<S: OtlpSignal<Record: Walk>> Process<S> for Groups {
             Ok(if executed { Edit::Changed } else { Edit::Same })
         });
         edited.map_err(|error: corten_ottl::EvalError| ConsumeError::Refused { reason: error.to_string() })?;
+        // Functions take points away, make one of several, and make others.
+        let after = batch.items();
+        pass.dropped("statement", before.saturating_sub(after));
+        pass.created("statement", after.saturating_sub(before));
         Ok(batch)
     }
 }
@@ -232,7 +237,12 @@ mod tests {
             "metrics" => to.metrics.consume(otlp(METRICS)).await,
             _ => to.metrics.consume(otlp(EXEMPLARS)).await,
         };
-        sent.map_err(|error| error.to_string())?;
+        let balance = unit.world.balance();
+        if let Err(error) = sent {
+            // What is refused was not taken.
+            assert!(balance.rows.iter().all(|row| row.taken == 0 && row.dropped.is_empty()));
+            return Err(error.to_string());
+        }
         Ok(sink.batches()[0].json.clone())
     }
 
@@ -376,6 +386,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn points_that_statements_take_away_or_make_are_counted() {
+        let sink = OtlpSink::default();
+        let of =
+            |statement: &str| format!("metric_statements {{ context = \"metric\"\n statements = [`{statement}`] }}");
+        let mut unit = start(&sink, &of("aggregate_on_attributes(\"sum\", [])")).await.unwrap();
+        let to = unit.world.consumer("input").metrics;
+        to.consume(otlp(METRICS)).await.unwrap();
+        let body = of("copy_metric(name=\"n\") where name == \"m\"");
+        unit.update(&format!("{body}\noutput {{\n metrics = [sink]\n}}")).await.unwrap();
+        to.consume(otlp(METRICS)).await.unwrap();
+        assert_eq!(sink.sizes(), [1, 4]);
+        let balance = unit.world.balance_of(corten_signal::Kind::OtelMetric);
+        assert_eq!(balance, "taken 4, out 5, created {statement: 2}, dropped {statement: 1}");
+    }
+
+    #[tokio::test]
     async fn statements_that_add_metrics_without_end_are_stopped() {
         let body = "metric_statements { context = \"metric\"\n statements = [`copy_metric()`] }";
         let error = made(body, "metrics").await.unwrap_err();
@@ -392,7 +418,9 @@ mod tests {
         let group =
             (compile_statements(Context::Log, &source).unwrap(), compile_conditions(Context::Log, &[""; 0]).unwrap());
         let groups = Groups(vec![Group::new(group, ErrorMode::Ignore, cx.logger())]);
-        let batch = Process::<corten_otlp::OtlpLogs>::process(&groups, batch).unwrap();
+        let ledger = corten_signal::Ledger::new("a");
+        let mut pass = ledger.row(corten_signal::Kind::OtelLog).pass();
+        let batch = Process::<corten_otlp::OtlpLogs>::process(&groups, batch, &mut pass).unwrap();
         assert_eq!(batch.message().next().unwrap().as_ptr(), before);
     }
 

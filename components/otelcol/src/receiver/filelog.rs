@@ -19,6 +19,7 @@ use corten_config::value::{Data, Number, Value};
 use corten_config::{Arguments, CheckErrors, Exports};
 use corten_files::positions::{self, Positions};
 use corten_files::tail::{Begin, Buffers, Options, Unpacking};
+use corten_otlp::OtlpLogs;
 use corten_signal::regex::GoRegex;
 use corten_stanza::{Map, Pipeline, Template, Text, Value as StanzaValue};
 use parking_lot::Mutex;
@@ -26,12 +27,13 @@ use parking_lot::Mutex;
 use self::entries::{Coding, Header, Include, Maker};
 use self::finder::Finder;
 pub use self::finder::{OrderingCriteria, SortBy};
-use self::manager::{Compression, Metrics, Retry, Settings, Shared};
+use self::manager::{Compression, Metrics, Retry, Settings, Shared, ToldFiles};
 pub use self::split::Multiline;
 use self::split::Splitter;
 use crate::auth::Handler;
 use crate::flow::{DebugMetrics, Output};
 use crate::metrics::{RECEIVER, ScopedMetrics};
+use crate::shown::show;
 
 /// An operator, as configurations write it.
 type Operator = BTreeMap<String, Value>;
@@ -488,6 +490,9 @@ impl Component for Filelog {
                 RECEIVER,
             ),
         };
+        let told = Arc::new(Mutex::new(ToldFiles::default()));
+        let (shown, row) = (Arc::clone(&told), Arc::clone(cx.ledger().row_of::<OtlpLogs>()));
+        show(cx, move || shown.lock().tell(&row));
         let shared = Arc::new(Shared {
             settings,
             positions: Arc::clone(&positions),
@@ -496,6 +501,8 @@ impl Component for Filelog {
             unpacking: Unpacking::default(),
             pipeline: Mutex::new(pipeline),
             metrics,
+            row: Arc::clone(cx.ledger().row_of::<OtlpLogs>()),
+            told,
             health: Arc::clone(cx.health()),
             logger: cx.logger().clone(),
             has_polled: AtomicBool::new(resumes),

@@ -19,7 +19,7 @@ use self::udp::{UdpArguments, UdpServer};
 use crate::flow::{DebugMetrics, Output};
 use crate::server::{
     Entrance, GrpcCall, GrpcServer, GrpcServerArguments, GrpcService, HttpRequest, HttpServer, HttpServerArguments,
-    HttpService, Leaving, Onward, PreparedGrpc, PreparedHttp, ReceiverMetrics, Unread, bare, crowded,
+    HttpService, Leaving, Onward, PreparedGrpc, PreparedHttp, ReceiverMetrics, Shown, Unread, bare, crowded,
 };
 
 /// Receives spans as Jaeger's clients send them, and sends them on as traces.
@@ -78,6 +78,7 @@ pub struct JaegerReceiver {
     onward: Onward<Traces>,
     reports: [Report; 4],
     leaving: Leaving,
+    shown: Arc<Shown>,
 }
 
 impl Component for JaegerReceiver {
@@ -103,8 +104,9 @@ impl Component for JaegerReceiver {
             onward: Onward::default(),
             reports: listen::reports(cx),
             leaving: Leaving::default(),
+            shown: Shown::new(cx),
         });
-        let JaegerReceiver { grpc, http, binary, compact, onward, reports, leaving } = now;
+        let JaegerReceiver { grpc, http, binary, compact, onward, reports, leaving, shown } = now;
         let JaegerArguments { protocols, output, .. } = arguments;
         // Without somewhere to send anything there is nothing to listen for.
         let protocols = onward.follow(output.traces(cx)).map(|_| protocols);
@@ -114,20 +116,27 @@ impl Component for JaegerReceiver {
             }
             None => (None, None, None, None),
         };
+        let (grpc_block, http_block) = (grpc_block.map(PreparedGrpc::new), http_block.map(PreparedHttp::new));
+        shown.listen([
+            ("grpc", grpc_block.as_ref().map(PreparedGrpc::address)),
+            ("thrift_http", http_block.as_ref().map(PreparedHttp::address)),
+            ("thrift_binary", binary_block.as_ref().map(UdpArguments::address)),
+            ("thrift_compact", compact_block.as_ref().map(UdpArguments::address)),
+        ]);
         let entrance = |transport| {
-            let metrics = ReceiverMetrics::new::<_, Traces>(cx, "jaeger", transport);
+            let metrics = ReceiverMetrics::new::<_, Traces>(cx, "jaeger", transport, &shown);
             Entrance::new(onward.clone(), metrics)
         };
         let service = || Arc::new(Collector(entrance("grpc"))) as Arc<dyn GrpcService>;
-        let grpc = GrpcServer::commit(grpc, grpc_block.map(PreparedGrpc::new), service, (&reports[0], &leaving), cx);
+        let grpc = GrpcServer::commit(grpc, grpc_block, service, (&reports[0], &leaving), cx);
         let service = || Arc::new(ThriftHttp(entrance("collector_http"))) as Arc<dyn HttpService>;
-        let http = HttpServer::commit(http, http_block.map(PreparedHttp::new), service, (&reports[1], &leaving), cx);
+        let http = HttpServer::commit(http, http_block, service, (&reports[1], &leaving), cx);
         let service = || entrance("udp_thrift_binary");
         let binary = UdpServer::commit(binary, binary_block, Protocol::Binary, service, (&reports[2], &leaving), cx);
         let service = || entrance("udp_thrift_compact");
         let compact =
             UdpServer::commit(compact, compact_block, Protocol::Compact, service, (&reports[3], &leaving), cx);
-        JaegerReceiver { grpc, http, binary, compact, onward, reports, leaving }
+        JaegerReceiver { grpc, http, binary, compact, onward, reports, leaving, shown }
     }
 
     async fn drain(self, _: &Context<Self>) {

@@ -7,6 +7,7 @@ use corten_component::{Component, Context, Error};
 use corten_config::{Arguments, Exports};
 use corten_otlp::{Arena, Batch, Data, LogRecord, Map, OfResource, OfScope, OtlpLogs, Text, Value};
 use corten_signal::flow::BoxFuture;
+use corten_signal::ledger::{Kind, Row};
 use corten_signal::{Consume, ConsumeError, Entries, Fanout, Inlet, Logs, LogsBatch, Receiver, Stream};
 
 use crate::flow::Output;
@@ -52,14 +53,15 @@ impl Component for LokiReceiver {
         cx: &Context<Self>,
         current: Option<&Self>,
     ) -> Result<(Prepared, Exported), Error> {
-        let inlet = current.map_or_else(|| Arc::new(Inlet::new(cx.id())), |current| Arc::clone(&current.inlet));
+        let inlet = current.map_or_else(|| Arc::new(Inlet::of(cx.ledger())), |current| Arc::clone(&current.inlet));
         let exported = Exported { receiver: inlet.receiver() };
         Ok((Prepared { inlet, output: arguments.output }, exported))
     }
 
     fn commit(_: Option<Self>, prepared: Prepared, cx: &Context<Self>) -> Self {
         let Prepared { inlet, output } = prepared;
-        inlet.attach(Arc::new(Stage { forward: output.logs(cx) }));
+        let [row, made] = [Kind::LokiLog, Kind::OtelLog].map(|kind| Arc::clone(cx.ledger().row(kind)));
+        inlet.attach(Arc::new(Stage { forward: output.logs(cx), row, made }));
         LokiReceiver { inlet }
     }
 
@@ -71,19 +73,28 @@ impl Component for LokiReceiver {
 struct Stage {
     /// Nothing where nobody wants logs.
     forward: Option<Fanout<OtlpLogs>>,
+    /// Where entries and records are counted.
+    row: Arc<Row>,
+    made: Arc<Row>,
 }
 
 impl Consume<Logs> for Stage {
     fn consume(&self, batch: LogsBatch) -> BoxFuture<'_, Result<(), ConsumeError>> {
         Box::pin(async move {
             let Some(forward) = self.forward.as_ref().filter(|_| !batch.entries.is_empty()) else {
+                let mut pass = self.row.pass();
+                pass.dropped("no receiver", batch.entries.len());
                 batch.acks.safe();
-                return Ok(());
+                return pass.end(Ok(()));
             };
+            let mut pass = self.row.pass();
+            pass.merged(Kind::OtelLog.as_str(), batch.entries.len());
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let mut logs = Batch::of(convert(&batch.entries, now.as_nanos() as u64), Arc::default());
             logs.acks = batch.acks;
-            forward.consume(logs).await
+            let mut made = self.made.pass();
+            made.created(Kind::LokiLog.as_str(), logs.items());
+            made.end(pass.end(forward.consume(logs).await))
         })
     }
 }
@@ -236,6 +247,9 @@ mod tests {
         to.consume(batch).await.unwrap();
         assert_eq!(told.wait(Duration::from_secs(5)).await, Answer::Safe);
         assert_eq!(sink.sizes(), [2]);
+        let [entries, records] = [Kind::LokiLog, Kind::OtelLog].map(|kind| unit.world.balance_of(kind));
+        assert_eq!(entries, "taken 3, dropped {no receiver: 1}, merged {otel_log: 2}");
+        assert_eq!(records, "out 2, created {loki_log: 2}");
         unit.drain().await;
         assert!(to.consume(logs(&[("app", "shop")], &["five"])).await.is_err());
     }

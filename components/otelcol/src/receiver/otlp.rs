@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use crate::flow::{DebugMetrics, Output};
 use crate::server::{
     CROWDED, CROWDED_AFTER, Entrance, GrpcCall, GrpcServer, GrpcServerArguments, GrpcService, HttpRequest, HttpServer,
-    HttpServerArguments, HttpService, Leaving, Onward, PreparedGrpc, PreparedHttp, ReceiverMetrics, Unread,
+    HttpServerArguments, HttpService, Leaving, Onward, PreparedGrpc, PreparedHttp, ReceiverMetrics, Shown, Unread,
     unavailable,
 };
 
@@ -101,6 +101,7 @@ pub struct OtlpReceiver {
     onward: (Onward<Traces>, Onward<OtlpMetrics>, Onward<OtlpLogs>),
     reports: [Report; 2],
     leaving: Leaving,
+    shown: Arc<Shown>,
 }
 
 impl Component for OtlpReceiver {
@@ -124,16 +125,19 @@ impl Component for OtlpReceiver {
             onward: Default::default(),
             reports: listen::reports(cx),
             leaving: Leaving::default(),
+            shown: Shown::new(cx),
         });
-        let OtlpReceiver { grpc, http, onward, reports, leaving } = now;
+        let OtlpReceiver { grpc, http, onward, reports, leaving, shown } = now;
         let OtlpArguments { grpc: grpc_block, http: http_block, output, .. } = arguments;
         let ways = Ways {
             traces: onward.0.follow(output.traces(cx)),
             metrics: onward.1.follow(output.metrics(cx)),
             logs: onward.2.follow(output.logs(cx)),
+            shown: Arc::clone(&shown),
         };
         let leads_somewhere = ways.traces.is_some() || ways.metrics.is_some() || ways.logs.is_some();
         let prepared = grpc_block.filter(|_| leads_somewhere).map(PreparedGrpc::new);
+        let grpc_address = prepared.as_ref().map(PreparedGrpc::address);
         let service = || Arc::new(ways.grpc(cx)) as Arc<dyn GrpcService>;
         let grpc = GrpcServer::commit(grpc, prepared, service, (&reports[0], &leaving), cx);
         let (prepared, paths) = match http_block.filter(|_| leads_somewhere) {
@@ -143,9 +147,10 @@ impl Component for OtlpReceiver {
             }
             None => Default::default(),
         };
+        shown.listen([("grpc", grpc_address), ("http", prepared.as_ref().map(PreparedHttp::address))]);
         let service = || Arc::new(ways.http(paths, cx)) as Arc<dyn HttpService>;
         let http = HttpServer::commit(http, prepared, service, (&reports[1], &leaving), cx);
-        OtlpReceiver { grpc, http, onward, reports, leaving }
+        OtlpReceiver { grpc, http, onward, reports, leaving, shown }
     }
 
     async fn drain(self, _: &Context<Self>) {
@@ -161,6 +166,7 @@ struct Ways {
     traces: Option<Onward<Traces>>,
     metrics: Option<Onward<OtlpMetrics>>,
     logs: Option<Onward<OtlpLogs>>,
+    shown: Arc<Shown>,
 }
 
 /// The way into the program for one signal over one transport.
@@ -168,11 +174,8 @@ type Way = Box<dyn Export>;
 
 impl Ways {
     fn all(&self, transport: &str, cx: &Context<OtlpReceiver>) -> [Option<Way>; 3] {
-        fn way<S: OtlpSignal>(to: &Option<Onward<S>>, transport: &str, cx: &Context<OtlpReceiver>) -> Option<Way> {
-            let metrics = || ReceiverMetrics::new::<_, S>(cx, "otlp", transport);
-            to.clone().map(|to| Box::new(Entrance::new(to, metrics())) as Way)
-        }
-        [way(&self.traces, transport, cx), way(&self.metrics, transport, cx), way(&self.logs, transport, cx)]
+        let make = Make { transport, shown: &self.shown, cx };
+        [make.way(&self.traces), make.way(&self.metrics), make.way(&self.logs)]
     }
 
     fn grpc(&self, cx: &Context<OtlpReceiver>) -> Services {
@@ -189,6 +192,20 @@ impl Ways {
     fn http(&self, paths: [String; 3], cx: &Context<OtlpReceiver>) -> Routes {
         let ways = self.all("http", cx);
         Routes(paths.into_iter().zip(ways).filter_map(|(path, way)| Some((path, way?))).collect())
+    }
+}
+
+/// Makes ways over a transport.
+struct Make<'a> {
+    transport: &'a str,
+    shown: &'a Shown,
+    cx: &'a Context<OtlpReceiver>,
+}
+
+impl Make<'_> {
+    fn way<S: OtlpSignal>(&self, to: &Option<Onward<S>>) -> Option<Way> {
+        let metrics = || ReceiverMetrics::new::<_, S>(self.cx, "otlp", self.transport, self.shown);
+        to.clone().map(|to| Box::new(Entrance::new(to, metrics())) as Way)
     }
 }
 

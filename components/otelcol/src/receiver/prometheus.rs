@@ -11,6 +11,7 @@ use corten_component::{Component, Context, Error, Logger};
 use corten_config::{Arguments, Exports};
 use corten_otlp::{Batch, OtlpMetrics};
 use corten_signal::flow::BoxFuture;
+use corten_signal::ledger::{Kind, Row};
 use corten_signal::{Consume, ConsumeError, Fanout, Inlet, Metrics, MetricsBatch, Receiver};
 use parking_lot::Mutex;
 
@@ -67,7 +68,7 @@ impl Component for PrometheusReceiver {
         cx: &Context<Self>,
         current: Option<&Self>,
     ) -> Result<(Prepared, Exported), Error> {
-        let inlet = current.map_or_else(|| Arc::new(Inlet::new(cx.id())), |current| Arc::clone(&current.inlet));
+        let inlet = current.map_or_else(|| Arc::new(Inlet::of(cx.ledger())), |current| Arc::clone(&current.inlet));
         let exported = Exported { receiver: inlet.receiver() };
         Ok((Prepared { inlet, output: arguments.output }, exported))
     }
@@ -76,6 +77,8 @@ impl Component for PrometheusReceiver {
         let Prepared { inlet, output } = prepared;
         inlet.attach(Arc::new(Stage {
             forward: output.metrics(cx),
+            row: Arc::clone(cx.ledger().row_of::<Metrics>()),
+            made: Arc::clone(cx.ledger().row_of::<OtlpMetrics>()),
             version: cx.services().version.clone(),
             logger: cx.logger().clone(),
             told: Mutex::new(None),
@@ -91,6 +94,9 @@ impl Component for PrometheusReceiver {
 struct Stage {
     /// Nothing where nobody wants metrics.
     forward: Option<Fanout<OtlpMetrics>>,
+    /// Where samples and points are counted.
+    row: Arc<Row>,
+    made: Arc<Row>,
     version: String,
     logger: Logger,
     /// When the log told of something last.
@@ -101,13 +107,24 @@ impl Consume<Metrics> for Stage {
     fn consume(&self, batch: Arc<MetricsBatch>) -> BoxFuture<'_, Result<(), ConsumeError>> {
         Box::pin(async move {
             let converted = convert(&batch, &self.version).map_err(|reason| ConsumeError::Refused { reason })?;
+            let items = batch.items();
             drop(batch);
-            let Converted { data, warnings } = converted;
+            let Converted { data, warnings, samples, lost } = converted;
             self.tell(&warnings);
-            match &self.forward {
-                Some(forward) if !data.resources.is_empty() => forward.consume(Batch::of(data, Arc::default())).await,
-                _ => Ok(()),
+            let mut pass = self.row.pass();
+            let Some(forward) = &self.forward else {
+                pass.dropped("no receiver", items);
+                return pass.end(Ok(()));
+            };
+            lost.tell(&mut pass);
+            pass.merged(Kind::OtelMetric.as_str(), samples);
+            if data.resources.is_empty() {
+                return pass.end(Ok(()));
             }
+            let points = Batch::of(data, Arc::default());
+            let mut made = self.made.pass();
+            made.created(Kind::PrometheusMetric.as_str(), points.items());
+            made.end(pass.end(forward.consume(points).await))
         })
     }
 

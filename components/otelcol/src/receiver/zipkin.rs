@@ -18,7 +18,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use crate::flow::{DebugMetrics, Output};
 use crate::server::{
     Entrance, HttpRequest, HttpServer, HttpServerArguments, HttpService, Leaving, Onward, PreparedHttp,
-    ReceiverMetrics, Unread, bare, crowded,
+    ReceiverMetrics, Shown, Unread, bare, crowded,
 };
 
 /// Receives spans as Zipkin's clients send them over HTTP, and sends them on as traces.
@@ -51,6 +51,7 @@ pub struct ZipkinReceiver {
     onward: Onward<Traces>,
     report: Report,
     leaving: Leaving,
+    shown: Arc<Shown>,
 }
 
 impl Component for ZipkinReceiver {
@@ -73,19 +74,21 @@ impl Component for ZipkinReceiver {
             onward: Onward::default(),
             report: listen::report(cx),
             leaving: Leaving::default(),
+            shown: Shown::new(cx),
         });
-        let ZipkinReceiver { http, onward, report, leaving } = now;
+        let ZipkinReceiver { http, onward, report, leaving, shown } = now;
         let ZipkinArguments { parse_string_tags, server, output, .. } = arguments;
         let prepared = onward.follow(output.traces(cx)).map(|_| PreparedHttp::new(server));
+        shown.listen([("http", prepared.as_ref().map(PreparedHttp::address))]);
         let service = || {
             let entrances = Format::ALL.map(|format| {
-                let metrics = ReceiverMetrics::new::<_, Traces>(cx, "zipkin", format.transport());
+                let metrics = ReceiverMetrics::new::<_, Traces>(cx, "zipkin", format.transport(), &shown);
                 Entrance::new(onward.clone(), metrics)
             });
             Arc::new(Spans { entrances, parse_string_tags }) as Arc<dyn HttpService>
         };
         let http = HttpServer::commit(http, prepared, service, (&report, &leaving), cx);
-        ZipkinReceiver { http, onward, report, leaving }
+        ZipkinReceiver { http, onward, report, leaving, shown }
     }
 
     async fn drain(self, _: &Context<Self>) {

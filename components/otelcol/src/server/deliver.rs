@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use corten_component::metrics::Counter;
 use corten_component::{Component, Context};
 use corten_net::Backoff;
 use corten_net::grpc::Code;
 use corten_otlp::{Batch, OtlpSignal, RpcStatus};
 use corten_signal::acks::{self, Answer};
+use corten_signal::ledger::Row;
 use corten_signal::{ConsumeError, Fanout};
 
+use super::shown::{Shown, Told};
 use crate::metrics::{RECEIVER, ScopedMetrics};
 
 /// How long it may take until telemetry is safe. Clients wait ten seconds by default, and some for as long as they are made
@@ -55,13 +56,18 @@ pub(crate) struct Entrance<S: OtlpSignal> {
 /// What a receiver tells of what it received.
 #[derive(Clone, Debug)]
 pub(crate) struct ReceiverMetrics {
-    accepted: Counter,
-    refused: Counter,
+    told: Arc<Told>,
+    row: Arc<Row>,
 }
 
 impl ReceiverMetrics {
-    /// The metrics of a receiver that OpenTelemetry calls `kind`, for one signal and transport.
-    pub(crate) fn new<C: Component, S: OtlpSignal>(cx: &Context<C>, kind: &str, transport: &str) -> Self {
+    /// The metrics of a receiver that OpenTelemetry calls `kind`, for one signal and transport. They are `shown`, too.
+    pub(crate) fn new<C: Component, S: OtlpSignal>(
+        cx: &Context<C>,
+        kind: &str,
+        transport: &str,
+        shown: &Shown,
+    ) -> Self {
         let scoped = ScopedMetrics::new(cx, "go.opentelemetry.io/collector/receiver/receiverhelper", kind);
         let [(accepted, accepted_help), (refused, refused_help)] = match S::NAME {
             "traces" => [
@@ -90,16 +96,11 @@ impl ReceiverMetrics {
             ],
         };
         let labels = &[("transport", transport)];
-        ReceiverMetrics {
-            accepted: scoped.counter_of(accepted, accepted_help, RECEIVER, labels),
-            refused: scoped.counter_of(refused, refused_help, RECEIVER, labels),
-        }
-    }
-
-    /// Counts items of which it is known now whether they got on.
-    pub(crate) fn count(&self, items: usize, accepted: bool) {
-        let counter = if accepted { &self.accepted } else { &self.refused };
-        counter.add(items as u64);
+        let counters = (
+            scoped.counter_of(accepted, accepted_help, RECEIVER, labels),
+            scoped.counter_of(refused, refused_help, RECEIVER, labels),
+        );
+        ReceiverMetrics { told: shown.told(transport, S::NAME, counters), row: Arc::clone(cx.ledger().row_of::<S>()) }
     }
 }
 
@@ -119,8 +120,8 @@ impl<S: OtlpSignal> Entrance<S> {
         if items == 0 {
             return Ok(());
         }
-        let outcome = self.deliver(batch).await;
-        self.metrics.count(items, outcome.is_ok());
+        let outcome = self.deliver(batch).await.map_err(|failed| failed.status);
+        self.metrics.told.count(items, outcome.as_ref().err());
         outcome
     }
 
@@ -134,33 +135,57 @@ impl<S: OtlpSignal> Entrance<S> {
         let mut waits = Backoff::new(RETRY_WAIT_MIN, RETRY_WAIT_MAX);
         let outcome = loop {
             match self.deliver(batch.clone()).await {
-                Err(error) if error.code == Code::UNAVAILABLE.0 && tokio::time::Instant::now() < end => {
-                    let after = error.retry_delay_ms.map(Duration::from_millis);
+                Err(Failed { status, .. }) if may_try_again(&status) && tokio::time::Instant::now() < end => {
+                    let after = status.retry_delay_ms.map(Duration::from_millis);
                     tokio::time::sleep_until((tokio::time::Instant::now() + waits.next_wait_after(after)).min(end))
                         .await;
                 }
                 outcome => break outcome,
             }
         };
-        self.metrics.count(items, outcome.is_ok());
-        outcome
+        self.metrics.told.count(items, outcome.as_ref().err().map(|failed| &failed.status));
+        outcome.map_err(|Failed { status, was_taken }| {
+            if !was_taken {
+                // Nobody will send it again.
+                self.metrics.row.received(items);
+                self.metrics.row.dropped(if may_try_again(&status) { "not taken" } else { "refused" }, items);
+            }
+            status
+        })
     }
 
-    async fn deliver(&self, mut batch: Batch<S::Record>) -> Result<(), RpcStatus> {
+    async fn deliver(&self, mut batch: Batch<S::Record>) -> Result<(), Failed> {
+        let items = batch.items();
         let (acks, mut waiter) = acks::waiter();
         batch.acks = acks;
         let began = tokio::time::Instant::now();
         let forward = self.onward.0.load_full();
         match tokio::time::timeout(SAFE_WAIT_MAX, forward.consume(batch)).await {
-            Ok(Ok(())) => match waiter.wait(SAFE_WAIT_MAX.saturating_sub(began.elapsed())).await {
-                Answer::Safe | Answer::Held => Ok(()),
-                Answer::Failed => Err(unavailable("the telemetry was lost on its way", None)),
-                Answer::Late => Err(too_late()),
-            },
-            Ok(Err(error)) => Err(refusal(&error)),
-            Err(_) => Err(too_late()),
+            Ok(Ok(())) => {
+                self.metrics.row.received(items);
+                let status = match waiter.wait(SAFE_WAIT_MAX.saturating_sub(began.elapsed())).await {
+                    Answer::Safe | Answer::Held => return Ok(()),
+                    Answer::Failed => unavailable("the telemetry was lost on its way", None),
+                    Answer::Late => too_late(),
+                };
+                Err(Failed { status, was_taken: true })
+            }
+            Ok(Err(error)) => Err(Failed { status: refusal(&error), was_taken: false }),
+            Err(_) => Err(Failed { status: too_late(), was_taken: false }),
         }
     }
+}
+
+/// Telemetry is not safe.
+struct Failed {
+    /// What its sender is told.
+    status: RpcStatus,
+    /// Whether it was taken all the same, and lost or kept for too long.
+    was_taken: bool,
+}
+
+fn may_try_again(status: &RpcStatus) -> bool {
+    status.code == Code::UNAVAILABLE.0
 }
 
 fn too_late() -> RpcStatus {

@@ -92,6 +92,11 @@ impl PreparedGrpc {
     pub(crate) fn new(arguments: GrpcServerArguments) -> Self {
         PreparedGrpc { listen: arguments.listen(), arguments }
     }
+
+    /// Where it is to listen.
+    pub(crate) fn address(&self) -> String {
+        self.listen.address.to_string()
+    }
 }
 
 /// What all calls share, over all changes of the arguments.

@@ -145,6 +145,11 @@ impl PreparedHttp {
     pub(crate) fn new(arguments: HttpServerArguments) -> Self {
         PreparedHttp { listen: arguments.listen(), arguments }
     }
+
+    /// Where it is to listen.
+    pub(crate) fn address(&self) -> String {
+        self.listen.address.to_string()
+    }
 }
 
 /// What all requests share, over all changes of the arguments.

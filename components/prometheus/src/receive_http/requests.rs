@@ -11,7 +11,8 @@ use corten_component::log::Logger;
 use corten_component::metrics::{Counter, Registry};
 use corten_component::{Forward, request_metric_names};
 use corten_net::{ConnectionInfo, ErrorKind, ServerBody, empty_body, http_error};
-use corten_signal::{ConsumeError, MetricsBatch, SeriesPart};
+use corten_signal::ledger::Row;
+use corten_signal::{ConsumeError, Ledger, Metrics, MetricsBatch, SeriesPart};
 use corten_wire::remote_write::{DecodeOptions, Decoded, decode_write_request};
 use corten_wire::remote_write2::decode_request;
 use corten_wire::snappy::{SnappyError, decompress};
@@ -118,6 +119,8 @@ pub(super) struct Shared {
     pub(super) listening: Arc<Listening>,
     requests: Requests,
     metrics: SampleMetrics,
+    /// Where it is counted what becomes of samples.
+    row: Arc<Row>,
     /// A permit for each core: so many bodies are read at a time.
     readers: Arc<Semaphore>,
 }
@@ -217,7 +220,7 @@ impl Answer {
 }
 
 impl Shared {
-    pub(super) fn new(settings: Settings, registry: &Registry, logger: Logger) -> Self {
+    pub(super) fn new(settings: Settings, registry: &Registry, ledger: &Ledger, logger: Logger) -> Self {
         let cores = available_parallelism().map_or(1, std::num::NonZero::get);
         let metrics = RequestMetrics::new(registry, request_metric_names!("prometheus_receive_http"));
         let listening =
@@ -227,6 +230,7 @@ impl Shared {
             listening: Arc::new(listening),
             requests: Requests::new(metrics, HELD_BYTES_MAX),
             metrics: SampleMetrics::new(registry),
+            row: Arc::clone(ledger.row_of::<Metrics>()),
             readers: Arc::new(Semaphore::new(cores)),
         }
     }
@@ -320,7 +324,7 @@ impl Shared {
         } else {
             read()
         };
-        let decoded = match outcome {
+        let mut decoded = match outcome {
             Ok(decoded) => decoded,
             Err(answer) => return answer,
         };
@@ -332,7 +336,8 @@ impl Shared {
         let without_metadata = without_metadata(&decoded.parts);
         let written =
             Written { samples: decoded.samples, histograms: decoded.histograms, exemplars: decoded.exemplars };
-        let batch = Arc::new(MetricsBatch::of(decoded.parts));
+        let batch = Arc::new(MetricsBatch::of(std::mem::take(&mut decoded.parts)));
+        let items = batch.items();
         match tokio::time::timeout(CONSUME_WAIT_MAX, settings.forward.consume(batch)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Answer::of_failure(&error),
@@ -343,6 +348,7 @@ impl Shared {
             }
         }
         self.metrics.without_metadata.add(without_metadata);
+        self.enter(message, items, &decoded);
         let answer = match message {
             Message::V1 => {
                 if decoded.errors_total > 0 {
@@ -355,6 +361,21 @@ impl Shared {
             Message::V2 => Answer::new(StatusCode::BAD_REQUEST, joined(&decoded.errors, decoded.errors_total)),
         };
         Answer { written: Some(written), ..answer }
+    }
+
+    /// Enters a request that was taken in the books: what of it was handed on, and what was left out.
+    fn enter(&self, message: Message, items: usize, decoded: &Decoded) {
+        let seen = usize::try_from(decoded.seen).unwrap_or(usize::MAX).max(items);
+        let of_exemplars = (decoded.exemplars_left_out as usize).min(seen - items);
+        let left_out = seen - items - of_exemplars;
+        let of_labels = match message {
+            Message::V1 => left_out,
+            Message::V2 => left_out.min(decoded.invalid as usize),
+        };
+        self.row.received(seen);
+        self.row.dropped("exemplar left out", of_exemplars);
+        self.row.dropped("invalid labels", of_labels);
+        self.row.dropped("invalid", left_out - of_labels);
     }
 
     /// Logs that a request was refused.

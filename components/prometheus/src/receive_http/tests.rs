@@ -171,6 +171,15 @@ struct Running {
     client: Client,
 }
 
+/// Whatever a test does: each item is somewhere.
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _ = self.unit.world.balance();
+        }
+    }
+}
+
 /// What a request was answered with.
 #[derive(Debug)]
 struct Answered {
@@ -418,6 +427,8 @@ async fn series_with_labels_that_are_not_valid_are_left_out_of_version_1() {
     let answer = running.post(&[], compressed(&raw)).await;
     assert_eq!((answer.status, sink.shown().len()), (204, 1), "{}", answer.text);
     assert_eq!(running.metric("prometheus_api_remote_write_invalid_labels_samples_total"), 3.0);
+    let books = running.unit.world.balance_of(corten_signal::Kind::PrometheusMetric);
+    assert_eq!(books, "received 2, out 1, dropped {invalid labels: 1}");
     let logs = running.unit.world.logs();
     assert!(logs.contains("level=warn msg=\"left out series with invalid labels\""), "{logs}");
 }
@@ -494,6 +505,8 @@ async fn what_is_right_of_version_2_is_written_and_the_rest_is_told() {
     *sink.answer.lock() = Err(ConsumeError::Retry { after: None, reason: "busy".to_owned() });
     let answer = running.post(&[V2], body).await;
     assert_eq!((answer.status, answer.written(), &*answer.text), (503, ["0", "0", "0"], "busy\n"));
+    let books = running.unit.world.balance_of(corten_signal::Kind::PrometheusMetric);
+    assert_eq!(books, "received 3, out 1, dropped {invalid labels: 1, invalid: 1}");
 }
 
 #[tokio::test]
@@ -617,21 +630,25 @@ async fn each_failure_of_the_receivers_has_a_status() {
         assert_eq!((answer.status, answer.header("retry-after"), &*answer.text), (status, retry_after, text));
     }
     assert_eq!(running.metric("prometheus_api_remote_write_without_metadata_appended_samples_total"), 0.0);
+    assert_eq!(running.unit.world.balance_of(corten_signal::Kind::PrometheusMetric), "");
 }
 
 #[tokio::test(start_paused = true)]
 async fn receivers_that_take_nothing_in_time_are_429() {
-    let sink = Sink::shut();
+    let (sink, ledger) = (Sink::shut(), corten_signal::Ledger::new("prometheus.receive_http.a"));
     let settings = Settings {
         accepted: vec![Message::V1],
         append_metadata: false,
         type_and_unit_labels: false,
-        forward: Forward::new(&Registry::new(), [sink.receiver()]),
+        forward: Forward::new(&Registry::new(), &ledger, [sink.receiver()]),
         listen: ListenSettings::prepare(&Default::default(), Duration::ZERO, None).await.unwrap(),
     };
-    let shared = Shared::new(settings, &Registry::new(), Logger::new(LogSink::memory().0));
+    let shared = Shared::new(settings, &Registry::new(), &ledger, Logger::new(LogSink::memory().0));
     let answer = shared.write_for_test(Message::V1, v1(&[("up", 1.0, 5)])).await;
     assert_eq!(answer, (429, Some(Duration::from_secs(5)), 0));
+    // What is given back to the sender is not in the books.
+    let snapshot = ledger.snapshot();
+    assert_eq!((snapshot.open_sums(), snapshot.rows[0].received), (Vec::new(), 0));
 }
 
 #[tokio::test]

@@ -11,6 +11,8 @@ use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
+use super::map::{NO_LABELS, Why};
+
 /// The longest label set that is remembered, in its encoded form before and after the rules together, in bytes. With
 /// the number of sets this bounds the memory.
 const REMEMBERED_BYTES_MAX: usize = 64 << 10;
@@ -27,8 +29,8 @@ pub(super) enum Retention {
 /// What rules made of a label set.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Outcome {
-    /// It is dropped.
-    Dropped,
+    /// It is dropped, and why.
+    Dropped(Why),
     /// It stays as it is.
     Unchanged,
     /// It became another: a target is a label set that owns its bytes.
@@ -39,7 +41,7 @@ impl Outcome {
     /// What became of one set when rules made another of it, or dropped it.
     pub(super) fn of(before: Labels<'_>, after: Option<Labels<'_>>) -> Option<Self> {
         match after {
-            None => Some(Outcome::Dropped),
+            None => Some(Outcome::Dropped(NO_LABELS)),
             Some(after) if after == before => Some(Outcome::Unchanged),
             // A set that is longer than any can be is none to remember.
             Some(after) => Target::new(after.iter()).ok().map(Outcome::Changed),
@@ -48,7 +50,7 @@ impl Outcome {
 
     fn bytes(&self) -> usize {
         match self {
-            Outcome::Dropped | Outcome::Unchanged => 0,
+            Outcome::Dropped(_) | Outcome::Unchanged => 0,
             Outcome::Changed(labels) => labels.labels().as_encoded().len(),
         }
     }
@@ -276,10 +278,10 @@ mod tests {
         let cache = cache(Retention::Size(10));
         let block = sets(3);
         let mut sets = cache.lock();
-        sets.insert(7, block.labels(0), Outcome::Dropped);
+        sets.insert(7, block.labels(0), Outcome::Dropped(0));
         assert_eq!(sets.get(7, block.labels(1)), None);
         sets.insert(7, block.labels(1), Outcome::Unchanged);
-        assert_eq!(sets.get(7, block.labels(0)), Some(&Outcome::Dropped));
+        assert_eq!(sets.get(7, block.labels(0)), Some(&Outcome::Dropped(0)));
         assert_eq!(sets.get(7, block.labels(1)), Some(&Outcome::Unchanged));
         assert!(sets.remove(7, block.labels(0)) && !sets.remove(7, block.labels(2)));
         assert_eq!(sets.get(7, block.labels(0)), None);
@@ -292,9 +294,9 @@ mod tests {
         let block = sets(1);
         let (hash, labels) = (block.hash64(0), block.labels(0));
         let mut sets = cache.lock();
-        sets.insert(hash, labels, Outcome::Dropped);
+        sets.insert(hash, labels, Outcome::Dropped(0));
         sets.insert(hash, labels, Outcome::Unchanged);
-        assert_eq!(sets.get(hash, labels), Some(&Outcome::Dropped));
+        assert_eq!(sets.get(hash, labels), Some(&Outcome::Dropped(0)));
         let long = "x".repeat(REMEMBERED_BYTES_MAX);
         sets.insert(1, block.labels(0), Outcome::Changed(Target::new([("a", long.as_str())]).unwrap()));
         assert_eq!(sets.get(1, labels), None);

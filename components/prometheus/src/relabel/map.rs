@@ -19,9 +19,66 @@ const DROPPED: u32 = u32::MAX;
 /// How far the number of a block stands above the index of a series in a place.
 const INDEX_BITS: u32 = 16;
 
-/// Where the series of a block are after relabelling.
+/// Where the series of a block are after relabelling, and why those are nowhere that are dropped.
 #[derive(Debug)]
-pub(crate) enum BlockMap {
+pub(crate) struct BlockMap {
+    places: Places,
+    dropped_by: DroppedBy,
+}
+
+/// Why a series is dropped: the number of a rule, or one of those below.
+pub(crate) type Why = u8;
+
+/// A rule whose number is too high.
+pub(crate) const LATE_RULE: Why = 251;
+/// No label was left.
+pub(crate) const NO_LABELS: Why = 252;
+/// The labels were refused.
+pub(crate) const REFUSED: Why = 253;
+/// Nobody said.
+const UNSAID: Why = 254;
+/// It is not dropped.
+const KEPT: Why = 255;
+
+/// The rule with this number, counted from zero.
+pub(crate) fn why_of_rule(number: usize) -> Why {
+    Why::try_from(number).unwrap_or(LATE_RULE).min(LATE_RULE)
+}
+
+/// Why series of a block are dropped.
+#[derive(Debug)]
+enum DroppedBy {
+    /// None is.
+    Nothing,
+    /// All that are.
+    One(Why),
+    /// For each series.
+    Each(Box<[Why]>),
+}
+
+/// Counts what is dropped, by why. Most often there is one reason or none.
+#[derive(Debug, Default)]
+pub(crate) struct DropCounts(Vec<(Why, usize)>);
+
+impl DropCounts {
+    fn add(&mut self, why: Why, items: usize) {
+        if items == 0 {
+            return;
+        }
+        match self.0.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, count)) => *count += items,
+            None => self.0.push((why, items)),
+        }
+    }
+
+    /// How much was dropped for each reason.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Why, usize)> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+#[derive(Debug)]
+enum Places {
     /// All stay as they are.
     Same,
     /// None is left.
@@ -52,18 +109,41 @@ items!(Sample, HistogramSample, Exemplar, SeriesMetadata);
 impl BlockMap {
     /// Whether all series stay as they are.
     pub(crate) fn is_same(&self) -> bool {
-        matches!(self, BlockMap::Same)
+        matches!(self.places, Places::Same)
+    }
+
+    /// Relabels a part, appends what is left of it, and counts what is not.
+    pub(crate) fn apply_counted(&self, part: SeriesPart, out: &mut Vec<SeriesPart>, counts: &mut DropCounts) {
+        match &self.dropped_by {
+            DroppedBy::Nothing => self.apply(part, out),
+            DroppedBy::One(why) => {
+                let (before, parts_before) = (part.items(), out.len());
+                self.apply(part, out);
+                let left: usize = out[parts_before..].iter().map(SeriesPart::items).sum();
+                counts.add(*why, before - left);
+            }
+            DroppedBy::Each(whys) => {
+                let samples = part.samples.iter().map(|sample| sample.index);
+                let histograms = part.histograms.iter().map(|histogram| histogram.index);
+                let exemplars = part.exemplars.iter().map(|exemplar| exemplar.index);
+                for index in samples.chain(histograms).chain(exemplars) {
+                    let why = whys[index as usize];
+                    counts.add(why, usize::from(why != KEPT));
+                }
+                self.apply(part, out);
+            }
+        }
     }
 
     /// Relabels a part and appends what is left of it.
     pub(crate) fn apply(&self, mut part: SeriesPart, out: &mut Vec<SeriesPart>) {
-        match self {
-            BlockMap::Same => {}
-            BlockMap::Nothing => return,
-            BlockMap::Kept(bits) => {
+        match &self.places {
+            Places::Same => {}
+            Places::Nothing => return,
+            Places::Kept(bits) => {
                 retain_part(&mut part, |index| bits[index as usize / 64] >> (index % 64) & 1 == 1);
             }
-            BlockMap::Moved { places, blocks } => match &**blocks {
+            Places::Moved { places, blocks } => match &**blocks {
                 [block] => {
                     part.block = Arc::clone(block);
                     move_part(&mut part, places);
@@ -139,6 +219,10 @@ pub(crate) struct MapBuilder<'a> {
     blocks: Vec<Arc<SeriesBlock>>,
     kept: usize,
     changed: bool,
+    /// Why what is dropped is, as far as somebody said so. Without a series until there are two reasons.
+    whys: Vec<Why>,
+    /// The first reason that somebody gave.
+    why: Option<Why>,
 }
 
 /// Why a series cannot be put anywhere.
@@ -169,7 +253,34 @@ impl<'a> MapBuilder<'a> {
             blocks: Vec::new(),
             kept: 0,
             changed: false,
+            whys: Vec::new(),
+            why: None,
         }
+    }
+
+    /// Says why a series is dropped.
+    pub(crate) fn drop_for(&mut self, index: u32, why: Why) {
+        let first = *self.why.get_or_insert(why);
+        if self.whys.is_empty() {
+            if why == first {
+                return;
+            }
+            // All that were dropped so far were for the first reason; those that come get theirs.
+            self.whys = vec![first; self.block.len()];
+        }
+        self.whys[index as usize] = why;
+    }
+
+    /// Why series are dropped, of which so many are.
+    fn dropped_by(&mut self) -> DroppedBy {
+        if self.kept == self.block.len() {
+            return DroppedBy::Nothing;
+        }
+        if self.whys.is_empty() {
+            return DroppedBy::One(self.why.unwrap_or(UNSAID));
+        }
+        let places = self.places.iter().zip(&self.whys);
+        DroppedBy::Each(places.map(|(place, why)| if *place == DROPPED { *why } else { KEPT }).collect())
     }
 
     /// Leaves a series as it is.
@@ -217,24 +328,30 @@ impl<'a> MapBuilder<'a> {
     /// The map. Where no label has changed it refers to the block itself, so that what others keep of the block holds,
     /// and no label is copied; unless most of the series are dropped, which others should not have to look at.
     pub(crate) fn finish(mut self) -> BlockMap {
+        let dropped_by = self.dropped_by();
+        BlockMap { places: self.places(), dropped_by }
+    }
+
+    fn places(self) -> Places {
         let len = self.block.len();
         if self.kept == 0 {
-            return BlockMap::Nothing;
+            return Places::Nothing;
         }
         if !self.changed && self.kept == len {
-            return BlockMap::Same;
+            return Places::Same;
         }
         if !self.changed && self.kept * 2 >= len {
             let mut bits = vec![0; len.div_ceil(64)];
             for (index, _) in self.places.iter().enumerate().filter(|(_, place)| **place != DROPPED) {
                 bits[index / 64] |= 1 << (index % 64);
             }
-            return BlockMap::Kept(bits.into());
+            return Places::Kept(bits.into());
         }
-        if !self.building.is_empty() {
-            self.blocks.push(self.building.finish(self.block.is_lasting()));
+        let MapBuilder { block, places, building, mut blocks, .. } = self;
+        if !building.is_empty() {
+            blocks.push(building.finish(block.is_lasting()));
         }
-        BlockMap::Moved { places: self.places.into(), blocks: self.blocks.into() }
+        Places::Moved { places: places.into(), blocks: blocks.into() }
     }
 }
 
@@ -367,7 +484,7 @@ mod tests {
     fn series_that_are_only_dropped_leave_the_block_as_it_is() {
         let block = block(100);
         let map = keeping(&block, |index| index % 3 > 0);
-        assert!(matches!(map, BlockMap::Kept(_)));
+        assert!(matches!(map.places, Places::Kept(_)));
         let parts = applied(&map, part(&block));
         assert!(Arc::ptr_eq(&parts[0].block, &block));
         assert_eq!((parts[0].samples.len(), parts[0].exemplars.len(), parts[0].metadata.len()), (66, 66, 66));
@@ -420,7 +537,44 @@ mod tests {
         assert_eq!(map.put(0, &mut labels), Ok(None));
         labels.push("a", &"x".repeat(17 << 20));
         assert!(matches!(map.put(1, &mut labels), Err(PlaceError::Labels(LabelError::TooLong(_)))));
-        assert!(matches!(map.finish(), BlockMap::Nothing));
+        assert!(matches!(map.finish().places, Places::Nothing));
+    }
+
+    #[test]
+    fn what_is_dropped_counts_for_what_dropped_it() {
+        let block = block(10);
+        let counted = |map: BlockMap| {
+            let (mut out, mut counts) = (Vec::new(), DropCounts::default());
+            map.apply_counted(part(&block), &mut out, &mut counts);
+            let mut counts: Vec<_> = counts.iter().collect();
+            counts.sort_unstable();
+            counts
+        };
+        let dropping = |why: &dyn Fn(u32) -> Option<Why>| {
+            let mut map = MapBuilder::new(&block);
+            for index in 0..10 {
+                match why(index) {
+                    Some(why) => map.drop_for(index, why),
+                    None => map.keep(index).unwrap(),
+                }
+            }
+            map.finish()
+        };
+        // Each series has two items.
+        assert_eq!(counted(dropping(&|_| None)), []);
+        let one = dropping(&|index| (index < 3).then_some(1));
+        assert!(matches!(one.dropped_by, DroppedBy::One(1)));
+        assert_eq!(counted(one), [(1, 6)]);
+        assert_eq!(counted(dropping(&|_| Some(0))), [(0, 20)]);
+        let several = |index| match index {
+            0 | 9 => Some(why_of_rule(4)),
+            3 => Some(why_of_rule(1000)),
+            7 => Some(NO_LABELS),
+            _ => None,
+        };
+        assert_eq!(counted(dropping(&several)), [(4, 4), (LATE_RULE, 2), (NO_LABELS, 2)]);
+        let all = |index| if index == 5 { Some(1) } else { several(index).or(Some(0)) };
+        assert_eq!(counted(dropping(&all)), [(0, 10), (1, 2), (4, 4), (LATE_RULE, 2), (NO_LABELS, 2)]);
     }
 
     #[test]
@@ -428,9 +582,9 @@ mod tests {
         let maps = BlockMaps::default();
         let (stays, goes) = (block(3), block(3));
         let first = maps.insert(&stays, keeping(&stays, |index| index == 0));
-        assert!(Arc::ptr_eq(&first, &maps.insert(&stays, BlockMap::Same)), "the first map counts");
-        let made = match &*maps.insert(&goes, keeping(&goes, |index| index == 0)) {
-            BlockMap::Moved { blocks, .. } => Arc::downgrade(&blocks[0]),
+        assert!(Arc::ptr_eq(&first, &maps.insert(&stays, keeping(&stays, |_| true))), "the first map counts");
+        let made = match &maps.insert(&goes, keeping(&goes, |index| index == 0)).places {
+            Places::Moved { blocks, .. } => Arc::downgrade(&blocks[0]),
             other => panic!("most of the series are dropped: {other:?}"),
         };
         maps.sweep();
@@ -445,10 +599,11 @@ mod tests {
         let maps = BlockMaps::default();
         let live: Vec<_> = (0..50).map(|_| block(1)).collect();
         for block in &live {
-            maps.insert(block, BlockMap::Same);
+            maps.insert(block, keeping(block, |_| true));
         }
         for _ in 0..10_000 {
-            maps.insert(&block(1), BlockMap::Nothing);
+            let block = block(1);
+            maps.insert(&block, keeping(&block, |_| false));
             assert!(maps.len() <= 2 * live.len() + 1, "{}", maps.len());
         }
         assert!(live.iter().all(|block| maps.get(block).is_some()));

@@ -1,13 +1,15 @@
 //! An endpoint that is sent to.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use corten_component::{Context, Error};
-use corten_config::Value;
 use corten_config::encode::Item;
+use corten_config::{Value, duration};
 use corten_net::{Client, ClientOptions, SigV4Config};
 use corten_queue::{Reader, ReaderOptions, Start};
-use corten_sink::{BACKOFF_MIN, Pace, SendState, client_options};
+use corten_signal::Kind;
+use corten_sink::{BACKOFF_MIN, LaneBooks, Pace, QueueEnd, SendState, client_options};
 use http::{HeaderValue, Uri};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -23,6 +25,7 @@ use super::{PreparedEndpoint, RemoteWrite};
 /// An endpoint that is sent to.
 pub(super) struct RunningEndpoint {
     pub(super) info: Arc<EndpointInfo>,
+    pub(super) end: Arc<QueueEnd>,
     pub(super) ending: watch::Sender<bool>,
     /// Closes when the sender has ended.
     pub(super) done: watch::Receiver<()>,
@@ -103,16 +106,33 @@ impl RunningEndpoint {
 impl EndpointInfo {
     pub(super) fn debug_info(&self) -> Item {
         let attr = |name: &str, value: Value| Item::Attr { name: name.to_owned(), value };
+        let rfc3339 = corten_component::log::rfc3339;
         let lag = self.reader.lag();
         let mut body = vec![
             attr("name", Value::from(self.remote_name.as_str())),
             attr("url", Value::from(self.url.as_str())),
             attr("samples_pending", Value::from(lag.pending.samples)),
+            attr("samples_in_flight", Value::from(lag.in_flight.samples)),
+            attr("bytes_pending", Value::from(lag.pending.bytes)),
             attr("shards", Value::from(u64::from(self.lane.partitions()))),
+            attr("retries", Value::from(self.state.retries())),
         ];
+        if let Some(bytes_max) = self.lane.capacity_bytes() {
+            body.push(attr("bytes_max", Value::from(bytes_max)));
+        }
+        if let Some(oldest_ms) = lag.oldest_created_ms {
+            let at = UNIX_EPOCH + Duration::from_millis(oldest_ms.max(0) as u64);
+            let age = SystemTime::now().duration_since(at).unwrap_or_default();
+            body.push(attr("oldest_pending_at", Value::from(rfc3339(at))));
+            body.push(attr("oldest_pending_age", Value::from(duration::format(age.as_nanos() as i64))));
+        }
+        if let Some((at, answer)) = self.state.last_answer() {
+            body.push(attr("last_answer", Value::from(answer)));
+            body.push(attr("last_answer_at", Value::from(rfc3339(at))));
+        }
         if let Some((at, error)) = &*self.state.last_error.lock() {
             body.push(attr("last_error", Value::from(error.as_str())));
-            body.push(attr("last_error_at", Value::from(corten_component::log::rfc3339(*at))));
+            body.push(attr("last_error_at", Value::from(rfc3339(*at))));
         }
         Item::Block { name: "endpoint".to_owned(), label: None, body }
     }
@@ -130,6 +150,9 @@ impl RemoteWrite {
         let (remote_name, url) = (endpoint.config.remote_name(&identity), endpoint.config.shown_url());
         let reader = lane.queue().reader(&identity, reader_options(&endpoint.config.queue_config));
         let state = Arc::new(SendState::default());
+        let books = Arc::clone(lane) as Arc<dyn LaneBooks>;
+        let end = QueueEnd::new(Kind::PrometheusMetric, remote_name.clone(), url.clone(), &reader, &state, Some(books));
+        let end = self.shared.ends.keep(end, cx.ledger());
         let settings = self.settings.entry(identity.clone());
         let settings = settings.or_insert_with(|| watch::Sender::new(Arc::new(endpoint.settings))).subscribe();
         let (ending, ending_of_sender) = watch::channel(false);
@@ -158,7 +181,7 @@ impl RemoteWrite {
             sender.run_after(predecessors).await;
             drop(alive);
         });
-        RunningEndpoint { info, ending, done, handle, metadata }
+        RunningEndpoint { info, end, ending, done, handle, metadata }
     }
 
     /// What sends to an endpoint, whose name and URL its metrics have.

@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use corten_component::Logger;
-use corten_queue::{Counts, NewRecord, Queue, Totals};
+use corten_queue::{Counts, NewRecord, Options, Queue, Totals};
 use corten_signal::metrics::{Exemplar, HistogramSample};
 use corten_signal::relabel::Rule;
 use corten_signal::{Acks, ConsumeError, MetricsBatch, Sample, SeriesPart};
-use corten_sink::{Group, RAW_BYTES_MAX};
+use corten_sink::{Group, LaneBooks, RAW_BYTES_MAX, points};
 use corten_wire::remote_write::{push_exemplar, push_histogram, push_sample};
 use corten_wire::remote_write2::{PartCursor, PartKinds, RequestEncoder};
 use corten_wire::snappy::Compressor;
@@ -24,6 +24,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::arguments::ProtobufMessage;
 use super::counts::ItemCounters;
 use super::metadata::Known;
+use super::metrics::{CUSTOM_BUCKETS, DROPPED_SERIES, NO_SAMPLE, TOO_LARGE};
 use super::transform::Transform;
 
 /// The encoding byte of records of remote write 1, compressed as pieces of a snappy block.
@@ -47,6 +48,16 @@ pub(super) struct Lane {
     taken: AtomicU64,
     /// What the protocol cannot carry.
     unsendable: ItemCounters,
+    /// What endpoints do not want.
+    unwanted: ItemCounters,
+    /// How many items were given to the lane, with those in its queue from before it.
+    offered: AtomicU64,
+    /// How many items were put into records.
+    filled: AtomicU64,
+    /// What was given to another lane, and not to this one because the call was given up before.
+    left_out: Mutex<Vec<(&'static str, u64)>>,
+    /// How many bytes the queue may hold.
+    capacity_bytes: AtomicU64,
 }
 
 /// What decides the bytes of a lane.
@@ -168,6 +179,7 @@ impl Lane {
         known: Known,
         logger: Logger,
     ) -> Self {
+        let offered = AtomicU64::new(points(&queue.stats().appended));
         Lane {
             protocol,
             sink: corten_sink::Lane::new(component, queue, "samples", logger),
@@ -178,6 +190,30 @@ impl Lane {
             known: Mutex::new(known),
             taken: AtomicU64::new(0),
             unsendable: ItemCounters::default(),
+            unwanted: ItemCounters::default(),
+            offered,
+            filled: AtomicU64::new(0),
+            left_out: Mutex::default(),
+            capacity_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Sets the limits of the queue.
+    pub(super) fn set_options(&self, options: Options) {
+        self.capacity_bytes.store(options.bytes_max, Ordering::Relaxed);
+        self.queue().set_options(options);
+    }
+
+    /// What another lane was given is not given to this one.
+    pub(super) fn leave_out(&self, reason: &'static str, items: u64) {
+        if items == 0 {
+            return;
+        }
+        self.offered.fetch_add(items, Ordering::Relaxed);
+        let mut left_out = self.left_out.lock();
+        match left_out.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += items,
+            None => left_out.push((reason, items)),
         }
     }
 
@@ -242,13 +278,16 @@ impl Lane {
         self.sink.waits()
     }
 
-    /// Takes a batch: when this returns, it is in the queue.
-    pub(super) async fn take(&self, batch: &MetricsBatch) -> Result<(), ConsumeError> {
+    /// Takes a batch: when this returns, it is in the queue. `given` is how many of its items the lane has, or has dropped:
+    /// all of them in the end, and fewer where this is given up or fails.
+    pub(super) async fn take(&self, batch: &MetricsBatch, given: &mut u64) -> Result<(), ConsumeError> {
         let mut last = 0;
         for part in &batch.parts {
-            for part in self.transform.apply(part).iter() {
-                let mut walk = self.start(part);
-                while let Some((number, sealed)) = self.encode(part, &mut walk) {
+            let parts = self.transform.apply(part);
+            self.give(part.items() - parts.iter().map(SeriesPart::items).sum::<usize>(), given);
+            for part in parts.iter() {
+                let mut walk = self.start(part, given);
+                while let Some((number, sealed)) = self.encode(part, &mut walk, given) {
                     last = number;
                     if sealed {
                         // Waiting here bounds what one caller has in memory to one group of records.
@@ -260,13 +299,27 @@ impl Lane {
         self.sink.wait_written(last).await
     }
 
+    /// Counts items of a batch as given to the lane.
+    fn give(&self, items: usize, given: &mut u64) {
+        self.offered.fetch_add(items as u64, Ordering::Relaxed);
+        *given += items as u64;
+    }
+
     /// Writes what is waiting, and takes nothing any more.
     pub(super) async fn close(&self) {
         self.sink.close().await;
     }
 
     /// Begins to encode a part.
-    fn start(&self, part: &SeriesPart) -> Walk {
+    fn start(&self, part: &SeriesPart, given: &mut u64) -> Walk {
+        let unwanted = part.items() - self.kinds.count(part);
+        if unwanted > 0 {
+            let histograms = part.histograms.len() - self.kinds.histograms(part).len();
+            let exemplars = unwanted - histograms;
+            let unwanted = Counts { histograms: histograms as u32, exemplars: exemplars as u32, ..Counts::default() };
+            self.unwanted.add(&unwanted);
+            self.give(histograms + exemplars, given);
+        }
         match self.protocol {
             ProtobufMessage::V1 => Walk::V1(0),
             ProtobufMessage::V2 => {
@@ -280,8 +333,11 @@ impl Lane {
 
     /// Encodes a part from where the walk is until it ends or the group is full. Returns the number of the group and
     /// whether it is full now; nothing if the part had ended.
-    fn encode(&self, part: &SeriesPart, walk: &mut Walk) -> Option<(u64, bool)> {
+    fn encode(&self, part: &SeriesPart, walk: &mut Walk, given: &mut u64) -> Option<(u64, bool)> {
         if self.is_done(part, walk) {
+            if let Walk::V2(at) = walk {
+                self.leave_exemplars(part, at, given);
+            }
             return None;
         }
         Some(self.sink.fill(|group| {
@@ -295,6 +351,7 @@ impl Lane {
             };
             group.items += items;
             self.taken.fetch_add(items, Ordering::Relaxed);
+            self.give(items as usize, given);
             is_full
         }))
     }
@@ -303,14 +360,16 @@ impl Lane {
     fn is_done(&self, part: &SeriesPart, walk: &Walk) -> bool {
         match walk {
             Walk::V1(at) => *at >= self.kinds.count(part),
-            Walk::V2(at) => {
-                let is_done = at.series(part, self.kinds.of_part()).is_none();
-                if is_done && self.kinds.exemplars && !part.exemplars.is_empty() {
-                    let exemplars = at.left_over(part, self.kinds.of_part()) as u32;
-                    self.unsendable.add(&Counts { exemplars, ..Counts::default() });
-                }
-                is_done
-            }
+            Walk::V2(at) => at.series(part, self.kinds.of_part()).is_none(),
+        }
+    }
+
+    /// Drops the exemplars of a part that have no sample beside them.
+    fn leave_exemplars(&self, part: &SeriesPart, at: &PartCursor, given: &mut u64) {
+        if self.kinds.exemplars && !part.exemplars.is_empty() {
+            let exemplars = at.left_over(part, self.kinds.of_part());
+            self.unsendable.add(&Counts { exemplars: exemplars as u32, ..Counts::default() });
+            self.give(exemplars, given);
         }
     }
 
@@ -320,18 +379,21 @@ impl Lane {
         let before = *at;
         let partitions = filling.len() as u64;
         let wanted = self.kinds.count(part);
-        let mut is_full = false;
+        let (mut is_full, mut unsendable) = (false, 0);
         while *at < wanted && !is_full {
             let item = self.kinds.item(part, *at);
             let partition = if partitions == 1 { 0 } else { part.block.hash64(item.index()) % partitions };
             let filling = &mut filling[partition as usize];
             if !filling.push(part, &item) {
-                self.unsendable.add(&Counts { histograms: 1, ..Counts::default() });
+                unsendable += 1;
             }
             *at += 1;
             is_full = filling.counts.items() >= samples_max || filling.raw.len() >= RAW_BYTES_MAX;
         }
-        ((*at - before) as u64, is_full)
+        let items = (*at - before) as u64;
+        self.unsendable.add(&Counts { histograms: unsendable, ..Counts::default() });
+        self.filled.fetch_add(items - u64::from(unsendable), Ordering::Relaxed);
+        (items, is_full)
     }
 
     /// As [`encode_v1`](Self::encode_v1).
@@ -359,9 +421,47 @@ impl Lane {
             is_full =
                 counts.items() - u64::from(counts.metadata) >= samples_max || request.encoded_len() >= RAW_BYTES_MAX;
         }
+        self.filled.fetch_add(items, Ordering::Relaxed);
         (items, is_full)
     }
 }
+
+impl LaneBooks for Lane {
+    fn offered(&self) -> u64 {
+        self.offered.load(Ordering::Relaxed)
+    }
+
+    fn waiting(&self) -> u64 {
+        self.sink.unwritten(|| self.filled.load(Ordering::Relaxed)).0
+    }
+
+    fn dropped(&self) -> Vec<(&'static str, u64)> {
+        let (unwanted, unsendable) = (self.unwanted.get(), self.unsendable.get());
+        let (_, lost) = self.sink.unwritten(|| self.filled.load(Ordering::Relaxed));
+        let mut dropped = vec![
+            (DROPPED_SERIES, points(&self.transform.dropped())),
+            (UNWANTED_HISTOGRAMS, unwanted.histograms),
+            (UNWANTED_EXEMPLARS, unwanted.exemplars),
+            (CUSTOM_BUCKETS, unsendable.histograms),
+            (NO_SAMPLE, unsendable.exemplars),
+            (TOO_LARGE, points(&self.sink.too_large())),
+            (NOT_WRITTEN, lost),
+        ];
+        dropped.extend(&*self.left_out.lock());
+        dropped
+    }
+
+    fn capacity_bytes(&self) -> Option<u64> {
+        Some(self.capacity_bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
+    }
+}
+
+/// The endpoint does not want histograms.
+const UNWANTED_HISTOGRAMS: &str = "histograms not sent";
+/// The endpoint does not want exemplars.
+const UNWANTED_EXEMPLARS: &str = "exemplars not sent";
+/// The queue was closed before it was written.
+const NOT_WRITTEN: &str = "queue closed";
 
 impl Filled {
     /// Shares series out among so many partitions from now on.

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use corten_component::{Context, Field, Logger};
 use corten_queue::{Options, Queue, Reader, default_bytes_max};
-use corten_sink::{Departing, Leaving, finished, leave_lane, open_queue};
+use corten_signal::Kind;
+use corten_sink::{Departing, Leaving, QueueEnd, finished, leave_lane, open_queue};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -181,6 +182,11 @@ impl RemoteWrite {
         let (ending, ending_of_sender) = watch::channel(false);
         let (alive, done) = watch::channel(());
         let state = Arc::default();
+        let end = QueueEnd::new(Kind::PrometheusMetric, remote_name.clone(), url.clone(), &reader, &state, None);
+        let end = self.shared.ends.keep(end, cx.ledger());
+        self.shared.ends.rename(&end);
+        let (shared, end) = (Arc::clone(&self.shared), Arc::downgrade(&end));
+        let gone: Box<dyn FnOnce() + Send> = Box::new(move || shared.ends.forget(&end));
         let sender = self.sender(&reader, settings, &state, ending_of_sender, (&remote_name, &url), cx);
         let predecessors = self.predecessors.entry(name.to_owned()).or_default();
         let before = predecessors.clone();
@@ -189,7 +195,7 @@ impl RemoteWrite {
             sender.run_after(before).await;
             drop(alive);
         });
-        Some(Departing { identity: name.to_owned(), reader, ending, handle, stays: true, gone: None })
+        Some(Departing { identity: name.to_owned(), reader, ending, handle, stays: true, gone: Some(gone) })
     }
 
     /// Forgets the cursor of an endpoint that is gone, once all is too old that may wait for it now: a cursor keeps also

@@ -8,7 +8,7 @@ use corten_component::metrics::{Counter, DEFAULT_BUCKETS, Gauge, Histogram, Refr
 use corten_component::{DebugInfo, HealthBoard};
 use corten_config::encode::Item;
 use corten_queue::{Reader, Totals, reason};
-use corten_sink::Failing;
+use corten_sink::{Ends, Failing};
 use parking_lot::Mutex;
 
 use super::active::ActiveSeries;
@@ -21,6 +21,8 @@ use super::sender::{KindCounters, REFUSED, SendMetrics};
 /// The metrics of all endpoints, and of the component.
 pub(super) struct SharedMetrics {
     pub(super) endpoints: Mutex<Vec<Arc<EndpointInfo>>>,
+    /// Those that are sent to, also those that are only sent what waits still.
+    pub(super) ends: Ends,
     /// By name and URL.
     pub(super) failing: Arc<Failing<(String, String)>>,
     /// What came in, once each, whatever became of it.
@@ -110,13 +112,13 @@ const DROPPED_LABELS: &[&str] = &["remote_name", "url", "reason"];
 const CONSUMER_LABELS: &[&str] = &["consumer"];
 
 /// Rules dropped the series.
-const DROPPED_SERIES: &str = "dropped_series";
+pub(super) const DROPPED_SERIES: &str = "dropped_series";
 /// A record that the queue cannot ever hold.
-const TOO_LARGE: &str = "too_large";
+pub(super) const TOO_LARGE: &str = "too_large";
 /// A histogram with bounds of its own in version 1 of the protocol.
-const CUSTOM_BUCKETS: &str = "nhcb_in_rw1_not_supported";
+pub(super) const CUSTOM_BUCKETS: &str = "nhcb_in_rw1_not_supported";
 /// An exemplar without a sample in version 2 of the protocol.
-const NO_SAMPLE: &str = "no_sample_in_rw2";
+pub(super) const NO_SAMPLE: &str = "no_sample_in_rw2";
 
 /// All reasons for which something is dropped.
 const REASONS: &[&str] = &[
@@ -405,6 +407,7 @@ impl SharedMetrics {
     pub(super) fn new(registry: &Registry, known: Arc<Mutex<Known>>, health: Arc<HealthBoard>) -> Arc<Self> {
         let shared = Arc::new(SharedMetrics {
             endpoints: Mutex::default(),
+            ends: Ends::default(),
             failing: Failing::new(health),
             received: ItemCounters::default(),
             active: ActiveSeries::default(),

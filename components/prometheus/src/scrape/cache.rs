@@ -17,6 +17,7 @@ use corten_wire::exposition::{
     read_series, type_name, unescape, unescape_help,
 };
 use corten_wire::histogram::{limit_buckets, limit_schema, schema_for_factor, validate};
+use corten_wire::nhcb::NhcbTally;
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
@@ -206,6 +207,12 @@ struct Scrape {
     exemplars: Vec<Exemplar>,
     start_ms: Option<i64>,
     bad_exemplars: u64,
+    exemplars_seen: u64,
+    exemplars_same: u64,
+    exemplars_left_out: u64,
+    stale: u64,
+    starts: u64,
+    nhcb: NhcbTally,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -231,6 +238,26 @@ pub(crate) struct Scraped {
     pub(crate) out_of_bounds: u64,
     /// How many exemplars were dropped because they are older than the one before.
     pub(crate) old_exemplars: u64,
+    /// How many exemplars were in the exposition.
+    pub(crate) exemplars: u64,
+    /// How many of them are the same as the one before.
+    pub(crate) same_exemplars: u64,
+    /// How many of them were dropped for what they are, or because their sample was.
+    pub(crate) exemplars_left_out: u64,
+    /// How many staleness markers were made.
+    pub(crate) stale: u64,
+    /// How many samples of value zero were made where series begin.
+    pub(crate) starts: u64,
+    /// What became of classic histograms.
+    pub(crate) nhcb: NhcbTally,
+}
+
+impl Scraped {
+    /// How many samples, histograms and exemplars the exposition had.
+    pub(crate) fn received(&self) -> u64 {
+        let NhcbTally { made, joined, left_out } = self.nhcb;
+        (self.scraped + self.exemplars + joined + left_out).saturating_sub(made)
+    }
 }
 
 /// In place of the number of a scrape: the series has ended, or was never sent.
@@ -347,8 +374,11 @@ impl SeriesCache {
         // What was said of families in this scrape was not handed on: it counts as said anew.
         let told = std::mem::take(&mut self.families.told);
         self.families = Families { told, ..Families::default() };
-        let mut scraped = Scraped { scraped: self.scrape.scraped, ..Scraped::default() };
+        let scrape = &self.scrape;
+        let (exemplars, nhcb) = (scrape.exemplars_seen, scrape.nhcb);
+        let mut scraped = Scraped { scraped: scrape.scraped, exemplars, nhcb, ..Scraped::default() };
         scraped.parts = self.end_all();
+        scraped.stale = self.scrape.stale;
         scraped
     }
 
@@ -426,6 +456,12 @@ impl SeriesCache {
             duplicates: scrape.duplicates,
             out_of_bounds: scrape.out_of_bounds,
             old_exemplars: scrape.bad_exemplars,
+            exemplars: scrape.exemplars_seen,
+            same_exemplars: scrape.exemplars_same,
+            exemplars_left_out: scrape.exemplars_left_out,
+            stale: scrape.stale,
+            starts: scrape.starts,
+            nhcb: scrape.nhcb,
             parts: self.take_parts(),
         }
     }
@@ -496,6 +532,7 @@ impl SeriesCache {
         let has_time = *seen & 1 == 1;
         if *seen != ENDED && (!has_time || self.rules.track_timestamps_staleness) {
             table.taken.samples.push(Sample { value: STALE_NAN, index: u32::from(place.index), offset_ms: 0 });
+            self.scrape.stale += 1;
         }
         // Whatever text refers to the series as well: it is marked once.
         *seen = ENDED;
@@ -837,6 +874,7 @@ impl TextSink for SeriesCache {
             && self.starts_now(place, start_ms, timestamp_ms)
         {
             let empty = Arc::new(empty_like(&histogram));
+            self.scrape.starts += 1;
             self.taken(place).histograms.push(HistogramSample { index, timestamp_ms: start_ms, histogram: empty });
         }
         let histogram = Arc::new(histogram);
@@ -848,13 +886,19 @@ impl TextSink for SeriesCache {
     }
 
     fn exemplar(&mut self, labels: &[u8], value: f64, timestamp_ms: Option<i64>) -> Result<(), ExpositionError> {
-        let Some((place, of_histogram)) = self.scrape.exemplars_of else { return Ok(()) };
+        self.scrape.exemplars_seen += 1;
+        let Some((place, of_histogram)) = self.scrape.exemplars_of else {
+            self.scrape.exemplars_left_out += 1;
+            return Ok(());
+        };
         // Without a time of its own an exemplar of a native histogram cannot be told from the one before.
         if of_histogram && timestamp_ms.is_none() {
+            self.scrape.exemplars_left_out += 1;
             return Ok(());
         }
         let labels = read_exemplar_labels(labels)?;
         if !exemplar_fits(labels.iter().map(|(name, value)| (&**name, &**value))) {
+            self.scrape.exemplars_left_out += 1;
             return Ok(());
         }
         let timestamp_ms = timestamp_ms.unwrap_or(self.scrape.base_ms);
@@ -1032,6 +1076,7 @@ impl SeriesCache {
 
     fn push_start(&mut self, place: Place, start_ms: i64, timestamp_ms: i64) {
         if self.starts_now(place, start_ms, timestamp_ms) {
+            self.scrape.starts += 1;
             match i32::try_from(start_ms.saturating_sub(self.scrape.base_ms)) {
                 Ok(offset_ms) => {
                     let index = u32::from(place.index);
@@ -1053,7 +1098,10 @@ impl SeriesCache {
         for exemplar in exemplars {
             let last = LastExemplar { timestamp_ms: exemplar.timestamp_ms, fingerprint: fingerprint(&exemplar) };
             match self.exemplars.get(&place) {
-                Some(before) if *before == last => continue,
+                Some(before) if *before == last => {
+                    self.scrape.exemplars_same += 1;
+                    continue;
+                }
                 Some(before) if last.timestamp_ms < before.timestamp_ms => {
                     self.scrape.bad_exemplars += 1;
                     continue;
@@ -1102,6 +1150,11 @@ fn fingerprint(exemplar: &Exemplar) -> u64 {
 }
 
 impl SeriesCache {
+    /// What became of classic histograms on their way here.
+    pub(crate) fn set_nhcb(&mut self, tally: NhcbTally) {
+        self.scrape.nhcb = tally;
+    }
+
     /// Whether the scrape under way has more samples than its limit.
     pub(crate) fn is_over_limit(&self) -> bool {
         self.scrape.over_limit
@@ -1197,7 +1250,18 @@ mod tests {
 
     fn scrape(cache: &mut SeriesCache, time_ms: i64, body: &str) -> Scraped {
         feed(cache, time_ms, body).unwrap();
-        cache.succeed()
+        let scraped = cache.succeed();
+        check_books(&scraped);
+        scraped
+    }
+
+    /// Each item is somewhere.
+    fn check_books(scraped: &Scraped) {
+        let out: usize = scraped.parts.iter().map(SeriesPart::items).sum();
+        let exemplars = scraped.old_exemplars + scraped.same_exemplars + scraped.exemplars_left_out;
+        let dropped = scraped.duplicates + scraped.out_of_bounds + exemplars + scraped.nhcb.left_out;
+        let made = scraped.stale + scraped.starts + scraped.nhcb.made;
+        assert_eq!(scraped.received() + made, out as u64 + dropped + scraped.nhcb.joined, "{scraped:?}");
     }
 
     /// One line a sample: labels, value or `stale`, time.

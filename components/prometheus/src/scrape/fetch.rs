@@ -139,7 +139,10 @@ pub(crate) async fn fetch(
     // The parser of protocol buffers converts by itself, because it sees histograms whole.
     let result = if settings.convert_to_nhcb && protocol != Protocol::Protobuf {
         let mut sink = NhcbSink::new(cache, settings.classic_histograms);
-        read_body(&mut body, &mut reader, &mut sink, body_bytes).await
+        let read = read_body(&mut body, &mut reader, &mut sink, body_bytes).await;
+        let tally = sink.tally();
+        cache.set_nhcb(tally);
+        read
     } else {
         read_body(&mut body, &mut reader, cache, body_bytes).await
     };

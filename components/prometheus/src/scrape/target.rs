@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use corten_component::{Field, Forward, Logger};
 use corten_net::Client;
 use corten_signal::labels::METRIC_NAME;
+use corten_signal::ledger::Row;
 use corten_signal::metrics::{Metadata, MetricType, Origin, STALE_NAN, ScrapedTarget, SeriesMetadata};
 use corten_signal::target::Target;
 use corten_signal::{BlockBuilder, LabelsBuilder, MetricsBatch, Sample, SeriesBlock, SeriesPart};
@@ -103,6 +104,8 @@ pub(crate) struct TargetLoop {
     pub(crate) estate: Estate,
     pub(crate) seed: u64,
     pub(crate) metrics: ScrapeMetrics,
+    /// Where it is counted what becomes of samples.
+    pub(crate) row: Arc<Row>,
     pub(crate) logger: Logger,
     pub(crate) last: Arc<Mutex<LastScrape>>,
 }
@@ -289,8 +292,11 @@ impl TargetLoop {
         }
         if !parts.is_empty() {
             let origin = state.origin(&self.spec);
+            let batch = Arc::new(MetricsBatch { parts, origin });
+            let ended = batch.items();
             // Nobody is left to be told of a refusal.
-            let _ = state.settings.forward.consume(Arc::new(MetricsBatch { parts, origin })).await;
+            let _ = state.settings.forward.consume_once(batch).await;
+            self.row.created(STALE_MARKER, ended);
         }
         None
     }
@@ -338,7 +344,9 @@ impl TargetLoop {
         };
         for mut before in std::mem::take(&mut state.before) {
             before.begin(now_ms);
-            scraped.parts.extend(before.end_missing(&state.cache));
+            let ended = before.end_missing(&state.cache);
+            scraped.stale += ended.iter().map(|part| part.items() as u64).sum::<u64>();
+            scraped.parts.extend(ended);
         }
         let duration = started.elapsed();
         self.count(&scraped, fetched.as_ref().err());
@@ -364,15 +372,20 @@ impl TargetLoop {
         if settings.rules.metadata && state.report_live < state.report.count {
             part.metadata = state.report.metadata();
         }
-        let mut parts = scraped.parts;
+        let mut parts = std::mem::take(&mut scraped.parts);
+        let report_items = part.items();
         parts.push(part);
         if state.report_live > state.report.count {
             let all = Report::new(&self.spec.labels, true);
-            parts.push(all.stale(state.report.count..state.report_live, now_ms));
+            let ended = all.stale(state.report.count..state.report_live, now_ms);
+            scraped.stale += ended.items() as u64;
+            parts.push(ended);
         }
         state.report_live = state.report.count;
         let origin = state.origin(&self.spec);
-        let forwarded = settings.forward.consume(Arc::new(MetricsBatch { parts, origin })).await;
+        let forwarded = settings.forward.consume_once(Arc::new(MetricsBatch { parts, origin })).await;
+        self.row.created("report", report_items);
+        self.enter(&scraped, fetched.as_ref().err());
         self.metrics.duration.observe(started.elapsed().as_secs_f64());
         let error = match (fetched, forwarded) {
             (Err(error), _) => Some(error.to_string()),
@@ -398,6 +411,29 @@ impl TargetLoop {
         true
     }
 
+    /// Enters in the books what came, and what became of it but for what is handed on.
+    fn enter(&self, scraped: &Scraped, error: Option<&ScrapeError>) {
+        let received = scraped.received() as usize;
+        self.row.received(received);
+        self.row.created(STALE_MARKER, scraped.stale as usize);
+        if let Some(error) = error {
+            return self.row.dropped(reason_of(error), received);
+        }
+        self.row.created("start timestamp", scraped.starts as usize);
+        self.row.created(NHCB, scraped.nhcb.made as usize);
+        self.row.merged(NHCB, scraped.nhcb.joined as usize);
+        for (reason, items) in [
+            ("duplicate", scraped.duplicates),
+            ("out of bounds", scraped.out_of_bounds),
+            ("old exemplar", scraped.old_exemplars),
+            ("duplicate exemplar", scraped.same_exemplars),
+            ("exemplar left out", scraped.exemplars_left_out),
+            ("no histogram", scraped.nhcb.left_out),
+        ] {
+            self.row.dropped(reason, items as usize);
+        }
+    }
+
     fn count(&self, scraped: &Scraped, error: Option<&ScrapeError>) {
         self.metrics.duplicates.add(scraped.duplicates);
         self.metrics.out_of_bounds.add(scraped.out_of_bounds);
@@ -409,6 +445,23 @@ impl TargetLoop {
             Some(ScrapeError::Exposition(ExpositionError::LabelLimit(_))) => self.metrics.label_limits_exceeded.inc(),
             _ => {}
         }
+    }
+}
+
+/// Why a marker is made that says that a series has ended.
+const STALE_MARKER: &str = "stale marker";
+
+/// Why a histogram is made of the series of a classic one.
+const NHCB: &str = "nhcb";
+
+/// Why what was read of a scrape that failed is dropped.
+fn reason_of(error: &ScrapeError) -> &'static str {
+    match error {
+        ScrapeError::BodySize => "body size limit",
+        ScrapeError::Exposition(ExpositionError::SampleLimit) => "sample limit",
+        ScrapeError::Exposition(ExpositionError::BucketLimit(_)) => "bucket limit",
+        ScrapeError::Exposition(ExpositionError::LabelLimit(_)) => "label limit",
+        _ => "scrape failed",
     }
 }
 

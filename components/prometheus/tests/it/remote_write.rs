@@ -3,6 +3,7 @@
 mod authentication;
 mod counts;
 mod known;
+mod ledger;
 mod protocol_2;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use corten_component::Definition;
 use corten_net::ServerBody;
 use corten_prometheus::COMPONENTS;
+use corten_signal::ledger::EndSnapshot;
 use corten_signal::metrics::{
     CUSTOM_BUCKETS_SCHEMA, Exemplar, Histogram, HistogramCounts, HistogramSample, ResetHint, STALE_NAN, STALE_NAN_BITS,
     Span,
@@ -409,6 +411,31 @@ fn dropped(world: &World, kind: &str, name: &str, url: &str, reason: &str) -> f6
     world.metrics().get(&format!("prometheus_remote_storage_{kind}_dropped_total"), &labels).unwrap_or_default()
 }
 
+/// Waits until every sum of the component is even, each item being somewhere.
+async fn balanced(world: &World) {
+    let is_even = || world.host().ledger.snapshot().open_sums().is_empty();
+    let limit = Instant::now() + Duration::from_secs(10);
+    while !is_even() && Instant::now() < limit {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let _ = world.balance();
+}
+
+/// The ends of the component, once every sum is even: what each was given, what was waiting, what it took, what was
+/// dropped, and what waits.
+async fn ends(world: &World) -> Vec<String> {
+    balanced(world).await;
+    let shown = |end: EndSnapshot| {
+        let mut dropped = end.dropped.clone();
+        dropped.sort();
+        let EndSnapshot { name, offered, restored, delivered, pending, .. } = end;
+        format!("{name}: {offered} + {restored} = {delivered} + {dropped:?} + {pending}")
+    };
+    let mut ends: Vec<String> = world.balance().ends.into_iter().map(shown).collect();
+    ends.sort();
+    ends
+}
+
 /// The queues of the component in this world.
 fn queues(world: &World) -> Vec<String> {
     let root = world.path(ID).join("queue");
@@ -448,6 +475,7 @@ async fn a_request_has_the_headers_of_remote_write_1() {
     ] {
         assert_eq!(seen.header(name), value, "{name}");
     }
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -470,6 +498,7 @@ async fn custom_headers_win() {
         assert_eq!(seen.headers.get_all(name).iter().count(), 1, "{name}");
         assert_eq!(seen.header(name), value, "{name}");
     }
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -496,6 +525,7 @@ async fn a_request_is_a_snappy_block_of_exactly_these_bytes() {
     expected.extend_from_slice(b"\x12\x10\x09\0\0\0\0\0\0\0\0");
     expected.extend_from_slice(time);
     assert_eq!(message, expected);
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -529,6 +559,7 @@ async fn external_labels_are_added_where_absent_and_then_rules_apply() {
         ]
     );
     assert_eq!(dropped(&world, "samples", "n", &backend.url(), "dropped_series"), 1.0);
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -544,6 +575,7 @@ async fn staleness_and_other_values_keep_their_bits() {
     let bits: Vec<u64> = backend.entries().iter().map(|entry| entry.samples[0].0).collect();
     assert_eq!(bits, values.map(f64::to_bits));
     assert_eq!(bits[0], STALE_NAN_BITS);
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -580,6 +612,7 @@ async fn samples_of_a_series_stay_in_order_over_a_slow_peer_and_a_change_of_shar
         assert_eq!(values, numbers(rounds), "{name}");
     }
     assert!(!backend.values(&last).is_empty());
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -595,6 +628,7 @@ async fn as_many_shards_as_asked_for_are_used_from_the_start() {
     let queue = format!("{QUICK}\nmin_shards = 1\nmax_shards = 2");
     unit.update(&endpoint(&backend.url(), "name = \"n\"", &queue)).await.unwrap();
     assert_eq!(metric(&world, "shards", "n", &backend.url()), Some(2.0));
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -612,6 +646,7 @@ async fn a_request_has_at_most_max_samples_per_send() {
         let sizes: Vec<usize> = backend.requests().iter().map(Vec::len).collect();
         assert!(sizes.iter().all(|size| *size <= most), "{sizes:?} of {most}");
     }
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -625,6 +660,7 @@ async fn a_request_that_is_not_full_goes_after_batch_send_deadline() {
     backend.has("a", 2).await;
     assert!(started.elapsed() >= Duration::from_millis(700), "{:?}", started.elapsed());
     assert_eq!(backend.requests().len(), 1);
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -646,6 +682,7 @@ async fn what_fails_is_tried_again_until_it_is_taken() {
         until("the attempts are counted", || of("samples_total") == Some(4.0)).await;
         assert_eq!(of("samples_retried_total"), Some(3.0));
         assert_eq!(of("samples_failed_total"), Some(0.0));
+        balanced(&unit.world).await;
         unit.drain().await;
     }
 }
@@ -670,6 +707,7 @@ async fn waits_grow_from_min_backoff_to_max_backoff() {
         assert!(*wait >= Duration::from_millis(least_ms), "{waits:?}");
     }
     assert!(waits[4] < Duration::from_millis(1000), "the waits stop growing: {waits:?}");
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -692,6 +730,7 @@ async fn retry_after_says_when_to_come_again() {
         let times = times.lock().clone();
         // A date has whole seconds, so that of the two seconds at least one is left.
         assert!(times[1] - times[0] >= Duration::from_millis(900), "{:?}", times[1] - times[0]);
+        balanced(&unit.world).await;
         unit.drain().await;
     }
 }
@@ -734,6 +773,7 @@ async fn a_timeout_and_a_refused_connection_are_tried_again() {
     until("timeouts pass", || metric(&world, "samples_retried_total", "n", &url).unwrap() >= before + 3.0).await;
     drop(hole);
     assert_eq!(metric(&world, "samples_failed_total", "n", &url), Some(0.0));
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -759,6 +799,7 @@ async fn an_answer_whose_text_never_ends_counts_by_its_status() {
         push_number(&receiver(&world), "a", 0).await;
         until("nothing waits", || metric(&world, "samples_pending", "n", &url) == Some(0.0)).await;
         assert_eq!(requests.load(Ordering::Relaxed), 1, "{status}");
+        balanced(&unit.world).await;
         unit.drain().await;
         serving.abort();
     }
@@ -774,6 +815,7 @@ async fn settings_that_change_end_the_wait_that_the_peer_asked_for() {
     unit.update(&endpoint(&backend.url(), "headers = { \"X-Scope-OrgID\" = \"t\" }", QUICK)).await.unwrap();
     backend.has("a", 1).await;
     assert_eq!(backend.seen().len(), 2);
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -800,6 +842,7 @@ async fn max_shards_holds_for_an_endpoint_whose_sibling_wants_more() {
     until("it is tried", || open.load(Ordering::Relaxed) >= 2).await;
     stays("no more are under way", Duration::from_millis(300), || open.load(Ordering::Relaxed) == 2).await;
     holding.abort();
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -824,6 +867,7 @@ async fn what_is_refused_is_dropped_counted_and_logged() {
         push_number(&to, "a", 1).await;
         backend.has("a", 1).await;
         assert_eq!(backend.values("a"), [1.0]);
+        balanced(&unit.world).await;
         unit.drain().await;
     }
 }
@@ -837,6 +881,7 @@ async fn retry_on_http_429_decides_what_becomes_of_429() {
     let failed = || metric(&world, "samples_failed_total", "n", &backend.url());
     until("it is dropped", || failed() == Some(1.0)).await;
     assert_eq!(backend.seen().len(), 1);
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -862,6 +907,7 @@ async fn a_request_that_is_too_large_is_halved() {
     backend.has("a", 8).await;
     assert_eq!(backend.values("a"), numbers(8));
     assert!(backend.series().keys().all(|name| !name.starts_with("many_")));
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -881,6 +927,7 @@ async fn a_black_hole_does_not_delay_another_endpoint_of_its_lane() {
     assert_eq!(metric(&world, "samples_pending", "hole", &hole), Some(5.0));
     until("nothing waits for the other", || metric(&world, "samples_pending", "live", &backend.url()) == Some(0.0))
         .await;
+    balanced(&unit.world).await;
     unit.drain().await;
     holding.abort();
 }
@@ -904,6 +951,7 @@ async fn an_endpoint_whose_settings_change_keeps_its_place() {
     push_number(&to, "a", 3).await;
     backend.has("a", 4).await;
     assert_eq!(backend.values("a"), numbers(4));
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -923,6 +971,7 @@ async fn an_endpoint_that_moves_is_told_of_under_its_new_url() {
     until("it is counted", || metric(&world, "samples_total", "n", &new.url()) == Some(4.0)).await;
     until("nothing is told of the old one", || !world.metrics().text().contains(&old.url())).await;
     until("it is healthy", || world.health_text().starts_with("healthy")).await;
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -951,6 +1000,7 @@ async fn rules_that_change_leave_what_waits_to_be_sent() {
     until("the queue of the old rules is gone", || queues(&world).len() == 1).await;
     let remote_name = world.metrics().text();
     assert!(remote_name.contains("prometheus_remote_storage_samples_total{"), "the endpoint's metrics are still there");
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -973,6 +1023,7 @@ async fn rules_can_go_and_come_back_while_the_peer_takes_nothing() {
     values.dedup();
     assert_eq!(values, numbers(7));
     until("one queue is left", || queues(&world).len() == 1).await;
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1000,6 +1051,7 @@ async fn an_endpoint_that_leaves_a_shared_lane_gets_what_waits_for_it() {
     assert_eq!(other.values("a")[..3], numbers(3));
     let labels = [("remote_name", "other"), ("url", &*other.url())];
     assert!(world.metrics().get("prometheus_remote_storage_samples_total", &labels) >= Some(4.0));
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1026,6 +1078,7 @@ async fn an_endpoint_that_leaves_a_shared_lane_gets_what_is_in_flight() {
     until("all has come", || numbers(6).iter().all(|number| other.values("a").contains(number))).await;
     one.has("a", 6).await;
     assert_eq!(one.values("a"), numbers(6));
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1051,6 +1104,7 @@ async fn an_endpoint_that_leaves_a_shared_lane_twice_gets_what_waits_from_both_t
     until("it is tried on", || other.seen().len() >= tried + 4).await;
     other.turn(200);
     until("all has come", || numbers(5).iter().all(|number| other.values("a").contains(number))).await;
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1084,6 +1138,7 @@ async fn an_endpoint_that_leaves_a_shared_lane_gets_what_waits_whatever_else_com
         new.count() == 200
     })
     .await;
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1100,6 +1155,7 @@ async fn an_endpoint_that_left_a_shared_lane_gets_what_waits_for_it_after_a_rest
     }
     until("it was tried", || !other.seen().is_empty()).await;
     unit.update(&after).await.unwrap();
+    balanced(&unit.world).await;
     unit.drain().await;
     drop(unit);
     other.turn(200);
@@ -1111,6 +1167,7 @@ async fn an_endpoint_that_left_a_shared_lane_gets_what_waits_for_it_after_a_rest
     assert_eq!(other.values("a"), numbers(4));
     let new: Vec<bool> = other.entries().iter().map(|entry| entry.label("new").is_some()).collect();
     assert_eq!(new, [false, false, false, true]);
+    balanced(&unit.world).await;
     unit.drain().await;
     drop(unit);
     // Nothing of it is left in the lane: the next start neither warns nor sends anything.
@@ -1119,6 +1176,7 @@ async fn an_endpoint_that_left_a_shared_lane_gets_what_waits_for_it_after_a_rest
     push_number(&receiver(&world), "a", 4).await;
     other.has("a", 5).await;
     assert_eq!((other.seen().len(), &world.logs()[logged..]), (seen + 1, ""));
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1141,6 +1199,7 @@ async fn what_a_lane_took_since_an_endpoint_left_it_is_not_for_that_endpoint_aft
         push_number(&receiver(&world), "a", round).await;
     }
     one.has("a", 4).await;
+    balanced(&unit.world).await;
     unit.drain().await;
     drop(unit);
     let mut unit = start(&world, &after).await;
@@ -1150,6 +1209,7 @@ async fn what_a_lane_took_since_an_endpoint_left_it_is_not_for_that_endpoint_aft
     assert_eq!(other.values("a"), numbers(5));
     let new: Vec<bool> = other.entries().iter().map(|entry| entry.label("new").is_some()).collect();
     assert_eq!(new, [false, true, true, true, true]);
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1161,15 +1221,18 @@ async fn what_waits_in_a_shared_lane_for_an_endpoint_that_is_gone_is_kept_for_it
     let mut unit = start(&world, &both).await;
     push_number(&receiver(&world), "a", 0).await;
     until("it was tried", || !other.seen().is_empty()).await;
+    balanced(&unit.world).await;
     unit.drain().await;
     drop(unit);
     let mut unit = start(&world, &first).await;
     assert!(world.logs().contains("an endpoint is gone; what waits for it is kept until it is too old"));
+    balanced(&unit.world).await;
     unit.drain().await;
     drop(unit);
     other.turn(200);
     let mut unit = start(&world, &both).await;
     other.has("a", 1).await;
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1196,6 +1259,7 @@ async fn batches_in_flight_outlive_a_change_of_rules() {
     pushing.await.unwrap();
     backend.has("a", 20).await;
     assert_eq!(backend.values("a"), numbers(20));
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1217,6 +1281,7 @@ async fn an_endpoint_that_goes_leaves_the_others_alone_and_takes_its_metrics_alo
     until("its metrics are gone", || !world.metrics().text().contains("remote_name=\"other\"")).await;
     assert_eq!(metric(&world, "samples_total", "one", &stays_on.url()), Some(2.0));
     assert_eq!(gone.values("a"), [0.0]);
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1230,6 +1295,7 @@ async fn an_endpoint_that_goes_while_it_fails_takes_its_bad_health_along() {
     until("it is unhealthy", || world.health_text().starts_with("unhealthy")).await;
     unit.update(&one).await.unwrap();
     until("it is healthy", || world.health_text().starts_with("healthy")).await;
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1243,6 +1309,7 @@ async fn after_a_restart_everything_arrives_in_order_and_at_most_one_request_twi
     }
     until("it was tried", || !backend.seen().is_empty()).await;
     let started = Instant::now();
+    balanced(&unit.world).await;
     unit.drain().await;
     assert!(started.elapsed() < Duration::from_secs(10), "a peer that fails does not hold up the end");
     drop(unit);
@@ -1258,6 +1325,7 @@ async fn after_a_restart_everything_arrives_in_order_and_at_most_one_request_twi
         line.is_some_and(|line| line.ends_with(" 10"))
     };
     until("what waited is counted", waited).await;
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1278,6 +1346,7 @@ async fn after_a_kill_everything_arrives_in_order_and_at_most_one_request_twice(
     // What is on disk at this moment is what a process leaves that is killed at this moment.
     let world = host(ID);
     copy(&killed.path(ID), &world.path(ID));
+    balanced(&unit.world).await;
     unit.drain().await;
     backend.turn(200);
     let mut unit = start(&world, &body).await;
@@ -1288,6 +1357,7 @@ async fn after_a_kill_everything_arrives_in_order_and_at_most_one_request_twice(
     let (first, second) = values.split_at(5);
     assert_eq!(first, &numbers(10)[..5]);
     assert_eq!(second, &numbers(10)[5 - again..]);
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1300,6 +1370,7 @@ async fn what_waited_under_other_external_labels_is_sent_after_a_restart_and_its
     for round in 0..3 {
         push_number(&receiver(&world), "a", round).await;
     }
+    balanced(&unit.world).await;
     unit.drain().await;
     drop(unit);
     let mut unit = start(&world, &body("new")).await;
@@ -1317,6 +1388,7 @@ async fn what_waited_under_other_external_labels_is_sent_after_a_restart_and_its
         backend.entries().iter().map(|entry| entry.label("region").unwrap_or_default().to_owned()).collect();
     assert_eq!(regions, ["old", "old", "old", "new", "new"]);
     until("the old queue is removed", || queues(&world).len() == 1).await;
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1328,6 +1400,7 @@ async fn a_shutdown_first_sends_what_waits() {
     push_many(&receiver(&world), 10, 0..5).await;
     assert!(backend.seen().is_empty());
     let started = Instant::now();
+    balanced(&unit.world).await;
     unit.drain().await;
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     assert_eq!(backend.entries().len(), 50);
@@ -1367,12 +1440,14 @@ async fn a_shutdown_sends_nothing_that_is_newer_than_what_other_rules_left() {
     until("it was tried", || !backend.seen().is_empty()).await;
     unit.update(&endpoint(&backend.url(), rule, QUICK)).await.unwrap();
     push_number(&receiver(&world), "a", 1).await;
+    balanced(&unit.world).await;
     unit.drain().await;
     drop(unit);
     backend.turn(200);
     let mut unit = start(&world, &endpoint(&backend.url(), rule, QUICK)).await;
     backend.has("a", 2).await;
     assert_eq!(backend.values("a"), numbers(2));
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1381,6 +1456,7 @@ async fn after_the_end_nothing_is_taken() {
     let (world, backend) = (host(ID), Backend::willing().await);
     let mut unit = start(&world, &endpoint(&backend.url(), "", QUICK)).await;
     let to = receiver(&world);
+    balanced(&unit.world).await;
     unit.drain().await;
     let batch = MetricsBatch::of(vec![part(&[(&[("__name__", "a")], 0.0, 1)])]);
     assert!(to.consume(Arc::new(batch)).await.is_err());
@@ -1397,6 +1473,7 @@ async fn samples_older_than_sample_age_limit_are_dropped_and_counted() {
     push_number(&to, "a", 1).await;
     backend.has("a", 1).await;
     assert_eq!(backend.values("a"), [1.0]);
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1413,6 +1490,7 @@ async fn samples_that_become_too_old_while_they_fail_are_dropped_and_counted() {
     push_number(&to, "a", 1).await;
     backend.has("a", 1).await;
     assert_eq!(backend.values("a"), [1.0]);
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1458,6 +1536,7 @@ async fn the_cap_in_bytes_drops_the_oldest_and_counts_it() {
     until("it is counted", || dropped(&world, "samples", "n", &backend.url(), "too_large") == 1.0).await;
     push_number(&to, "after", 1).await;
     backend.has("after", 1).await;
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1536,6 +1615,7 @@ async fn flags_decide_about_histograms_and_exemplars() {
             unsendable, histograms as f64,
             "histograms with bounds of their own are counted where others are sent"
         );
+        balanced(&unit.world).await;
         unit.drain().await;
     }
 }
@@ -1587,6 +1667,7 @@ async fn metrics_tell_the_truth() {
     assert_eq!(of("bytes_total"), Some(bytes as f64));
     assert_eq!(of("samples_total"), Some(2.0 * seen.len() as f64));
     assert_eq!(of("sent_batch_duration_seconds"), Some(seen.len() as f64));
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1609,6 +1690,7 @@ async fn samples_in_count_once_however_many_endpoints_there_are() {
     // A reload that changes lanes does not take back what was counted.
     unit.update(&endpoint(&one.url(), "name = \"one\"\nsend_exemplars = false", QUICK)).await.unwrap();
     assert_eq!(count("samples"), Some(3.0));
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1630,6 +1712,7 @@ async fn health_is_bad_while_any_endpoint_fails() {
     stays("the other one is what is wrong", Duration::from_millis(100), of_other).await;
     other.turn(200);
     until("it is healthy", || world.health_text().starts_with("healthy")).await;
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1660,6 +1743,7 @@ async fn secrets_of_a_url_are_never_shown() {
             assert!(!shown.contains(secret), "{secret} in {shown}");
         }
     }
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1673,6 +1757,7 @@ async fn endpoints_of_one_url_need_no_names() {
     let mut tenants: Vec<String> = backend.seen().iter().map(|seen| seen.header("x-scope-orgid").to_owned()).collect();
     tenants.sort();
     assert_eq!(tenants, ["one", "two"]);
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1682,6 +1767,7 @@ async fn without_endpoints_everything_is_taken() {
     let mut unit = start(&world, "").await;
     push_number(&receiver(&world), "a", 0).await;
     assert_eq!(world.health_text(), "healthy: component evaluated");
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1739,6 +1825,7 @@ async fn a_reload_that_is_refused_does_not_stand_in_the_way_of_the_next() {
         assert!(refused.contains("/not/there"), "{refused}");
         unit.update(&(labels + &good)).await.unwrap();
     }
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -1752,5 +1839,6 @@ async fn a_reload_that_is_refused_changes_nothing() {
     push_number(&to, "a", 1).await;
     backend.has("a", 2).await;
     assert_eq!(backend.values("a"), numbers(2));
+    balanced(&unit.world).await;
     unit.drain().await;
 }

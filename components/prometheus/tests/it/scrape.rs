@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use corten_component::Definition;
+use corten_config::decode::Decode as _;
 use corten_config::encode;
 use corten_config::schema::Stability;
 use corten_config::value::Value;
@@ -14,6 +15,7 @@ use corten_prometheus::relabel::Relabel;
 use corten_prometheus::scrape::Scrape;
 use corten_signal::flow::BoxFuture;
 use corten_signal::metrics::{CUSTOM_BUCKETS_SCHEMA, HistogramCounts, MetricType, Origin, ResetHint};
+use corten_signal::target::Target;
 use corten_signal::{Consume, ConsumeError, Inlet, Metrics, MetricsBatch};
 use corten_testkit::{Server, Unit, World, answer, host, stays, until, until_some};
 use parking_lot::Mutex;
@@ -143,6 +145,15 @@ impl Rig {
     }
 }
 
+/// Whatever a test does: each item is somewhere. A scrape does not wait between its counts.
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _ = self.unit.world.balance();
+        }
+    }
+}
+
 /// Lines with the labels of the target of a rig: `a 1` becomes `a{instance="i",job="j"} 1`.
 fn lines(texts: &[&str]) -> Vec<String> {
     let line = |text: &&str| {
@@ -156,6 +167,103 @@ fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(body).unwrap();
     encoder.finish().unwrap()
+}
+
+// What became of every sample.
+
+#[tokio::test]
+async fn what_becomes_of_each_sample_is_counted() {
+    let ahead = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() + 3_600_000;
+    let histogram = |last: u64| {
+        format!("# TYPE h histogram\nh_bucket{{le=\"1\"}} 1\nh_bucket{{le=\"+Inf\"}} {last}\nh_sum 3\nh_count {last}\n")
+    };
+    let exemplars = format!(
+        "# TYPE c counter\nc_total 1 # {{t=\"1\"}} 1 1.0\nd 2\n# TYPE e counter\ne_total 1 # {{t=\"{}\"}} 1 1.0\n# EOF\n",
+        "x".repeat(200)
+    );
+    let cases = [
+        (
+            "",
+            TEXT,
+            format!("a 1\na 2\nb 3\nc 1 {ahead}\n"),
+            "received 4, out 7, created {report: 5}, dropped {duplicate: 1, out of bounds: 1}",
+        ),
+        (
+            "sample_limit = 1",
+            TEXT,
+            "a 1\nb 2\n".to_owned(),
+            "received 2, out 5, created {report: 5}, dropped {sample limit: 2}",
+        ),
+        (
+            "label_limit = 3",
+            TEXT,
+            "a 1\nb{x=\"1\"} 1\n".to_owned(),
+            "received 1, out 5, created {report: 5}, dropped {label limit: 1}",
+        ),
+        ("", TEXT, "a 1\n=\n".to_owned(), "received 1, out 5, created {report: 5}, dropped {scrape failed: 1}"),
+        ("", OPEN_METRICS, exemplars, "received 5, out 9, created {report: 5}, dropped {exemplar left out: 1}"),
+        (
+            "convert_classic_histograms_to_nhcb = true\nscrape_native_histograms = true",
+            TEXT,
+            histogram(2) + "a 1\n",
+            "received 5, out 7, created {nhcb: 1, report: 5}, merged {nhcb: 4}",
+        ),
+        (
+            "convert_classic_histograms_to_nhcb = true\nscrape_native_histograms = true",
+            TEXT,
+            histogram(0) + "a 1\n",
+            "received 5, out 6, created {report: 5}, dropped {no histogram: 4}",
+        ),
+        (
+            "convert_classic_histograms_to_nhcb = true\nscrape_native_histograms = true\nscrape_classic_histograms = true",
+            TEXT,
+            histogram(2),
+            "received 4, out 10, created {nhcb: 1, report: 5}",
+        ),
+    ];
+    let (local, mut running) = (tokio::task::LocalSet::new(), tokio::task::JoinSet::new());
+    for (more, content_type, body, expected) in cases {
+        let case = async move {
+            let exposer = Exposer::start("").await;
+            exposer.set_all(200, &[("content-type", content_type)], body.clone());
+            // Long enough for one scrape alone.
+            let more = format!("{more}\nscrape_interval = \"2s\"\nscrape_timeout = \"2s\"");
+            let mut rig = Rig::of(&exposer, &more).await;
+            until("there is a scrape", || rig.sink.count() > 0).await;
+            rig.unit.drain().await;
+            assert_eq!(rig.unit.world.balance_of(corten_signal::Kind::PrometheusMetric), expected, "{body}");
+        };
+        running.spawn_local_on(case, &local);
+    }
+    local.await;
+    while let Some(ended) = running.join_next().await {
+        ended.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_takes_is_dropped() {
+    let exposer = Exposer::start("a 1\nb 2\n").await;
+    let gone = Inlet::<Metrics>::of(&corten_signal::Ledger::new("prometheus.echo.gone"));
+    gone.close();
+    let (sink, gone) = (Collector::new(), gone.receiver().to_value());
+    let names = [("sink", gone.clone())];
+    let body = body_of(&[exposer.target()], "");
+    let unit = Unit::start_with(host(ID), &SCRAPE, &body, &names).await.unwrap();
+    let books = || unit.world.balance_of(corten_signal::Kind::PrometheusMetric);
+    until("there is a scrape", || !books().is_empty()).await;
+    let counts = books();
+    assert!(counts.starts_with("received 2, created {report: 5}, dropped {exited: 7}"), "{counts}");
+    drop(unit);
+    // One takes it: for the other it is lost, and nothing is made twice.
+    let names = [("gone", gone), ("sink", sink.receiver())];
+    let body = body.replace("[sink]", "[gone, sink]");
+    let unit = Unit::start_with(host(ID), &SCRAPE, &body, &names).await.unwrap();
+    until("there is a scrape", || sink.count() > 0).await;
+    let counts = unit.world.balance_of(corten_signal::Kind::PrometheusMetric);
+    assert!(counts.starts_with("received 2, out 7, created {report: 5}"), "{counts}");
+    let edges = unit.world.balance().edges;
+    assert_eq!((&*edges[0].to, edges[0].lost.clone()), ("prometheus.echo.gone", vec![("exited".to_owned(), 7)]));
 }
 
 // The request.
@@ -1073,6 +1181,52 @@ async fn debug_information_tells_of_each_target() {
     exposer.set_all(500, &[], "");
     until("it is known to be down", || field(&json(&rig), "health") == "\"down\"").await;
     assert_eq!(field(&json(&rig), "last_error"), "\"server returned HTTP status 500 Internal Server Error\"");
+}
+
+#[tokio::test]
+async fn all_targets_are_shown_with_what_became_of_them() {
+    let exposer = Exposer::start("a 1\nb 2\n").await;
+    let address = exposer.server.address().to_string();
+    let of = |more: &str| target(&address, "i", more);
+    let mut rig = Rig::start(
+        &[
+            of("\"__meta_zone\" = \"north\""),
+            of("\"__meta_zone\" = \"south\""),
+            target("a/b", "no", ""),
+            target(&address, "down", "\"__param_x\" = \"1\", \"__scheme__\" = \"https\""),
+        ],
+        "",
+    )
+    .await;
+    let shown = |rig: &Rig| {
+        let info = rig.unit.world.host().debug_info.lock().clone().unwrap();
+        let mut targets: Vec<String> = Vec::new();
+        for target in info.targets().unwrap().targets() {
+            let (last, zone) = (target.last(), target.discovered().get("__meta_zone").unwrap_or("-"));
+            let labels = target.labels().map_or_else(|| "-".to_owned(), Target::to_string);
+            let (samples, why) = (last.samples.unwrap_or_default(), last.error.unwrap_or_default());
+            assert_eq!(last.at.is_some(), last.took.is_some());
+            let why = if why.len() > 60 { String::new() } else { why };
+            targets.push(format!("{} {zone} {:?} {labels} {samples} {why}", target.state().as_str(), target.url()));
+        }
+        targets.sort();
+        targets
+    };
+    let url = exposer.server.url("/metrics");
+    let urls = format!("https://{address}/metrics?x=xxxxx");
+    let expected = [
+        format!("down - {urls:?} {{instance=\"down\", job=\"j\"}} 0 "),
+        "dropped south \"\" - 0 it is the same as another target".to_owned(),
+        "refused - \"\" - 0 \"a/b\" is not a valid hostname".to_owned(),
+        format!("up north {url:?} {{instance=\"i\", job=\"j\"}} 2 "),
+    ];
+    let same = |rig: &Rig| shown(rig).iter().zip(&expected).all(|(a, b)| a.starts_with(b.as_str()));
+    let is_done = |shown: &[String]| shown.len() == 4 && shown[0].starts_with("down") && shown[3].starts_with("up");
+    until("both were scraped", || is_done(&shown(&rig))).await;
+    assert!(same(&rig), "{:#?}", shown(&rig));
+    // What only discovery says of it changes, and it is scraped on as it was.
+    rig.update(&[of("\"__meta_zone\" = \"east\"")], "").await;
+    until("it is known", || shown(&rig).len() == 1 && shown(&rig)[0].starts_with("up east")).await;
 }
 
 #[tokio::test]

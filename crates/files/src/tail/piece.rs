@@ -69,6 +69,8 @@ pub(super) struct Piece {
     seen: u64,
     /// When the content that was looked at had been changed last.
     seen_modified_ns: u64,
+    /// When the content was looked at last and was still the one that is read, in milliseconds since the Unix epoch.
+    pub(super) checked_ms: u64,
     /// When something new was seen or handed out last, in milliseconds since the Unix epoch.
     moved_ms: u64,
     /// Up to here all is safe.
@@ -104,6 +106,7 @@ impl Piece {
             scan: mark,
             seen: mark.offset,
             seen_modified_ns: 0,
+            checked_ms: 0,
             moved_ms: 0,
             settled: mark,
             skips_holes: false,
@@ -148,7 +151,8 @@ impl Piece {
 
     pub(super) fn settle(&mut self, mark: Mark) {
         self.on_way = self.on_way.saturating_sub(1);
-        self.settled = mark;
+        // What was read beyond the end of the copy that it goes on in is nowhere any more.
+        self.settled = if mark.offset > self.read.offset { self.read } else { mark };
         self.unsaved = true;
     }
 
@@ -187,7 +191,30 @@ impl Piece {
         self.scan = self.read;
         self.seen = self.read.offset;
         self.seen_modified_ns = 0;
+        if u64::from(self.head.len) > facts.size {
+            // It was copied before all of the head was there. All that stands before the place is one as well.
+            self.head = self.read.window;
+        }
         std::mem::replace(&mut self.file, file)
+    }
+
+    /// Up to where it was read, if not all of that is safe: with how far it is.
+    pub(super) fn unsafe_until(&self) -> Option<(Mark, Mark)> {
+        (self.read != self.settled).then_some((self.settled, self.read))
+    }
+
+    /// It goes on in a copy that ends before what was read.
+    pub(super) fn ends_at(&mut self, mark: Mark) {
+        self.read = mark;
+        if self.settled.offset > mark.offset {
+            self.settled = mark;
+        }
+    }
+
+    /// Nothing of its content was read, and what was there before is gone.
+    pub(super) fn begins_anew(&mut self) {
+        self.was_cut = true;
+        self.seen_modified_ns = self.facts.modified_ns;
     }
 
     pub(super) fn into_file(self) -> (File, Handle) {
@@ -199,8 +226,9 @@ impl Piece {
     }
 
     /// It is known how it is now.
-    pub(super) fn looked_at(&mut self) {
+    pub(super) fn looked_at(&mut self, now_ms: u64) {
         self.seen_modified_ns = self.facts.modified_ns;
+        self.checked_ms = now_ms;
         // Unless there is something to read.
         self.seen = self.seen.min(self.read.offset);
     }
@@ -241,6 +269,7 @@ impl Piece {
             self.scan = self.read;
             self.seen = self.read.offset;
         } else if self.facts.size == self.seen && self.facts.modified_ns == self.seen_modified_ns {
+            self.checked_ms = world.now_ms;
             return Ok(Outcome::Nothing);
         }
         self.read(world, false)
@@ -281,6 +310,7 @@ impl Piece {
                 buffers.give_back(buffer);
                 return Ok(Outcome::Replaced);
             }
+            self.checked_ms = world.now_ms;
             let seen = from.offset + (end - window) as u64;
             if seen != self.seen {
                 self.moved_ms = world.now_ms;

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::handles::open_plain;
 use crate::identity::{FileFacts, FileId};
 
+/// How often a folder is listed while files come, go or get other names in it.
+const LISTS_MAX: usize = 4;
 /// How many files of a folder are looked at.
 const FILES_MAX: usize = 100_000;
 /// The longest stamp that a rotation adds to a name.
@@ -22,8 +24,11 @@ pub(crate) struct Sibling {
 }
 
 impl Sibling {
-    pub(crate) fn open(&self) -> io::Result<File> {
-        open_plain(&self.path)
+    /// Opens the file, as it is now. Not found if the name went to another one.
+    pub(crate) fn open(&self) -> io::Result<(File, FileFacts)> {
+        let file = open_plain(&self.path)?;
+        let facts = FileFacts::of(&file.metadata()?);
+        if facts.id == self.facts.id { Ok((file, facts)) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 }
 
@@ -62,6 +67,21 @@ fn is_stamp(text: &str) -> bool {
 /// The other plain files of a file's folder that are chosen by their names. What cannot be looked at is left out.
 pub(crate) fn siblings(path: &Path, chosen: impl Fn(&str) -> bool) -> Vec<Sibling> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let changed = || std::fs::metadata(folder).map(|metadata| FileFacts::of(&metadata).modified_ns).ok();
+    let mut before = changed();
+    for _ in 1..LISTS_MAX {
+        let found = list(path, folder, &chosen);
+        // A file that gets another name while a folder is listed may be in no place of the list.
+        let after = changed();
+        if after == before {
+            return found;
+        }
+        before = after;
+    }
+    list(path, folder, &chosen)
+}
+
+fn list(path: &Path, folder: &Path, chosen: impl Fn(&str) -> bool) -> Vec<Sibling> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let own = path.file_name();
     let mut found = Vec::new();
@@ -88,6 +108,21 @@ pub(crate) fn leads_to(name: &str, id: FileId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_got_another_name_is_not_taken_for_the_one_that_has_it_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("a.1"), "1").unwrap();
+        let found = siblings(&path("a"), |_| true);
+        assert_eq!(found.len(), 1);
+        std::fs::write(path("a.1"), "1 and more").unwrap();
+        assert_eq!(found[0].open().unwrap().1.size, 10);
+        std::fs::rename(path("a.1"), path("a.2")).unwrap();
+        assert_eq!(found[0].open().unwrap_err().kind(), io::ErrorKind::NotFound);
+        std::fs::write(path("a.1"), "2").unwrap();
+        assert_eq!(found[0].open().unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn rotated_names_are_told_from_others() {

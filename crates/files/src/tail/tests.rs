@@ -1043,3 +1043,450 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_was_begun_with_is_read_in_its_copy_though_nothing_of_it_was_noted() {
+    for (restarted, is_empty_then) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut rig = rig(&["a"]);
+        rig.write("a", "1\n");
+        rig.poll();
+        rig.copy_and_truncate("a", "a.1");
+        rig.poll();
+        if restarted {
+            // What is known is written anew then, in order.
+            rig.restart(false);
+            rig.poll();
+        }
+        assert_eq!(rig.got.last().unwrap(), "1");
+        rig.take();
+        rig.pass(10);
+        rig.write("a", "2\n");
+        // That it was cut is saved, and how far it is read after that is not.
+        assert_eq!(rig.take_polled(), ["2"]);
+        rig.write("a", "3\n");
+        rig.restart(false);
+        rig.pass(300);
+        rig.copy_and_truncate("a", "a.2");
+        rig.pass(10);
+        if is_empty_then {
+            assert_eq!(rig.take_polled(), ["2", "3"]);
+        }
+        rig.write("a", "4\n");
+        assert_eq!(rig.take_polled(), if is_empty_then { vec!["4"] } else { vec!["2", "3", "4"] });
+        rig.pass_long();
+        rig.restart(true);
+        rig.write("a", "5\n");
+        assert_eq!(rig.take_polled(), ["5"]);
+    }
+}
+
+#[test]
+fn what_is_at_its_beginning_since_a_start_may_be_cut_unseen() {
+    let mut rig = rig(&["a"]);
+    rig.write("a", "1\n");
+    rig.poll();
+    rig.copy_and_truncate("a", "a.1");
+    rig.poll();
+    rig.restart(true);
+    rig.pass(5_000);
+    assert_eq!(rig.take(), ["1"]);
+    assert_eq!(rig.take_polled(), NOTHING);
+    rig.write("a", "2\n");
+    rig.copy_and_truncate("a", "a.2");
+    rig.pass(10);
+    rig.write("a", "3\n");
+    assert_eq!(rig.take_polled(), ["2", "3"]);
+}
+
+#[test]
+fn what_is_cut_again_before_anything_of_it_was_read_is_read_in_its_copy() {
+    let mut rig = rig(&["a"]);
+    rig.write("a", "1\n");
+    rig.poll();
+    rig.copy_and_truncate("a", "a.1");
+    rig.pass(10);
+    rig.write("a", "2\n");
+    fs::copy(rig.path("a"), rig.path("a.2")).unwrap();
+    rig.write("a.2", "");
+    // It is seen that it was cut, and no more than that.
+    assert!(matches!(rig.step(0), Step::More));
+    rig.pass(10);
+    OpenOptions::new().write(true).truncate(true).open(rig.path("a")).unwrap();
+    rig.write("a", "3\n");
+    assert_eq!(rig.take_polled(), ["1", "2", "3"]);
+    rig.pass_long();
+    assert_eq!(rig.take(), NOTHING);
+}
+
+#[test]
+fn what_is_cut_while_older_files_are_read_slowly_is_read_in_its_copy() {
+    for begun in [false, true] {
+        let mut rig = Rig::new(Options { turn_bytes: 8, ..Options::default() });
+        rig.follow("a");
+        rig.write("a", "1\n");
+        rig.poll();
+        rig.write("a", "2 2 2 2\n3 3 3 3\n4 4 4 4\n5 5 5 5\n");
+        rig.pass(10);
+        rig.copy_and_truncate("a", "a.1");
+        rig.write("a", if begun { "6\n" } else { "" });
+        assert!(matches!(rig.step(0), Step::More));
+        let slowly = |rig: &mut Rig, count: usize| {
+            for _ in 0..count {
+                let Step::Chunk(chunk) = rig.step(0) else { panic!("there are lines") };
+                rig.got.push(String::from_utf8_lossy(chunk.lines[0].of(&chunk.text)).into_owned());
+                rig.tails[0].settle(chunk.piece, chunk.end);
+                rig.pass(3_000);
+            }
+        };
+        slowly(&mut rig, 1);
+        rig.write("a", "7\n");
+        rig.copy_and_truncate("a", "a.2");
+        rig.write("a", "8\n");
+        slowly(&mut rig, 3);
+        rig.poll();
+        let mut got = rig.take();
+        got.retain(|line| line.len() == 1);
+        assert_eq!(got, if begun { vec!["1", "6", "7", "8"] } else { vec!["1", "7", "8"] });
+    }
+}
+
+#[test]
+fn what_becomes_safe_long_after_a_cut_does_not_have_its_copy_overlooked() {
+    let mut rig = Rig::new(Options { turn_bytes: 4, ..Options::default() });
+    rig.follow("a");
+    rig.write("a", "1\n2\n3\n4\n");
+    let Step::Chunk(chunk) = rig.step(0) else { panic!("there are lines") };
+    // There is no room for more meanwhile.
+    rig.pass(500);
+    rig.copy_and_truncate("a", "a.1");
+    rig.write("a", "5\n");
+    rig.pass(5_000);
+    rig.tails[0].settle(chunk.piece, chunk.end);
+    rig.save();
+    rig.restart(false);
+    assert_eq!(rig.take_polled(), ["3", "4", "5"]);
+}
+
+#[test]
+fn what_is_behind_when_it_is_copied_and_cut_long_after_is_read_on_in_the_copy() {
+    let mut rig = Rig::new(Options { turn_bytes: 2, ..Options::default() });
+    rig.follow("a");
+    rig.write("a", "1\n2\n3\n4\n5\n");
+    fs::copy(rig.path("a"), rig.path("a.1")).unwrap();
+    rig.write("a.1", "");
+    for number in 1..=3 {
+        let Step::Chunk(chunk) = rig.step(0) else { panic!("there are lines") };
+        assert_eq!(chunk.lines[0].of(&chunk.text), number.to_string().as_bytes());
+        rig.tails[0].settle(chunk.piece, chunk.end);
+        rig.pass(2_500);
+    }
+    OpenOptions::new().write(true).truncate(true).open(rig.path("a")).unwrap();
+    rig.write("a", "6\n");
+    assert_eq!(rig.take_polled(), ["4", "5", "6"]);
+}
+
+#[test]
+fn a_copy_that_is_not_found_when_a_file_is_cut_is_read_when_it_is_found() {
+    let mut rig = rig(&["a"]);
+    rig.write("a", "1\n");
+    rig.poll();
+    rig.write("a", "2\n");
+    rig.copy_and_truncate("a", "a.1");
+    // As when it gets another name just when it is looked for.
+    rig.rename("a.1", "nowhere");
+    rig.pass(10);
+    rig.write("a", "3\n");
+    assert_eq!(rig.take_polled(), ["1", "3"]);
+    rig.rename("nowhere", "a.2");
+    rig.pass(1_000);
+    rig.copy_and_truncate("a", "a.1");
+    rig.write("a", "4\n");
+    assert_eq!(rig.take_polled(), ["2", "4"]);
+    rig.pass_long();
+    assert_eq!(rig.take(), NOTHING);
+}
+
+#[test]
+fn what_was_read_beyond_the_end_of_a_copy_and_lost_is_read_again_in_the_copy() {
+    for lost in [false, true] {
+        let mut rig = rig(&["a"]);
+        rig.poll();
+        rig.write("a", "1\n");
+        let Step::Chunk(first) = rig.step(0) else { panic!("lines") };
+        rig.pass(10);
+        fs::copy(rig.path("a"), rig.path("a.1")).unwrap();
+        rig.write("a.1", "");
+        rig.write("a", "not in the copy\n");
+        let Step::Chunk(second) = rig.step(0) else { panic!("lines") };
+        OpenOptions::new().write(true).truncate(true).open(rig.path("a")).unwrap();
+        rig.write("a", "2\n");
+        rig.pass(100);
+        let Step::More = rig.step(0) else { panic!("it was cut") };
+        if lost {
+            rig.tails[0].rewind();
+            assert_eq!(rig.take_polled(), ["1", "2"]);
+        } else {
+            rig.tails[0].settle(first.piece, first.end);
+            rig.tails[0].settle(second.piece, second.end);
+            assert_eq!(rig.take_polled(), ["2"]);
+        }
+        rig.pass_long();
+        rig.restart(true);
+        assert_eq!(rig.take_polled(), NOTHING, "{lost}");
+    }
+}
+
+/// What happens to a file that is rotated by copying and cutting, and to who reads it.
+#[derive(Clone, Debug)]
+enum Cuts {
+    Lines(u8),
+    /// It is copied, and cut after so many lines that are in no copy and so many looks.
+    CopyAndCut {
+        unlucky: u8,
+        looks: u8,
+        restart: Option<bool>,
+    },
+    /// So many looks; what is read is on its way.
+    Look(u8),
+    /// What is on its way is safe.
+    Settle,
+    /// What is on its way is lost.
+    Lose,
+    Pass(u16),
+    Save,
+    /// Clean, all that is on its way becomes safe first.
+    Restart {
+        clean: bool,
+    },
+}
+
+fn cuts() -> impl Strategy<Value = Cuts> {
+    let cut = (0..3u8, 0..3u8, prop::option::weighted(0.1, any::<bool>()));
+    prop_oneof![
+        8 => (1..12u8).prop_map(Cuts::Lines),
+        4 => cut.prop_map(|(unlucky, looks, restart)| Cuts::CopyAndCut { unlucky, looks, restart }),
+        8 => (1..8u8).prop_map(Cuts::Look),
+        4 => Just(Cuts::Settle),
+        1 => Just(Cuts::Lose),
+        2 => (0..3000u16).prop_map(Cuts::Pass),
+        3 => Just(Cuts::Save),
+        3 => any::<bool>().prop_map(|clean| Cuts::Restart { clean }),
+    ]
+}
+
+/// A file that is rotated by copying and cutting.
+struct Cut {
+    rig: Rig,
+    /// What was read and is on its way.
+    on_way: Vec<(Chunk, Vec<String>)>,
+    copies: usize,
+    written: u32,
+    /// Lines that are in no copy.
+    destroyed: BTreeSet<String>,
+    may_repeat: bool,
+}
+
+impl Cut {
+    fn new() -> Self {
+        let mut rig = Rig::new(Options { turn_bytes: 100, ..Options::default() });
+        rig.follow("a.log");
+        // What was cut before it was known at all is nobody's.
+        rig.write("a.log", "known\n");
+        rig.poll();
+        rig.save();
+        Cut { rig, on_way: vec![], copies: 0, written: 0, destroyed: BTreeSet::new(), may_repeat: false }
+    }
+
+    fn line(&mut self) -> String {
+        self.written += 1;
+        let text = format!("{}{}", self.written, "-".repeat(self.written as usize * 7 % 40));
+        self.rig.write("a.log", format!("{text}\n"));
+        text
+    }
+
+    fn look(&mut self, steps: usize) {
+        for _ in 0..steps {
+            let before = (self.rig.tails[0].is_open(), self.rig.tails[0].counts());
+            let step = self.rig.step(0);
+            if let Step::Chunk(chunk) = &step {
+                let text = |line: &Line| String::from_utf8_lossy(line.of(&chunk.text)).into_owned();
+                self.on_way.push((chunk.clone(), chunk.lines.iter().map(text).collect()));
+            }
+            if before != (self.rig.tails[0].is_open(), self.rig.tails[0].counts()) {
+                self.rig.save();
+            }
+            if !matches!(step, Step::Chunk(_) | Step::More) {
+                break;
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        for (chunk, lines) in std::mem::take(&mut self.on_way) {
+            self.rig.tails[0].settle(chunk.piece, chunk.end);
+            self.rig.got.extend(lines);
+        }
+    }
+
+    fn restart(&mut self, clean: bool) {
+        if clean {
+            self.settle();
+        }
+        self.may_repeat |= !clean;
+        self.on_way.clear();
+        self.rig.restart(clean);
+    }
+
+    fn happens(&mut self, event: &Cuts) {
+        self.rig.pass(10);
+        match *event {
+            Cuts::Lines(count) => (0..count).for_each(|_| drop(self.line())),
+            Cuts::CopyAndCut { unlucky, looks, restart } => {
+                if !self.rig.path("a.log").exists() {
+                    return;
+                }
+                for number in (1..=self.copies).rev() {
+                    self.rig.rename(&format!("a.log.{number}"), &format!("a.log.{}", number + 1));
+                }
+                self.copies += 1;
+                // What was read on after it was copied may be known by nothing that the copy has.
+                self.may_repeat |= unlucky > 0;
+                fs::copy(self.rig.path("a.log"), self.rig.path("a.log.1")).unwrap();
+                self.rig.write("a.log.1", "");
+                for _ in 0..unlucky {
+                    let text = self.line();
+                    self.destroyed.insert(text);
+                }
+                if let Some(clean) = restart {
+                    self.restart(clean);
+                }
+                self.look(looks.into());
+                self.rig.pass(1);
+                OpenOptions::new().write(true).truncate(true).open(self.rig.path("a.log")).unwrap();
+                self.rig.write("a.log", "");
+            }
+            Cuts::Look(steps) => self.look(steps.into()),
+            Cuts::Settle => self.settle(),
+            Cuts::Lose => {
+                self.on_way.clear();
+                self.rig.tails[0].rewind();
+            }
+            Cuts::Pass(span_ms) => self.rig.pass(span_ms.into()),
+            Cuts::Save => self.rig.save(),
+            Cuts::Restart { clean } => self.restart(clean),
+        }
+    }
+
+    /// Reads all that there is; the lines that are missing, and those that came more than once.
+    fn finish(mut self) -> (Vec<String>, Vec<String>) {
+        for _ in 0..20 {
+            self.look(10_000);
+            self.settle();
+            self.rig.pass(LINGER_MS / 2);
+        }
+        let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
+        self.rig.got.iter().for_each(|text| *counts.entry(text).or_default() += 1);
+        let all = (1..=self.written).map(|n| format!("{n}{}", "-".repeat(n as usize * 7 % 40)));
+        let missing = all.filter(|text| !counts.contains_key(&**text) && !self.destroyed.contains(text)).collect();
+        let repeated = counts.iter().filter(|(_, count)| **count > 1 && !self.may_repeat);
+        (missing, repeated.map(|(text, _)| (*text).to_owned()).collect())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_to_a_file_that_is_copied_and_cut_each_line_is_read(
+        story in prop::collection::vec(cuts(), 1..60)
+    ) {
+        let mut cut = Cut::new();
+        story.iter().for_each(|event| cut.happens(event));
+        let (missing, repeated) = cut.finish();
+        prop_assert!(missing.is_empty() && repeated.is_empty(), "missing: {missing:?}, repeated: {repeated:?}");
+    }
+}
+
+#[test]
+fn what_begins_with_the_same_line_as_what_was_cut_before_is_no_copy_of_that() {
+    let text = |of: char, lines: usize| (0..lines).map(|n| format!("{of}{n:039}\n")).collect::<String>();
+    // Longer than the head and shorter than it.
+    for (first, second) in [(50, 40), (40, 50), (50, 10), (10, 50)] {
+        for restarted in [false, true] {
+            let mut rig = rig(&["a"]);
+            rig.write("a", "started\n");
+            rig.poll();
+            rig.write("a", text('a', first));
+            rig.poll();
+            rig.copy_and_truncate("a", "a.1");
+            rig.poll();
+            rig.pass_long();
+            if restarted {
+                rig.restart(true);
+                rig.poll();
+            }
+            rig.take();
+            rig.pass(10);
+            // Nobody looks until it is cut again.
+            rig.write("a", "started\n");
+            rig.write("a", text('b', second));
+            rig.copy_and_truncate("a", "a.2");
+            rig.pass(10);
+            rig.write("a", "started\n");
+            let got = rig.take_polled();
+            assert_eq!(got.len(), second + 2, "{first} {second} {restarted}: {got:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_written_anew_after_the_same_line_is_read_whole_after_a_start() {
+    let text = |of: char, lines: usize| (0..lines).map(|n| format!("{of}{n:039}\n")).collect::<String>();
+    for (first, second) in [(50, 40), (50, 10), (10, 50)] {
+        let mut rig = Rig::new(Options { turn_bytes: 8, ..Options::default() });
+        rig.follow("a");
+        rig.write("a", "started\n");
+        let Step::Chunk(chunk) = rig.step(0) else { panic!("there is a line") };
+        rig.tails[0].settle(chunk.piece, chunk.end);
+        rig.options.turn_bytes = 256 << 10;
+        rig.write("a", text('a', first));
+        // That is on its way, and never safe.
+        let Step::Chunk(_) = rig.step(0) else { panic!("there are lines") };
+        rig.save();
+        rig.restart(false);
+        rig.pass(100);
+        rig.copy_and_truncate("a", "a.1");
+        rig.write("a", "started\n");
+        rig.write("a", text('b', second));
+        let got = rig.take_polled();
+        assert_eq!(got.len(), first + 1 + second, "{first} {second}: {got:?}");
+    }
+}
+
+#[test]
+fn what_is_read_on_in_a_copy_that_is_shorter_than_the_head_is_read_on_there_after_another_start() {
+    let text = |from: usize, to: usize| (from..to).map(|n| format!("{n:039}\n")).collect::<String>();
+    let mut rig = Rig::new(Options { turn_bytes: 8, ..Options::default() });
+    rig.follow("a");
+    rig.write("a", "started\n");
+    let Step::Chunk(chunk) = rig.step(0) else { panic!("there is a line") };
+    rig.tails[0].settle(chunk.piece, chunk.end);
+    rig.options.turn_bytes = 256 << 10;
+    rig.write("a", text(0, 10));
+    fs::copy(rig.path("a"), rig.path("a.1")).unwrap();
+    rig.write("a.1", "");
+    rig.write("a", text(10, 50));
+    // What is known is the head of more than the copy has, and that the first line is safe.
+    let Step::Chunk(_) = rig.step(0) else { panic!("there are lines") };
+    rig.save();
+    rig.restart(false);
+    rig.pass(100);
+    OpenOptions::new().write(true).truncate(true).open(rig.path("a")).unwrap();
+    rig.write("a", "new\n");
+    let Step::Chunk(chunk) = rig.step(0) else { panic!("there is the copy") };
+    assert_eq!(chunk.lines.len(), 10);
+    rig.save();
+    rig.restart(false);
+    let got = rig.take_polled();
+    assert_eq!((got.len(), got[0].len(), &*got[10]), (11, 39, "new"), "{got:?}");
+}

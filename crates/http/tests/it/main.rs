@@ -1,4 +1,7 @@
-//! The API over a controller with the components of the test kit, asked within the process.
+//! The server over a real controller, asked as clients ask it.
 
+mod api;
+mod assets;
+mod components;
 mod server;
 mod support;

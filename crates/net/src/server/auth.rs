@@ -45,8 +45,7 @@ impl BasicAuthFilter {
     ///
     /// The response.
     pub fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), Box<Response<ServerBody>>> {
-        let matches = self.paths.iter().any(|prefix| path.starts_with(prefix.as_str()));
-        if matches != self.authenticate_matching_paths || self.accepts(headers) {
+        if !self.guards(path) || self.accepts(headers) {
             return Ok(());
         }
         let mut response = Response::new(empty_body());
@@ -54,6 +53,12 @@ impl BasicAuthFilter {
         let challenge = HeaderValue::from_static("Basic realm=\"Restricted\"");
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         Err(Box::new(response))
+    }
+
+    /// Whether a path, as [`check`](Self::check) takes it, needs authentication.
+    pub fn guards(&self, path: &str) -> bool {
+        let matches = self.paths.iter().any(|prefix| path.starts_with(prefix.as_str()));
+        matches == self.authenticate_matching_paths
     }
 
     fn accepts(&self, headers: &HeaderMap) -> bool {

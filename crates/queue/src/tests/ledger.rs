@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{Faulty, eager, number_of, numbered, options, run, until};
-use crate::{AppendError, Options, Outcome, Queue, Reader, ReaderOptions, Run, keeper};
+use crate::{AppendError, Options, Outcome, Queue, Reader, ReaderOptions, Run, Totals, keeper};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -54,6 +54,20 @@ fn check(queue: &Queue, reader: &Reader, op: &Op) {
         sum += *totals;
     }
     assert_eq!(sum, queue.stats().appended, "after {op:?}: {stats:?}, {lag:?}");
+    assert_eq!((stats.appended, stats.restored), (sum, Totals::default()), "after {op:?}");
+}
+
+/// What a handle says that was waiting when it was made, with what came since, is delivered, dropped or pending.
+fn check_handle(reader: &Reader) {
+    // It may be reading ahead meanwhile.
+    let (stats, lag) = loop {
+        let (stats, lag) = (reader.stats(), reader.lag());
+        if stats == reader.stats() && lag == reader.lag() {
+            break (stats, lag);
+        }
+    };
+    let became = stats.dropped.iter().fold(stats.delivered + lag.pending, |sum, (_, totals)| sum + *totals);
+    assert_eq!(stats.restored + stats.appended, became, "{stats:?}, {lag:?}");
 }
 
 /// Settles all that there is.
@@ -72,6 +86,91 @@ fn in_order(run: &Run, highest: &mut [Option<u64>]) {
         let number = number_of(&record.body);
         assert!(highest.is_none_or(|highest| highest < number), "{number} after {highest:?}");
         *highest = Some(number);
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Lengths of the bodies, shared out among so many partitions.
+    Append(Vec<usize>),
+    Partitions(u16),
+    /// Hands out so many runs and settles the last of them first.
+    Settle(usize),
+    /// Another handle of the same name.
+    Again,
+    /// The process is killed, or ends.
+    Restart(bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => prop::collection::vec(8..600usize, 1..6).prop_map(Step::Append),
+        1 => (1..4u16).prop_map(Step::Partitions),
+        4 => (1..5usize).prop_map(Step::Settle),
+        1 => Just(Step::Again),
+        1 => any::<bool>().prop_map(Step::Restart),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Also where partitions were settled unevenly before, and what was settled is passed over.
+    #[test]
+    fn what_a_handle_finds_is_in_its_books(steps in prop::collection::vec(step(), 1..60), overtakes in any::<bool>()) {
+        let dir = tempfile::tempdir().expect("directory");
+        run(async {
+            let limits = Options { segment_bytes_max: 4096, ..options() };
+            let mut queue = Queue::open(dir.path(), limits.clone()).expect("open");
+            let reader_options = ReaderOptions { items_max: 2, overtake_after: overtakes.then_some(Duration::ZERO), ..eager() };
+            let mut reader = queue.reader("r", reader_options.clone());
+            let (mut number, mut partitions) = (0, 2);
+            let mut unsettled = 0;
+            for step in steps {
+                match step {
+                    Step::Append(lens) => {
+                        let record = |len: &usize| {
+                            number += 1;
+                            numbered(number, (number % u64::from(partitions)) as u16, partitions, *len)
+                        };
+                        unsettled += lens.len() as u64;
+                        queue.append(lens.iter().map(record).collect()).await.expect("append");
+                    }
+                    Step::Partitions(wanted) => partitions = wanted,
+                    Step::Settle(runs) => {
+                        let mut out = Vec::new();
+                        for _ in 0..runs {
+                            match tokio::time::timeout(Duration::from_millis(2), reader.next()).await {
+                                Ok(Some(run)) => out.push(run),
+                                _ => break,
+                            }
+                        }
+                        // The first stays out, so that later ones are settled before it.
+                        while out.len() > 1 || runs == 1 && !out.is_empty() {
+                            let Some(run) = out.pop() else { break };
+                            unsettled -= run.records.len() as u64;
+                            reader.settle(run, Outcome::Delivered);
+                        }
+                    }
+                    Step::Again => reader = queue.reader("r", reader_options.clone()),
+                    Step::Restart(killed) => {
+                        if killed { queue.abandon() } else { queue.close().await }
+                        queue = Queue::open(dir.path(), limits.clone()).expect("open");
+                        reader = queue.reader("r", reader_options.clone());
+                    }
+                }
+                check_handle(&reader);
+            }
+            reader.flush();
+            while let Some(run) = reader.next().await {
+                unsettled -= run.records.len() as u64;
+                reader.settle(run, Outcome::Delivered);
+                check_handle(&reader);
+            }
+            assert_eq!((unsettled, reader.lag().pending.records), (0, 0));
+            let stats = reader.stats();
+            assert_eq!(stats.restored + stats.appended, stats.delivered);
+        });
     }
 }
 

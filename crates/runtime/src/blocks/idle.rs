@@ -17,7 +17,6 @@ use crate::graph::NodeKind;
 pub(crate) fn find(name: &str) -> Option<&'static (NodeKind, Definition)> {
     const BLOCKS: &[(NodeKind, Definition)] = &[
         (NodeKind::Service, Definition::of::<Idle<LabelStore>>()),
-        (NodeKind::Service, Definition::of::<Idle<LiveDebugging>>()),
         (NodeKind::ConfigBlock, Definition::of::<Idle<Tracing>>()),
     ];
     BLOCKS.iter().find(|(_, definition)| definition.name == name)
@@ -35,26 +34,6 @@ struct LabelStore {}
 
 impl IdleArguments for LabelStore {
     const NAME: &'static str = "labelstore";
-}
-
-/// Whether data can be watched on its way.
-#[derive(Arguments, Clone, Debug, PartialEq)]
-struct LiveDebugging {
-    /// Only `false` is implemented.
-    #[arg(default = false)]
-    enabled: bool,
-}
-
-impl LiveDebugging {
-    fn check(&self) -> Result<(), CheckErrors> {
-        let mut errors = CheckErrors::new();
-        errors.require(!self.enabled, &["enabled"], "live debugging is not implemented");
-        errors.into_result()
-    }
-}
-
-impl IdleArguments for LiveDebugging {
-    const NAME: &'static str = "livedebugging";
 }
 
 /// The program's own traces. Without `write_to` they go nowhere.
@@ -137,7 +116,7 @@ mod tests {
 
     #[test]
     fn the_tables_of_the_blocks_are_in_order() {
-        for name in ["labelstore", "livedebugging", "tracing"] {
+        for name in ["labelstore", "tracing"] {
             let (_, definition) = find(name).unwrap();
             assert_eq!(definition.arguments.defects(), [""; 0]);
         }

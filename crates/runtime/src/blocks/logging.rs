@@ -150,10 +150,13 @@ impl Component for Logging {
 
 #[cfg(test)]
 mod tests {
+    use corten_component::Definition;
     use corten_config::arguments::Record as _;
-    use corten_config::decode::{DecodeContext, decode};
+    use corten_config::decode::{Decode as _, DecodeContext, decode};
     use corten_config::schema::Stability;
+    use corten_signal::{ConsumeError, Kind};
     use corten_syntax::Stmt;
+    use corten_testkit::{LogsSink, Unit, host, until};
 
     use super::*;
 
@@ -164,6 +167,34 @@ mod tests {
         let errors =
             |e: corten_config::decode::DecodeErrors| e.into_diagnostics().iter().map(|d| d.message.clone()).collect();
         decode::<Config>(block, &cx).map(|decoded| decoded.value).map_err(errors)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_programs_own_lines_go_on_and_those_that_nobody_takes_are_counted() {
+        let sink = LogsSink::default();
+        let names = [("sink", sink.value())];
+        let mut unit =
+            Unit::start_with(host("logging"), &Definition::of::<Logging>(), "write_to = [sink]", &names).await.unwrap();
+        let logger = unit.world.host().logger.clone();
+        logger.info("first", &[]);
+        until("the line arrives", || sink.len() == 1).await;
+        sink.answer_with(Some(ConsumeError::Refused { reason: "no".to_owned() }));
+        logger.info("second", &[]);
+        let dropped = || unit.world.metric("corten_logging_dropped_lines_total");
+        until("the line is dropped", || dropped() == Some(1.0)).await;
+        sink.answer_with(None);
+        logger.info("third", &[]);
+        unit.drain().await;
+        assert_eq!(unit.world.balance_of(Kind::LokiLog), "received 3, out 2, dropped {refused: 1}");
+        // Nobody waits for a receiver that takes nothing.
+        let inlet = corten_signal::Inlet::<Logs>::new("loki.write.late");
+        let names = [("sink", inlet.receiver().to_value())];
+        let mut unit =
+            Unit::start_with(host("logging"), &Definition::of::<Logging>(), "write_to = [sink]", &names).await.unwrap();
+        let logger = unit.world.host().logger.clone();
+        (0..3).for_each(|_| logger.info("lost", &[]));
+        unit.drain().await;
+        assert_eq!(unit.world.balance_of(Kind::LokiLog), "received 3, dropped {not taken: 3}");
     }
 
     #[test]

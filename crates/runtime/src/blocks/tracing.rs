@@ -14,7 +14,7 @@ use corten_otlp::{Consumer, Traces};
 use corten_signal::Receiver;
 use tokio::sync::mpsc;
 
-use self::pump::Pump;
+use self::pump::{Books, Pump};
 use self::remote::Remote;
 
 /// What the program calls itself in spans, and when it asks how to sample: what existing dashboards look for.
@@ -102,6 +102,7 @@ impl JaegerRemote {
 #[derive(Debug)]
 pub struct Tracing {
     tasks: Vec<Task>,
+    books: Arc<Books>,
 }
 
 impl Component for Tracing {
@@ -119,6 +120,12 @@ impl Component for Tracing {
     }
 
     fn commit(current: Option<Self>, (config, remote): Self::Prepared, cx: &Context<Self>) -> Self {
+        let dropped = cx.metrics().counter(
+            "corten_tracing_dropped_spans_total",
+            "Spans of the program's own work that were not taken in time.",
+        );
+        let books = current.as_ref().map(|current| Arc::clone(&current.books));
+        let books = books.unwrap_or_else(|| Arc::new(Books::new(cx, dropped.clone())));
         // What the tasks before still have goes where it was to go.
         drop(current);
         let write_to: Vec<Receiver<Traces>> =
@@ -126,7 +133,7 @@ impl Component for Tracing {
         let tracer = &cx.services().tracer;
         if write_to.is_empty() {
             tracer.configure(None);
-            return Tracing { tasks: Vec::new() };
+            return Tracing { tasks: Vec::new(), books };
         }
         let mut tasks = Vec::new();
         let sampler: Arc<dyn Sampler> = match remote {
@@ -136,19 +143,15 @@ impl Component for Tracing {
             }
             None => Arc::new(Ratio::new(config.sampling_fraction)),
         };
-        let dropped = cx.metrics().counter(
-            "corten_tracing_dropped_spans_total",
-            "Spans of the program's own work that were not taken in time.",
-        );
         let (ended, arriving) = mpsc::channel(WAITING_MAX);
-        tasks.push(Pump::new(cx, write_to, dropped.clone()).start(cx, arriving));
+        tasks.push(Pump::new(cx, write_to, Arc::clone(&books)).start(cx, arriving));
         tracer.configure(Some(Arc::new(Settings {
             sampler,
             ended,
             dropped,
             send_traceparent: config.send_traceparent,
         })));
-        Tracing { tasks }
+        Tracing { tasks, books }
     }
 
     async fn drain(self, cx: &Context<Self>) {
@@ -164,6 +167,7 @@ impl Component for Tracing {
 mod tests {
     use corten_component::Definition;
     use corten_component::trace::{SpanKind, Tracer};
+    use corten_signal::{ConsumeError, Kind};
     use corten_testkit::{OtlpSink, Server, Unit, answer, host, until};
 
     use super::*;
@@ -185,6 +189,7 @@ mod tests {
         span.child("EvaluateNode", SpanKind::Internal).fail("no luck");
         drop(span);
         unit.drain().await;
+        assert_eq!(unit.world.balance_of(Kind::OtelTrace), "received 2, out 2");
         let batches = sink.batches();
         assert!(batches.iter().all(|batch| batch.signal == "traces"));
         assert_eq!(sink.items(), 2);
@@ -196,6 +201,18 @@ mod tests {
         ] {
             assert!(json.contains(part), "{part}: {json}");
         }
+    }
+
+    #[tokio::test]
+    async fn spans_that_nobody_takes_or_that_find_no_room_are_counted() {
+        let sink = OtlpSink::default();
+        let mut unit = start(&sink, "sampling_fraction = 1\nwrite_to = [sink]").await.unwrap();
+        sink.answer_with(Some(ConsumeError::Refused { reason: "no".to_owned() }));
+        // All at once, so that nobody makes room meanwhile.
+        (0..WAITING_MAX + 3).for_each(|_| drop(tracer(&unit).root("x", SpanKind::Internal)));
+        unit.drain().await;
+        let expected = format!("received {}, dropped {{queue full: 3, refused: {WAITING_MAX}}}", WAITING_MAX + 3);
+        assert_eq!(unit.world.balance_of(Kind::OtelTrace), expected);
     }
 
     #[tokio::test]

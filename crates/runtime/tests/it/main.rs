@@ -1,6 +1,7 @@
 //! What a controller does with a configuration: order, references, atomic reloads, exports that change, the end.
 
 mod components;
+mod plan;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -421,13 +422,8 @@ async fn the_metrics_of_loads_tell_refused_ones_from_those_that_run() {
 
 #[tokio::test]
 async fn blocks_that_configure_nothing_say_so() {
-    let defaults = "labelstore { }\nlivedebugging {\n\tenabled = false\n}\n\
-                    tracing {\n\tsampling_fraction = 1\n\twrite_to = []\n}\n";
+    let defaults = "labelstore { }\ntracing {\n\tsampling_fraction = 1\n\twrite_to = []\n}\n";
     started(defaults).await;
-    assert_eq!(
-        refused("livedebugging {\n\tenabled = true\n}\n").await,
-        "test.alloy:1:1: Failed to evaluate service: decoding configuration: live debugging is not implemented"
-    );
     assert_eq!(
         refused("tracing {\n\tsend_traceparent = true\n}\n").await,
         "test.alloy:1:1: Failed to evaluate node for config block: decoding configuration: send_traceparent is not \

@@ -109,6 +109,7 @@ pub struct Entries {
     list: Vec<Entry>,
     parts: Vec<Part>,
     metadata: Vec<(Span, Span)>,
+    line_bytes: usize,
     created_ms: i64,
 }
 
@@ -160,7 +161,7 @@ impl Entries {
 
     /// How many bytes the lines have.
     pub fn line_bytes(&self) -> usize {
-        self.list.iter().map(|entry| entry.line.len()).sum()
+        self.line_bytes
     }
 
     /// When the source made the batch, in milliseconds since the Unix epoch; 0 if it does not say.
@@ -223,6 +224,7 @@ pub struct EntriesBuilder {
     /// The places of streams, by their hashes, where there are many.
     by_hash: HashTable<u32>,
     metadata: Vec<(Span, Span)>,
+    line_bytes: usize,
     /// Whether the entries do not stand in the order of their parts.
     mixed: bool,
     cut: u64,
@@ -328,6 +330,7 @@ impl EntriesBuilder {
     pub fn push(&mut self, part: PartId, timestamp_ns: i64, line: Span) {
         self.mixed |= self.part_of.last().is_some_and(|last| *last > part.0);
         self.part_of.push(part.0);
+        self.line_bytes += line.len();
         let metadata_at = self.metadata.len() as u32;
         self.list.push(Entry { timestamp_ns, line, metadata_at, metadata_len: 0 });
     }
@@ -411,8 +414,14 @@ impl EntriesBuilder {
             // A copy of the right size: what the builder grew to stays with it.
             buffers[usize::from(OWN.0)] = Bytes::copy_from_slice(&self.own);
         }
-        let entries =
-            Entries { text: Text(buffers), list, parts, metadata: self.metadata.as_slice().into(), created_ms };
+        let entries = Entries {
+            text: Text(buffers),
+            list,
+            parts,
+            metadata: self.metadata.as_slice().into(),
+            line_bytes: self.line_bytes,
+            created_ms,
+        };
         self.clear();
         entries
     }
@@ -428,6 +437,7 @@ impl EntriesBuilder {
         self.streams.clear();
         self.by_hash.clear();
         self.metadata.clear();
+        self.line_bytes = 0;
         self.mixed = false;
         self.cut = 0;
     }
@@ -516,7 +526,9 @@ mod tests {
             }
         }
         assert_eq!(builder.own_bytes(), 2);
-        let lines: Vec<_> = shown(&builder.finish(0)).into_iter().map(|entry| entry.2).collect();
+        let entries = builder.finish(0);
+        assert_eq!((entries.line_bytes(), builder.finish(0).line_bytes()), (5, 0));
+        let lines: Vec<_> = shown(&entries).into_iter().map(|entry| entry.2).collect();
         assert_eq!(lines, ["a", "b", "c", "d", "e"]);
     }
 
@@ -544,6 +556,7 @@ mod tests {
             let expected: Vec<_> = order.iter().flat_map(|name| expected[name].clone()).collect();
             let entries = builder.finish(5);
             prop_assert_eq!(entries.len(), pushed.len());
+            prop_assert_eq!(entries.line_bytes(), pushed.iter().map(|(_, _, line, _)| line.len()).sum::<usize>());
             prop_assert_eq!(shown(&entries), expected);
         }
     }

@@ -1,7 +1,6 @@
 //! The logs of containers, as their runtimes write them.
 
 use corten_golang::time::Zone;
-use corten_signal::Acks;
 use corten_signal::regex::GoRegex;
 
 use super::parsers::{Matcher, object};
@@ -189,7 +188,7 @@ impl Container {
         Ok(())
     }
 
-    pub(super) fn keep(&mut self, entry: Entry, source: &Source<'_>, flushed: &mut Vec<(Entry, Acks)>) {
+    pub(super) fn keep(&mut self, entry: Entry, source: &Source<'_>, flushed: &mut Vec<Recombined>) {
         self.recombine.keep(entry, source, flushed);
     }
 

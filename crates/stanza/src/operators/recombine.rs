@@ -18,8 +18,14 @@ const BYTES_MAX: usize = 64 << 20;
 /// What entries without a source have in common.
 const NO_SOURCE: &str = "DefaultSourceIdentifier";
 
-/// An entry that was joined of others, and what they came with.
-pub type Recombined = (Entry, Acks);
+/// An entry that was joined of others.
+pub(crate) struct Recombined {
+    pub(crate) entry: Entry,
+    /// What the others came with.
+    pub(crate) acks: Acks,
+    /// How many they were.
+    pub(crate) entries: usize,
+}
 
 /// Joins entries to one.
 pub(crate) struct Recombine {
@@ -216,7 +222,7 @@ impl Settings {
         let mut entry = batch.entry;
         // The field is no root of attributes, which alone cannot be set.
         let _ = self.field.set(&mut entry, Value::str(batch.joined));
-        (entry, batch.acks)
+        Recombined { entry, acks: batch.acks, entries: batch.entries }
     }
 }
 

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use corten_golang::time::Time;
 use corten_signal::Acks;
-use corten_stanza::{Entry, Map, Output, Pipeline, Program, Template, Text, Value};
+use corten_stanza::{Counts, Entry, Map, Output, Pipeline, Program, Template, Text, Value};
 use serde_json::Value as Json;
 
 fn plain(json: &Json) -> Value {
@@ -108,6 +108,14 @@ fn cases(name: &str) -> Vec<Json> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// Each entry is somewhere.
+fn even(came: usize, out: usize, counts: &[Counts], case: &Json) {
+    let sum = |of: fn(&Counts) -> i64| counts.iter().map(of).sum::<i64>();
+    let dropped = sum(|counts| counts.dropped.iter().map(|(_, dropped)| *dropped as i64).sum());
+    let became = out as i64 + dropped + sum(|counts| counts.joined as i64) + sum(|counts| counts.kept);
+    assert_eq!(came as i64 + sum(|counts| counts.copied as i64), became, "{counts:?} {case}");
+}
+
 /// What a case says, and what became of it instead; nothing where they are the same.
 fn run_operators(case: &Json) -> Option<String> {
     let configs: Vec<Value> = case["ops"].as_array().unwrap().iter().map(plain).collect();
@@ -125,8 +133,14 @@ fn run_operators(case: &Json) -> Option<String> {
     let mut errors = Vec::new();
     let mut tell = |failure: corten_stanza::Failure<'_>| errors.push(failure.error);
     let mut out = Output { on_failure: Some(&mut tell), ..Output::default() };
-    pipeline.run(case["lines"].as_array().unwrap().iter().map(entry), &Acks::NONE, &mut out);
+    let lines = case["lines"].as_array().unwrap();
+    pipeline.run(lines.iter().map(entry), &Acks::NONE, &mut out);
+    let mut counts = vec![pipeline.take_counts()];
+    even(lines.len(), out.entries.len(), &counts, case);
     pipeline.flush(0, true, &mut out);
+    counts.push(pipeline.take_counts());
+    even(lines.len(), out.entries.len(), &counts, case);
+    assert_eq!(counts.iter().map(|counts| counts.kept).sum::<i64>(), 0, "{case}");
     let with_time = case.get("this_year").is_none();
     let mut found: Vec<Value> = out.entries.iter().map(|entry| Value::Map(shown(entry, with_time))).collect();
     let mut wanted: Vec<Value> = want["out"].as_array().map_or(Vec::new(), |out| out.iter().map(plain).collect());
@@ -194,6 +208,29 @@ fn all_as_recorded(name: &str, run: fn(&Json) -> Option<String>) {
 #[test]
 fn operators_make_of_entries_what_the_reference_makes_of_them() {
     all_as_recorded("operators", run_operators);
+}
+
+#[test]
+fn what_becomes_of_entries_is_told_by_operator() {
+    let configs: Vec<Value> = serde_json::from_str::<Vec<Json>>(
+        r#"[{"type": "filter", "expr": "body == 'x'"}, {"type": "json_parser", "id": "json", "on_error": "drop", "if": "body == 'y'"},
+        {"type": "recombine", "combine_field": "body", "is_first_entry": "body == 'a'", "output": ["one", "two"]},
+        {"type": "noop", "id": "one", "output": "two"}, {"type": "noop", "id": "two"}]"#,
+    )
+    .unwrap()
+    .iter()
+    .map(plain)
+    .collect();
+    let mut pipeline = Pipeline::new(&configs).unwrap();
+    let mut out = Output::default();
+    let entries = ["x", "a", "b", "y", "a"].map(|body| Entry::of(Value::str(body), 1));
+    pipeline.run(entries, &Acks::NONE, &mut out);
+    assert_eq!(out.entries.len(), 2);
+    let dropped = vec![("filter".to_owned(), 1), ("json failed".to_owned(), 1)];
+    assert_eq!(pipeline.take_counts(), Counts { dropped, joined: 1, copied: 1, kept: 1 });
+    pipeline.flush(0, true, &mut out);
+    assert_eq!(pipeline.take_counts(), Counts { copied: 1, kept: -1, ..Counts::default() });
+    assert_eq!(pipeline.take_counts(), Counts::default());
 }
 
 #[test]

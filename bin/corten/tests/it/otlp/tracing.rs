@@ -269,7 +269,10 @@ fn spans_that_come_back_to_the_program_make_no_further_ones() {
     }
     corten.end();
     let known = ["GraphEvaluate", "EvaluateNode", "GET /-/reload", "GET /-/ready"];
-    let others: Vec<Value> =
-        spans(&collector).into_iter().filter(|span| !known.iter().any(|name| span["span"] == *name)).collect();
+    // Whoever ends the program asks for its balance first, of which there may be a span by then.
+    let is_known = |span: &Value| {
+        known.iter().any(|name| span["span"] == *name) || span["attributes"]["url.path"] == "/api/v0/corten/balance"
+    };
+    let others: Vec<Value> = spans(&collector).into_iter().filter(|span| !is_known(span)).collect();
     assert!(others.is_empty(), "{others:#?}");
 }

@@ -88,7 +88,7 @@ impl Drop for Server {
 }
 
 /// A target that exposes how often it was scraped.
-pub(super) struct Counting {
+pub(crate) struct Counting {
     server: Server,
     scrapes: Arc<AtomicU64>,
     /// When it was scraped last, and the longest time between two scrapes.
@@ -97,7 +97,7 @@ pub(super) struct Counting {
 
 impl Counting {
     /// A target whose page is made from the number of the scrape.
-    pub(super) fn start(page: impl Fn(u64) -> String + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(page: impl Fn(u64) -> String + Send + Sync + 'static) -> Self {
         let scrapes = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&scrapes);
         let pauses = shared((None, Duration::ZERO));
@@ -124,7 +124,7 @@ impl Counting {
         Counting { server, scrapes, pauses }
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.server.address
     }
 
@@ -138,7 +138,7 @@ impl Counting {
     }
 
     /// Waits until it was scraped some times more: all but the last of them have been forwarded then.
-    pub(super) fn scraped_more(&self, times: u64) -> u64 {
+    pub(crate) fn scraped_more(&self, times: u64) -> u64 {
         let from = self.scrapes();
         super::until("the target is scraped", || {
             let now = self.scrapes();

@@ -2,14 +2,16 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use corten_component::Definition;
+use corten_component::metrics::Registry;
 use corten_config::Value;
 use corten_config::arguments::Record as _;
 use corten_config::decode::Decode as _;
 use corten_net::Client;
-use corten_signal::ConsumeError;
 use corten_signal::relabel::{Action, Rule};
+use corten_signal::{ConsumeError, Kind, Ledger};
 use corten_testkit::{Unit, host, stays, until};
 use corten_wire::loki_push::push_stream;
 use corten_wire::snappy::{Compressor, join};
@@ -19,7 +21,7 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::super::testing::{Answered, Case, MOMENT, Sink, Then, address, client, recorded, send, shown};
+use super::super::testing::{Answered, Case, MOMENT, Sink, Then, address, client, debug_info, recorded, send, shown};
 use super::*;
 
 const API: Definition = Definition::of::<Api>();
@@ -116,6 +118,9 @@ async fn what_is_pushed_is_handed_on() {
     );
     assert_eq!(sink.batches(), 1);
     assert_eq!(running.unit.world.metric("loki_source_api_entries_written"), Some(3.0));
+    assert_eq!(running.unit.world.balance_of(Kind::LokiLog), "received 3, out 3");
+    let info = debug_info(&running.unit.world).remove(0);
+    assert!(info.contains(" connections=1 last_taken_at=") && !info.contains("last_error"), "{info}");
     let metrics = running.unit.world.metrics();
     let labels = [("method", "POST"), ("route", "loki_api_v1_push"), ("status_code", "204"), ("ws", "false")];
     assert_eq!(metrics.get("loki_source_api_request_duration_seconds", &labels), Some(1.0));
@@ -221,6 +226,10 @@ async fn a_bad_stream_is_told_of_after_the_good_ones_were_taken() {
     broken.extend_from_slice(b"\x0a\x05");
     assert_eq!(running.send(PATH, &[PROTO], compressed(&broken)).await.status, 400);
     assert_eq!(sink.shown().len(), 4);
+    // What was refused as a whole was not received.
+    let expected = "received 7, out 4, dropped {invalid labels: 2, no labels: 1}";
+    assert_eq!(running.unit.world.balance_of(Kind::LokiLog), expected);
+    assert!(debug_info(&running.unit.world)[0].contains(" last_error=\"400 to 127.0.0.1:"));
 }
 
 fn rule(action: Action, source: &str, regex: &str, target: &str) -> Rule {
@@ -267,6 +276,8 @@ async fn labels_rules_and_tenants_apply_to_pushes_and_not_to_raw_lines() {
     );
     let now = now_ns();
     assert!(sink.entries().iter().all(|(time, _)| (now - 60_000_000_000..=now).contains(time)), "the time of receipt");
+    let expected = "received 9, out 7, dropped {rule 2 drop: 2}";
+    assert_eq!(running.unit.world.balance_of(Kind::LokiLog), expected);
 }
 
 #[tokio::test]
@@ -303,6 +314,42 @@ async fn each_end_of_a_batch_has_a_status() {
         assert_eq!((answer.status, after, &*answer.text), (status, retry_after, text), "{then:?}");
     }
     assert_eq!(running.unit.world.metric("loki_source_api_entries_written"), Some(2.0));
+    // What was lost behind went on all the same; what nobody took was not received.
+    assert_eq!(running.unit.world.balance_of(Kind::LokiLog), "received 3, out 3");
+}
+
+/// Takes the first batch and refuses the others.
+struct TakesOne(AtomicBool);
+
+impl corten_signal::Consume<Logs> for TakesOne {
+    fn consume(&self, batch: corten_signal::LogsBatch) -> corten_signal::flow::BoxFuture<'_, Result<(), ConsumeError>> {
+        Box::pin(async move {
+            if self.0.swap(true, Ordering::Relaxed) {
+                return Err(ConsumeError::Refused { reason: "no".to_owned() });
+            }
+            batch.acks.safe();
+            Ok(())
+        })
+    }
+}
+
+#[tokio::test]
+async fn what_went_on_of_a_request_that_failed_is_counted() {
+    let ledger = Ledger::new("loki.source.api.a");
+    let registry = Registry::new();
+    let listen = ListenSettings::prepare(&Default::default(), Duration::ZERO, None).await.unwrap();
+    let logger = corten_component::Logger::new(corten_component::log::LogSink::memory().0);
+    let door = Door::new(listen, &registry, &ledger, NAMES, logger, "listening");
+    let inlet = corten_signal::Inlet::<Logs>::new("loki.write.a");
+    inlet.attach(Arc::new(TakesOne(AtomicBool::new(false))));
+    let forward = Fanout::of(&ledger, [inlet.receiver()]);
+    let entries = corten_signal::logs::ENTRIES_MAX;
+    let batches = reading().raw(Bytes::from("x\n".repeat(entries + 1))).unwrap().batches;
+    assert_eq!(door.deliver(&forward, batches).await.map_err(|answer| answer.status.as_u16()), Err(400));
+    assert_eq!(ledger.snapshot().open_sums(), []);
+    let row = ledger.row_of::<Logs>().snapshot();
+    let sent_again = [("sent again".to_owned(), entries as u64)];
+    assert_eq!((row.received, row.out, &*row.created), (0, entries as u64, &sent_again[..]));
 }
 
 #[tokio::test]
@@ -310,6 +357,7 @@ async fn what_leads_nowhere_is_taken() {
     let running = Running::start(&format!("forward_to = []\n{HTTP}"), &[]).await;
     assert_eq!(running.post(&[("{a=\"b\"}", &[(1, "x", &[])])]).await.status, 204);
     assert_eq!(running.post(&[]).await.status, 204);
+    assert_eq!(running.unit.world.balance_of(Kind::LokiLog), "received 1, dropped {no receiver: 1}");
 }
 
 #[tokio::test]
@@ -459,7 +507,7 @@ fn requests_are_taken_as_the_reference_takes_them() {
         let read =
             if is_raw { reading.raw(body) } else { Push::of(&headers).and_then(|push| reading.push(body, &push)) };
         let (status, entries) = match read {
-            Ok(Read { batches, bad }) => {
+            Ok(Read { batches, bad, .. }) => {
                 (if bad.is_some() { 400 } else { 204 }, batches.iter().flat_map(shown).collect())
             }
             Err(answer) => (answer.status.as_u16(), Vec::new()),

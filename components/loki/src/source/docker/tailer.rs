@@ -4,19 +4,22 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use corten_component::Stop;
 use corten_net::{Body, ResponseBody};
 use corten_signal::EntriesBuilder;
+use corten_signal::ledger::Row;
+use corten_signal::target::Target;
 use corten_wire::docker_stream::{DockerLines, Event, Output, rfc3339_ns};
 use http::{Request, Response, StatusCode};
 use tokio::sync::watch;
 
 use super::super::cursors::key;
 use super::super::feed::{Feed, Sent};
-use super::{Connection, Container, Settings, Shared};
+use super::{Connection, Container, ContainerInfo, Settings, Shared};
 
 /// How long after a stream ended the container is looked at again.
 const LOOK_EVERY: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(5) };
@@ -127,6 +130,27 @@ pub(super) struct Tailer {
     /// When the last line came, in seconds since the Unix epoch.
     last_line: i64,
     told: Option<String>,
+    info: Arc<ContainerInfo>,
+    /// Lines that are left out, until they are counted.
+    dropped: Dropped,
+}
+
+/// How many lines are left out because they cannot be read.
+#[derive(Debug, Default)]
+struct Dropped {
+    no_time: usize,
+    too_long: usize,
+}
+
+impl Dropped {
+    fn count(&mut self, row: &Row) {
+        let Dropped { no_time, too_long } = std::mem::take(self);
+        if no_time + too_long > 0 {
+            row.received(no_time + too_long);
+            row.dropped("no timestamp", no_time);
+            row.dropped("line too long", too_long);
+        }
+    }
 }
 
 impl Tailer {
@@ -142,12 +166,30 @@ impl Tailer {
             let known = known.or_else(|| cursors.get(&key(&container.id, &container.known_as)));
             known.and_then(|text| text.parse().ok()).unwrap_or_default()
         };
-        Tailer { container, connection, shared, settings, feed: Feed::new(), start, last_line: 0, told: None }
+        let info = Arc::new(ContainerInfo {
+            labels: container.known_as.clone(),
+            line_labels: Target::new(container.stdout.labels().iter()).ok(),
+            ..ContainerInfo::default()
+        });
+        shared.infos.lock().insert(container.id.clone(), Arc::clone(&info));
+        Tailer {
+            feed: Feed::new(Arc::clone(&shared.row)),
+            container,
+            connection,
+            shared,
+            settings,
+            start,
+            last_line: 0,
+            told: None,
+            info,
+            dropped: Dropped::default(),
+        }
     }
 
     /// Reads until it is stopped or the container is gone.
     pub(super) async fn run(mut self, mut stop: Stop) {
         self.follow(&mut stop).await;
+        self.info.is_running.store(false, Ordering::Relaxed);
         self.feed.end().await;
         self.note();
     }
@@ -159,6 +201,8 @@ impl Tailer {
                 inspected = self.inspect() => inspected,
                 () = stop.wait() => return,
             };
+            let is_running = matches!(&inspected, Ok(Some(state)) if state.running);
+            self.info.is_running.store(is_running, Ordering::Relaxed);
             match inspected {
                 Ok(None) => {
                     let id = &self.container.id;
@@ -194,6 +238,7 @@ impl Tailer {
         if self.told.as_ref() != Some(&why) {
             let fields = [("id", (&self.container.id).into()), ("err", (&why).into())];
             self.shared.logger.error(message, &fields);
+            self.info.last_error.note(&format!("{message}: {why}"));
             self.told = Some(why);
         }
     }
@@ -266,13 +311,18 @@ impl Tailer {
                 Ok(Err(error)) => (Some(Some(error.to_string())), false),
                 Err(_) => (None, true),
             };
+            self.dropped.count(&self.shared.row);
             let full = builder.len() >= BATCH_LINES || builder.own_bytes() >= BATCH_BYTES || builder.is_full();
             if !builder.is_empty() && (full || quiet || ended.is_some()) {
                 let entries = builder.finish(now().as_millis() as i64);
                 let count = entries.len() as u64;
                 let forward = self.settings.borrow().forward.clone();
                 match self.feed.send(&forward, entries, reading.place(), &self.shared.logger, stop).await {
-                    Sent::Taken => self.shared.entries.add(count),
+                    Sent::Taken => {
+                        self.shared.entries.add(count);
+                        self.info.lines.fetch_add(count, Ordering::Relaxed);
+                        self.info.last_line_ns.store(reading.last_ns, Ordering::Relaxed);
+                    }
                     Sent::Again(wait) => return Ended::Again(wait),
                     Sent::Stopped => return Ended::Stopped,
                 }
@@ -311,10 +361,12 @@ impl Tailer {
                 }
             }
             Event::NoTime => {
+                self.dropped.no_time += 1;
                 self.shared.errors.inc();
                 self.tell("could not extract timestamp, skipping line", "could not find timestamp in bytes".to_owned());
             }
             Event::TooLong => {
+                self.dropped.too_long += 1;
                 self.shared.errors.inc();
                 self.tell("line too big, skipping", "a line is longer than 1 MiB".to_owned());
             }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 
-use super::super::testing::{MOMENT, Sink, Then};
+use super::super::testing::{MOMENT, Sink, Then, debug_info, until_balance};
 use super::*;
 
 const DOCKER: Definition = Definition::of::<Docker>();
@@ -160,7 +160,30 @@ async fn lines_of_a_container_come_once_with_their_time_and_labels() {
         (61_500_000_000, format!("{} to stderr", labels("stderr"))),
     ];
     assert_eq!(sink.entries(), expected);
+    until_balance(&unit.world, "received 2, out 2").await;
     assert_eq!(unit.world.metric("loki_source_docker_target_entries_total"), Some(2.0));
+    let info = debug_info(&unit.world).remove(0);
+    for part in [" id=\"c0ffee\"", " lines=2", " last_line_at=\"1970-01-01T00:01:01.5Z\""] {
+        assert!(info.contains(part), "{part}: {info}");
+    }
+    let looked = unit.world.host().debug_info.lock().clone().unwrap();
+    let shown = |target: &Arc<dyn ShownTarget>| {
+        let labels = target
+            .labels()
+            .map_or(String::new(), |labels| labels.iter().map(|(name, value)| format!(" {name}={value}")).collect());
+        let last = target.last();
+        let (read, error) = (if last.at.is_some() { " read" } else { "" }, last.error.unwrap_or_default());
+        format!("{} {}{labels}{read}: {error}", target.state().as_str(), target.url())
+    };
+    let targets: Vec<String> = looked.targets().unwrap().targets().iter().map(shown).collect();
+    assert_eq!(
+        targets,
+        [
+            "up c0ffee app=mine env=test stream=stdout read: ",
+            "dropped c0ffee: it is the same container as that of another target",
+            "refused : the label __meta_docker_container_id names no container",
+        ]
+    );
     // Two targets of one container are one, and one without a container is none.
     assert_eq!((fake.asked("/containers/c0ffee/logs"), fake.asked("/containers/")), (1, 2));
 }
@@ -193,10 +216,11 @@ async fn what_was_lost_on_its_way_is_read_again() {
     let world = host("loki.source.docker.a");
     let (fake, sink) = (Fake::start(&world), Sink::that(Then::Fail));
     fake.write(1, 60, "line");
-    let _unit = start(world, "", &sink, Vec::new()).await;
+    let unit = start(world, "", &sink, Vec::new()).await;
     until("a first attempt", || sink.batches() > 0).await;
     *sink.then.lock() = Then::Safe;
     until("a second one", || sink.batches() > 1).await;
+    until_balance(&unit.world, "received 2, out 2").await;
 }
 
 #[tokio::test]

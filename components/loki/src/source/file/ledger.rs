@@ -103,14 +103,14 @@ impl Ledger {
 
     /// Whether a batch of the lane may be read.
     pub(super) fn has_room(&self, lane: u32) -> bool {
+        self.state.lock().has_room(lane)
+    }
+
+    /// Whether the file of a lane is not read on for want of room. Where others take all of it, that is only so if there is
+    /// something on its way, or the file is behind.
+    pub(super) fn is_held_up(&self, lane: u32, is_behind: bool) -> bool {
         let state = self.state.lock();
-        let own = &state.lanes[lane as usize];
-        let lost = own.batches.iter().any(|batch| batch.settled == Some(Settled::Failed));
-        !lost
-            && own.batches.len() < BATCHES_KEPT_MAX
-            && own.open < BATCHES_MAX
-            && own.bytes < FILE_BYTES_MAX
-            && state.bytes < ALL_BYTES_MAX
+        (is_behind || !state.lanes[lane as usize].batches.is_empty()) && !state.has_room(lane)
     }
 
     /// Notes a batch; what goes with it, and its number.
@@ -204,6 +204,16 @@ impl Lane {
 }
 
 impl State {
+    fn has_room(&self, lane: u32) -> bool {
+        let own = &self.lanes[lane as usize];
+        let lost = own.batches.iter().any(|batch| batch.settled == Some(Settled::Failed));
+        !lost
+            && own.batches.len() < BATCHES_KEPT_MAX
+            && own.open < BATCHES_MAX
+            && own.bytes < FILE_BYTES_MAX
+            && self.bytes < ALL_BYTES_MAX
+    }
+
     fn reset(&mut self, lane: u32) {
         let own = &mut self.lanes[lane as usize];
         own.first += own.batches.len() as u64;

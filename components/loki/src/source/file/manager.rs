@@ -15,6 +15,7 @@ use corten_files::io_error_text;
 use corten_files::positions::Positions;
 use corten_files::tail::{Buffers, Chunk, Counts, Options, Reader, Step, Unpacked, Unpacking, World};
 use corten_os::wake::Wake;
+use corten_signal::ledger::Row;
 use corten_signal::{Acks, ConsumeError, EntriesBuilder, Fanout, Logs, LogsBatch, Stream};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -22,9 +23,9 @@ use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::FileSource;
-use super::figures::{AllFigures, Figures};
+use super::figures::{AllFigures, Figures, SeenAs};
 use super::ledger::Ledger;
-use super::targets::{Finder, Wanted, WantedFiles};
+use super::targets::{Finder, Found, Wanted, WantedFiles};
 
 /// How many files are looked at in one sweep.
 const SWEEP_FILES_MAX: usize = 256;
@@ -44,6 +45,10 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 const SETTLE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Into how many parts the time between two looks at a file is divided, in each of which files are looked at together.
 const TOGETHER: u64 = 4;
+/// How many files that are behind are looked at together.
+const MEASURED_MAX: usize = 1000;
+/// How often a batch is found on its way before its file is said to be held up.
+const HELD_SEEN_MIN: u8 = 2;
 /// How often it is looked whether a file is free that is being read under an earlier name.
 const WAITS: Duration = Duration::from_millis(500);
 /// How often it is looked whether a file is there that was not, at most.
@@ -68,6 +73,8 @@ pub(super) struct Settings {
     pub(super) unpacked: Option<Unpacked>,
     /// Why nothing can be read.
     pub(super) unknown_encoding: Option<String>,
+    /// What the user calls the encoding; empty where bytes are passed on as they are.
+    pub(super) encoding: String,
     pub(super) poll_min: Duration,
     pub(super) poll_max: Duration,
     pub(super) forward: Fanout<Logs>,
@@ -85,6 +92,7 @@ pub(super) struct Shared {
     pub(super) figures: Arc<AllFigures>,
     health: Arc<HealthBoard>,
     logger: Logger,
+    row: Arc<Row>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -105,6 +113,7 @@ impl Shared {
             figures: AllFigures::new(cx.metrics()),
             health: Arc::clone(cx.health()),
             logger: cx.logger().clone(),
+            row: Arc::clone(cx.ledger().row_of::<Logs>()),
         }
     }
 
@@ -176,6 +185,8 @@ struct FileState {
     watched: bool,
     /// A batch is being handed on.
     forwarding: bool,
+    /// How often it was found to be, the same one.
+    forwarding_seen: u8,
     /// It is closed when nothing is on its way.
     leaving: Option<Box<Leaving>>,
     /// Something is to be saved.
@@ -245,6 +256,8 @@ struct Manager {
     /// A task that handed on a batch has panicked.
     panicked: bool,
     save_soon: bool,
+    /// Looks how long files are.
+    measuring: Option<JoinHandle<()>>,
     health_changed: bool,
     wake: Arc<Wake>,
     began: Instant,
@@ -287,6 +300,7 @@ impl Manager {
             refusal: None,
             panicked: false,
             save_soon: false,
+            measuring: None,
             health_changed: true,
             wake: Arc::default(),
             began: Instant::now(),
@@ -341,6 +355,7 @@ impl Manager {
                 find_at = self.settings.sync_period.map(|period| now + period);
             }
             if save_at <= now {
+                self.measure();
                 self.save().await;
                 save_at = now + SAVE_EVERY;
             }
@@ -398,8 +413,10 @@ impl Manager {
         Some(tokio::task::spawn_blocking(move || finder.find(SystemTime::now(), &logger)))
     }
 
-    fn found(&mut self, (mut wanted, problem): Found) {
+    fn found(&mut self, Found { files: mut wanted, aside, problem }: Found) {
         self.health_changed = true;
+        let settings = &self.settings;
+        self.shared.figures.searched(&settings.finder, &settings.encoding, aside, settings.unknown_encoding.as_ref());
         self.pattern_problem = self.settings.unknown_encoding.clone().or(problem);
         if self.settings.unknown_encoding.is_some() {
             wanted.clear();
@@ -433,6 +450,7 @@ impl Manager {
     /// Goes on with a file, maybe with other labels.
     fn keep(&mut self, slot: usize, wanted: Wanted) {
         let Some(file) = &mut self.files[slot] else { return };
+        file.figures.target.store(wanted.target, Ordering::Relaxed);
         if *file.streams != *wanted.streams {
             file.streams = wanted.streams.as_slice().into();
             file.figures.set_streams(Arc::clone(&file.streams));
@@ -464,6 +482,7 @@ impl Manager {
             quiet: 0,
             watched: false,
             forwarding: false,
+            forwarding_seen: 0,
             leaving: None,
             unsaved: true,
             was_there: false,
@@ -472,10 +491,11 @@ impl Manager {
             refused_until: None,
             refused: 0,
             counts: Counts::default(),
-            figures: self.shared.figures.begin(&name),
+            figures: self.shared.figures.begin(&name, self.settings.unpacked.is_some()),
             name: Arc::clone(&name),
         };
         file.figures.set_streams(Arc::clone(&file.streams));
+        file.figures.target.store(wanted.target, Ordering::Relaxed);
         let slot = self.free.pop().unwrap_or_else(|| {
             self.files.push(None);
             self.files.len() - 1
@@ -662,8 +682,16 @@ impl Manager {
             Some(Err(error)) => return self.failed(slot, error),
             Some(Ok(step)) => step,
         };
-        self.health_changed |= file.error.take().is_some();
+        if file.error.take().is_some() {
+            *file.figures.error.lock() = None;
+            self.health_changed = true;
+        }
         file.retry = RETRY_MIN;
+        file.figures.set_seen(match step {
+            Step::Missing => SeenAs::Missing,
+            Step::Waits => SeenAs::Other,
+            _ => SeenAs::File,
+        });
         let poll_min = self.settings.poll_min;
         let wait = match step {
             Step::Chunk(chunk) => {
@@ -674,6 +702,8 @@ impl Manager {
             Step::More => Duration::ZERO,
             Step::Quiet if lingers => poll_min,
             Step::Quiet => {
+                // It is read to its end.
+                file.figures.let_go();
                 file.quiet = file.quiet.saturating_add(1);
                 let is_quiet = file.quiet >= QUIET_MIN && !file.watched;
                 if is_quiet && self.wake.watch(Path::new(&*file.name), slot as u64) {
@@ -686,6 +716,7 @@ impl Manager {
                 wait
             }
             Step::Missing => {
+                file.figures.let_go();
                 if !std::mem::replace(&mut file.was_there, true) {
                     self.shared.logger.warn("file does not exist, waiting for it", &[("path", (&*file.name).into())]);
                 }
@@ -706,7 +737,10 @@ impl Manager {
             let fields = [("path", (&*file.name).into()), ("err", (&error).into())];
             self.shared.logger.error("failed to read file", &fields);
         }
-        self.health_changed |= file.error.as_ref() != Some(&error);
+        if file.error.as_ref() != Some(&error) {
+            *file.figures.error.lock() = Some(error.clone());
+            self.health_changed = true;
+        }
         file.error = Some(error);
         let wait = file.retry;
         file.retry = (wait * 2).min(RETRY_MAX);
@@ -717,7 +751,9 @@ impl Manager {
     fn hand_on(&mut self, slot: usize, chunk: Chunk) {
         let Some(file) = &mut self.files[slot] else { return };
         file.forwarding = true;
+        file.forwarding_seen = 0;
         file.unsaved = true;
+        file.figures.last_read_ms.store(now_ms(), Ordering::Relaxed);
         file.figures.read_lines.fetch_add(chunk.lines.len() as u64, Ordering::Relaxed);
         let (acks, serial) = self.shared.ledger.push(file.lane, (chunk.piece, chunk.end), chunk.bytes as usize);
         let (shared, settings) = (Arc::clone(&self.shared), Arc::clone(&self.settings));
@@ -726,7 +762,19 @@ impl Manager {
             let batch = shared.batch(&chunk, &streams, acks);
             let more = chunk.more;
             drop(chunk);
-            Forwarded { slot, more, serial, outcome: settings.forward.consume(batch).await }
+            let entries = batch.entries.len();
+            let outcome = settings.forward.consume(batch).await;
+            // Here, because who waits for the outcome may be gone.
+            match &outcome {
+                Ok(()) => shared.row.received(entries),
+                Err(ConsumeError::Refused { .. }) => {
+                    shared.row.received(entries);
+                    shared.row.dropped("refused", entries);
+                }
+                // It is read again.
+                Err(_) => {}
+            }
+            Forwarded { slot, more, serial, outcome }
         });
     }
 
@@ -748,9 +796,11 @@ impl Manager {
             Ok(()) => {
                 self.refusal = None;
                 file.refused = 0;
+                file.figures.let_go();
             }
             Err(ConsumeError::Refused { reason }) => {
-                // It will never be taken. It was counted by who refused it.
+                // It will never be taken.
+                file.figures.let_go();
                 self.shared.ledger.give_up(done.serial);
                 if self.refusal.as_ref() != Some(&reason) {
                     self.shared.logger.error("lines were refused", &[("err", (&reason).into())]);
@@ -763,6 +813,8 @@ impl Manager {
                 file.refused += 1;
                 file.refused_until = Some(Instant::now() + asked.unwrap_or(wait).min(RETRY_MAX));
                 let text = error.to_string();
+                file.figures.hold(now_ms());
+                *file.figures.refusal.lock() = Some(text.clone());
                 if self.refusal.as_ref() != Some(&text) {
                     self.shared.logger.warn("lines are not taken, trying again", &[("err", (&text).into())]);
                     self.refusal = Some(text);
@@ -773,6 +825,35 @@ impl Manager {
         let wait = if done.more { Duration::ZERO } else { self.settings.poll_min };
         self.plan_after(done.slot, wait);
         self.close_if_done(done.slot);
+    }
+
+    /// Looks how long files are that are not read from for now, because what was read of them is still on its way: whoever
+    /// looks wants to know how far behind they are. A file system that does not answer keeps only the answer.
+    fn measure(&mut self) {
+        for file in self.files.iter_mut().flatten() {
+            file.forwarding_seen = if file.forwarding { file.forwarding_seen.saturating_add(1) } else { 0 };
+            let is_held_up = || self.shared.ledger.is_held_up(file.lane, file.figures.is_behind());
+            if file.forwarding_seen >= HELD_SEEN_MIN || is_held_up() {
+                file.figures.hold(now_ms());
+            }
+        }
+        if self.settings.unpacked.is_some() || self.measuring.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let is_behind = |file: &&FileState| {
+            file.forwarding || file.refused_until.is_some() || !self.shared.ledger.has_room(file.lane)
+        };
+        let behind = self.files.iter().flatten().filter(is_behind).take(MEASURED_MAX);
+        let behind: Vec<_> = behind.map(|file| (Arc::clone(&file.name), Arc::clone(&file.figures))).collect();
+        self.measuring = (!behind.is_empty()).then(|| {
+            tokio::task::spawn_blocking(move || {
+                for (name, figures) in behind {
+                    if let Ok(metadata) = std::fs::metadata(&*name) {
+                        figures.measured(metadata.len());
+                    }
+                }
+            })
+        });
     }
 
     /// Writes positions that changed.
@@ -848,9 +929,6 @@ impl Manager {
         self.save().await;
     }
 }
-
-/// The files that are to be read, and what is wrong with the patterns.
-type Found = (WantedFiles, Option<String>);
 
 /// Waits for what is being looked for, if anything is.
 async fn found(finding: &mut Option<JoinHandle<Found>>) -> Result<Found, String> {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use corten_component::Logger;
+use corten_component::targets::TargetState;
 use corten_files::{Dialect, Pattern, io_error_text};
-use corten_signal::target::Target;
+use corten_signal::target::{Target, TargetBuilder};
 use corten_signal::{LabelsBuilder, Stream};
 
 /// The label with the path, or the pattern, of a target.
@@ -26,10 +27,42 @@ pub(super) struct Wanted {
     pub(super) labels: Vec<String>,
     /// It is old: it is read on if it is being read, and not begun with.
     pub(super) only_if_open: bool,
+    /// The number of the first target that wants it.
+    pub(super) target: u32,
 }
 
 /// The files that are to be read.
 pub(super) type WantedFiles = HashMap<Arc<str>, Wanted>;
+
+/// What was found and is not read, or not for this target.
+#[derive(Debug)]
+pub(super) struct Aside {
+    /// The path; empty where there is none.
+    pub(super) path: String,
+    pub(super) target: Target,
+    pub(super) state: TargetState,
+    pub(super) why: String,
+}
+
+/// How many of what is not read are kept for whoever looks. A pattern may leave out any number.
+const ASIDE_MAX: usize = 1000;
+
+/// What a search found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) files: WantedFiles,
+    pub(super) aside: Vec<Aside>,
+    /// The first problem that the user has to solve.
+    pub(super) problem: Option<String>,
+}
+
+impl Found {
+    fn put_aside(&mut self, path: &str, target: &Target, state: TargetState, why: impl Into<String>) {
+        if self.aside.len() < ASIDE_MAX {
+            self.aside.push(Aside { path: path.to_owned(), target: target.clone(), state, why: why.into() });
+        }
+    }
+}
 
 /// Finds the files of targets.
 #[derive(Debug)]
@@ -58,33 +91,62 @@ impl Finder {
         Finder { targets, patterns: None }
     }
 
-    /// All files that there are to be read now, and the first problem that the user has to solve.
-    pub(super) fn find(&self, now: SystemTime, logger: &Logger) -> (WantedFiles, Option<String>) {
-        let mut files = WantedFiles::new();
-        let mut problem = None;
+    /// All files that there are to be read now, what is not read, and what the user has to solve.
+    pub(super) fn find(&self, now: SystemTime, logger: &Logger) -> Found {
+        let mut found = Found::default();
         for (place, target) in self.targets.iter().enumerate() {
             let path = target.get(PATH).unwrap_or_default();
+            if path.is_empty() {
+                found.put_aside("", target, TargetState::Refused, format!("the target has no label {PATH}"));
+            }
             let Some(patterns) = &self.patterns else {
                 if !path.is_empty() {
-                    add(&mut files, target, path, false);
+                    add(&mut found.files, (place, target), path, false);
                 }
                 continue;
             };
             match &patterns.of_targets[place] {
                 Ok((pattern, exclude)) => {
-                    let refused = expand(&mut files, target, pattern, exclude.as_ref(), patterns.oldest(now), logger);
+                    let refused =
+                        expand(&mut found, (place, target), pattern, exclude.as_ref(), patterns.oldest(now), logger);
                     if let Some(error) = refused {
-                        problem.get_or_insert_with(|| format!("error getting paths of {path:?}: {error}"));
+                        let text = format!("error getting paths of {path:?}: {error}");
+                        found.put_aside(path, target, TargetState::Refused, &text);
+                        found.problem.get_or_insert(text);
                     }
                 }
                 Err(error) => {
                     logger.error("error getting paths", &[("path", path.into()), ("err", error.into())]);
-                    problem.get_or_insert_with(|| format!("error getting paths of {path:?}: {error}"));
+                    let text = format!("error getting paths of {path:?}: {error}");
+                    found.put_aside(path, target, TargetState::Refused, &text);
+                    found.problem.get_or_insert(text);
                 }
             }
         }
-        (files, problem)
+        found
     }
+
+    /// The target of a number.
+    pub(super) fn target(&self, number: u32) -> Option<&Target> {
+        self.targets.get(number as usize)
+    }
+
+    /// The targets with their paths, where those stand for themselves.
+    pub(super) fn paths(&self) -> Option<impl Iterator<Item = (&Target, &str)>> {
+        let paths = self.targets.iter().filter_map(|target| Some((target, target.get(PATH)?)));
+        self.patterns.is_none().then(|| paths.filter(|(_, path)| !path.is_empty()))
+    }
+}
+
+/// The labels of the lines of a file that a target wants.
+pub(super) fn labels_of(target: &Target, path: &str) -> Option<Target> {
+    let mut builder = TargetBuilder::new();
+    builder.start_from(target);
+    for (name, _) in target.iter().filter(|(name, _)| name.starts_with("__")) {
+        builder.remove(name);
+    }
+    builder.set(FILE_NAME, path);
+    builder.build().ok()
 }
 
 impl Patterns {
@@ -102,8 +164,8 @@ fn compile(target: &Target) -> Result<(Pattern, Option<Pattern>), String> {
 
 /// Adds the files that match a target's pattern; what may not be looked into of what the pattern means.
 fn expand(
-    files: &mut WantedFiles,
-    target: &Target,
+    all: &mut Found,
+    (place, target): (usize, &Target),
     pattern: &Pattern,
     exclude: Option<&Pattern>,
     oldest: Option<SystemTime>,
@@ -115,6 +177,7 @@ fn expand(
         // Names that are no text cannot be a label.
         let Some(name) = path.to_str() else { continue };
         if exclude.is_some_and(|exclude| exclude.matches(name)) {
+            all.put_aside(name, target, TargetState::Dropped, format!("left out by {PATH_EXCLUDE}"));
             continue;
         }
         let Ok(absolute) = std::path::absolute(&path) else { continue };
@@ -125,22 +188,27 @@ fn expand(
                 if error.kind() == io::ErrorKind::PermissionDenied {
                     refused.get_or_insert_with(|| format!("stat {path}: {}", io_error_text(&error)));
                 }
+                all.put_aside(&path, target, TargetState::Refused, io_error_text(&error));
                 logger.debug("left out", &[("path", path.into()), ("err", error.to_string().into())]);
                 continue;
             }
         };
         if metadata.is_dir() {
+            all.put_aside(name, target, TargetState::Dropped, "it is a folder");
             continue;
         }
         let is_old = oldest.is_some_and(|oldest| metadata.modified().is_ok_and(|changed| changed < oldest));
         if let Some(path) = absolute.to_str() {
-            add(files, target, path, is_old);
+            add(&mut all.files, (place, target), path, is_old);
+            if is_old {
+                all.put_aside(path, target, TargetState::Dropped, "last changed longer ago than ignore_older_than");
+            }
         }
     }
     refused
 }
 
-fn add(files: &mut WantedFiles, target: &Target, path: &str, is_old: bool) {
+fn add(files: &mut WantedFiles, (place, target): (usize, &Target), path: &str, is_old: bool) {
     let mut labels = LabelsBuilder::new();
     for (name, value) in target.iter().filter(|(name, _)| !name.starts_with("__") && *name != FILE_NAME) {
         labels.push(name, value);
@@ -152,6 +220,7 @@ fn add(files: &mut WantedFiles, target: &Target, path: &str, is_old: bool) {
         streams: Vec::new(),
         labels: Vec::new(),
         only_if_open: true,
+        target: u32::try_from(place).unwrap_or(u32::MAX),
     });
     file.only_if_open &= is_old;
     if !file.streams.contains(&stream) {
@@ -174,7 +243,7 @@ mod tests {
     }
 
     fn found(finder: &Finder) -> Vec<String> {
-        let (files, _) = finder.find(SystemTime::now(), &Logger::new(LogSink::memory().0));
+        let files = finder.find(SystemTime::now(), &Logger::new(LogSink::memory().0)).files;
         let mut lines: Vec<String> =
             files.values().flat_map(|file| &file.streams).map(|stream| stream.canonical()).collect();
         lines.sort();
@@ -210,10 +279,21 @@ mod tests {
             target(&[("__path__", "[")]),
         ];
         let finder = Finder::of_patterns(targets, Duration::from_secs(3600));
-        let (files, problem) = finder.find(SystemTime::now(), &Logger::new(LogSink::memory().0));
+        let Found { files, aside, problem } = finder.find(SystemTime::now(), &Logger::new(LogSink::memory().0));
         assert_eq!(problem.as_deref(), Some("error getting paths of \"[\": syntax error in pattern"));
         let mut names: Vec<(&str, bool)> = files.iter().map(|(name, file)| (&**name, file.only_if_open)).collect();
         names.sort_unstable();
         assert_eq!(names, [(&*path("a.log"), false), (&*path("old.log"), true)]);
+        let aside: Vec<_> =
+            aside.iter().map(|aside| (aside.path.replace(&path(""), ""), aside.state, &*aside.why)).collect();
+        assert_eq!(
+            aside,
+            [
+                ("b.log".to_owned(), TargetState::Dropped, "left out by __path_exclude__"),
+                ("d.log".to_owned(), TargetState::Dropped, "it is a folder"),
+                ("old.log".to_owned(), TargetState::Dropped, "last changed longer ago than ignore_older_than"),
+                ("[".to_owned(), TargetState::Refused, "error getting paths of \"[\": syntax error in pattern"),
+            ]
+        );
     }
 }

@@ -2,11 +2,12 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 
 use corten_component::Definition;
-use corten_signal::ConsumeError;
+use corten_component::targets::{ShownTarget, TargetState};
+use corten_signal::{ConsumeError, Kind};
 use corten_testkit::{Unit, World, host, stays, until};
 
 use super::*;
-use crate::source::testing::{Sink, Then};
+use crate::source::testing::{Sink, Then, debug_info, until_balance};
 
 const DEFINITION: Definition = Definition::of::<FileSource>();
 
@@ -63,6 +64,9 @@ async fn lines_come_with_the_labels_of_their_target_and_the_name_of_their_file()
     assert_eq!(value("loki_source_file_read_bytes_total"), Some(18.0));
     assert_eq!(value("loki_source_file_file_bytes_total"), Some(18.0));
     assert_eq!(world.metric("loki_source_file_files_active_total"), Some(1.0));
+    until_balance(&world, "received 4, out 4").await;
+    let info = debug_info(&world).remove(0);
+    assert!(info.contains(" read_offset=18 file_size=18 lag_bytes=0 read_lines=4 last_read_at="), "{info}");
     unit.drain().await;
     assert_eq!(value("loki_source_file_read_lines_total"), None);
     assert_eq!(world.metric("loki_source_file_files_active_total"), Some(0.0));
@@ -85,6 +89,7 @@ async fn after_a_stop_reading_goes_on_where_it_was() {
         sink.shown().iter().map(|line| line.split(' ').nth(2).unwrap().parse().unwrap()).collect();
     assert!(numbers.iter().copied().eq(0..50_000));
     unit.drain().await;
+    assert_eq!(world.balance_of(Kind::LokiLog), "received 50000, out 50000");
 }
 
 #[tokio::test]
@@ -165,6 +170,7 @@ async fn what_is_not_taken_is_tried_again_and_what_is_refused_is_not() {
     until("the third came", || sink.shown().len() >= 2).await;
     assert_eq!(shown(&world, &sink)[1], r#"{filename="a"} 3"#);
     unit.drain().await;
+    assert_eq!(world.balance_of(Kind::LokiLog), "received 3, out 2, dropped {refused: 1}");
 }
 
 #[tokio::test]
@@ -175,9 +181,119 @@ async fn a_sink_that_takes_nothing_keeps_one_file_from_being_read_to_its_end_and
     let mut unit = start(&world, &sink, &reads(&world, &["a"], "", "")).await;
     until("much is on its way", || sink.shown().len() >= 4 << 10).await;
     stays("not all is read", Duration::from_millis(200), || sink.shown().len() <= 9 << 10).await;
+    // How far it is behind shows also when nothing is read of it.
+    append(&world, "a", line.repeat(1 << 10));
+    let lag = || {
+        let info = debug_info(&world).remove(0);
+        let lag = info.split(" lag_bytes=").nth(1).and_then(|rest| rest.split(' ').next()).map(str::parse::<u64>);
+        lag.unwrap().unwrap()
+    };
+    until("the lag is known", || lag() >= (21 - 9) << 20).await;
+    let held = || debug_info(&world).remove(0).contains(" held_up_since=");
+    until("it is said to be held up", held).await;
+    let why = "what was read is not taken yet by the components that it goes to";
+    assert!(shown_targets(&world)[0].ends_with(why), "{:?}", shown_targets(&world));
     sink.settle();
     *sink.then.lock() = Then::Safe;
-    until("all is read", || sink.shown().len() == 20 << 10).await;
+    until("all is read", || sink.shown().len() == 21 << 10).await;
+    until("it goes on", || !held()).await;
+    unit.drain().await;
+    assert_eq!(world.balance_of(Kind::LokiLog), "received 21504, out 21504");
+}
+
+#[tokio::test]
+async fn a_file_that_nothing_is_to_be_read_of_is_not_held_up_by_others() {
+    let (world, sink) = (world(), Sink::new());
+    append(&world, "idle", "1\n");
+    let mut unit = start(&world, &sink, &reads(&world, &["idle", "a", "b", "c", "d", "e"], "", "")).await;
+    until_shown(&world, &sink, &[r#"{filename="idle"} 1"#]).await;
+    *sink.then.lock() = Then::Keep;
+    let line = format!("{}\n", "x".repeat(1023));
+    // More than all files together may have on their way.
+    for name in ["a", "b", "c", "d", "e"] {
+        append(&world, name, line.repeat(6 << 10));
+    }
+    let held = || shown_targets(&world).iter().filter(|line| line.contains(" taken yet by the components")).count();
+    until("the others are held up", || held() >= 5).await;
+    let is_idle_held = || shown_targets(&world).iter().any(|line| line.contains(" idle ") && !line.ends_with(": "));
+    stays("it is not held up", Duration::from_millis(2_500), || held() == 5 && !is_idle_held()).await;
+    sink.settle();
+    *sink.then.lock() = Then::Safe;
+    until("all is read", || sink.shown().len() == 1 + 5 * (6 << 10)).await;
+    unit.drain().await;
+}
+
+/// The targets with what became of them, sorted, with paths relative to the world's folder.
+fn shown_targets(world: &World) -> Vec<String> {
+    let root = format!("{}/", world.path("").to_str().unwrap().trim_end_matches('/'));
+    let info = world.host().debug_info.lock().clone();
+    let targets = info.as_ref().and_then(|info| Some(info.targets()?.targets())).unwrap_or_default();
+    let shown = |target: &Arc<dyn ShownTarget>| {
+        let labels = target
+            .labels()
+            .map_or(String::new(), |labels| labels.iter().map(|(name, value)| format!(" {name}={value}")).collect());
+        let file = target.file().map_or(String::new(), |file| {
+            format!(
+                " at {} of {}, {:?} behind, {} lines",
+                file.offset_bytes, file.size_bytes, file.behind_bytes, file.lines
+            )
+        });
+        let last = target.last();
+        let (read, error) = (if last.at.is_some() { " read" } else { "" }, last.error.unwrap_or_default());
+        format!("{} {}{labels}{read}{file}: {error}", target.state().as_str(), target.url()).replace(&root, "")
+    };
+    let mut shown: Vec<String> = targets.iter().map(shown).collect();
+    shown.sort();
+    shown
+}
+
+#[tokio::test]
+async fn targets_say_what_is_read_of_them_and_why_others_are_not() {
+    let (world, sink) = (world(), Sink::new());
+    append(&world, "a", "1\n2\n");
+    fs::create_dir(world.path("dir")).unwrap();
+    let of = |name: &str| world.path(name).to_str().unwrap().to_owned();
+    let targets = format!(
+        "targets = [{{ __path__ = {:?}, __meta_x = \"y\", job = \"j\" }}, {{ __path__ = {:?} }}, {{ __path__ = {:?} }}, {{ job = \"no\" }}]",
+        of("a"),
+        of("dir"),
+        of("absent"),
+    );
+    let body = |more: &str| format!("{targets}\nforward_to = [sink]\n{QUICK}\n{more}");
+    let mut unit = start(&world, &sink, &body("")).await;
+    let expected = [
+        "down absent filename=absent: there is no such file, waiting for it",
+        "down dir filename=dir: is a directory",
+        "refused : the target has no label __path__",
+        "up a filename=a job=j read at 4 of 4, Some(0) behind, 2 lines: ",
+    ];
+    until("all is known", || shown_targets(&world) == expected).await;
+    // What was looked for and what was found are told apart.
+    let info = world.host().debug_info.lock().clone().unwrap();
+    let found = info.targets().unwrap().targets();
+    let read = found.iter().find(|target| target.state() == TargetState::Up).unwrap();
+    assert_eq!(read.discovered().get("__meta_x"), Some("y"));
+    // A reload with what no file can be read with, and one that finds files itself.
+    unit.update(&body("encoding = \"no-such\"")).await.unwrap();
+    let refused = |shown: Vec<String>| shown.iter().filter(|line| line.contains("unsupported encoding")).count() == 3;
+    until("none is read", || refused(shown_targets(&world))).await;
+    for name in ["b.log", "c.log"] {
+        append(&world, name, "1\n");
+    }
+    let pattern = format!(
+        "targets = [{{ __path__ = {:?}, __path_exclude__ = \"**/c.*\" }}, {{ __path__ = \"[\" }}]",
+        of("*.log")
+    );
+    let more = "file_match {\nenabled = true\nsync_period = \"20ms\"\n}\nencoding = \"utf-8\"";
+    unit.update(&format!("{pattern}\nforward_to = [sink]\n{QUICK}\n{more}")).await.unwrap();
+    let expected = [
+        "dropped c.log: left out by __path_exclude__",
+        "refused [: error getting paths of \"[\": syntax error in pattern",
+        "up b.log filename=b.log read at 2 of 2, Some(0) behind, 1 lines: ",
+    ];
+    until("what was found is known", || shown_targets(&world) == expected).await;
+    let info = debug_info(&world).remove(0);
+    assert!(info.contains(" encoding=\"utf-8\" "), "{info}");
     unit.drain().await;
 }
 

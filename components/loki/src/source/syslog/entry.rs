@@ -11,7 +11,8 @@ use corten_wire::syslog::{Message, facility, raw, rfc3164, rfc5424, severity};
 
 use super::super::http::now_ns;
 use super::super::outlet::hand_on;
-use super::{Format, ListenerArguments, Settings, Shared};
+use super::{Format, ListenerArguments, ListenerInfo, Settings, Shared};
+use crate::dropped::{Drops, Why};
 
 /// How messages of a listener are read.
 #[derive(Clone, Debug)]
@@ -74,12 +75,19 @@ pub(super) struct Sender {
     pub(super) hostname: String,
 }
 
+/// Why a message is dropped that has no text.
+const EMPTY: Why = Why::Is("empty message");
+
 /// Collects the entries of a connection.
 pub(super) struct Intake {
     shared: Arc<Shared>,
     settings: Arc<Settings>,
     reading: Arc<Reading>,
+    info: Arc<ListenerInfo>,
+    /// What went wrong last, until it is told.
+    problem: Option<String>,
     builder: EntriesBuilder,
+    drops: Drops,
     labels: LabelsBuilder,
     text: String,
     /// Stands still in tests.
@@ -87,12 +95,15 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn new(shared: Arc<Shared>, reading: Arc<Reading>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, reading: Arc<Reading>, info: Arc<ListenerInfo>) -> Self {
         Intake {
             settings: shared.settings(),
             shared,
             reading,
+            info,
+            problem: None,
             builder: EntriesBuilder::new(),
+            drops: Drops::default(),
             labels: LabelsBuilder::new(),
             text: String::new(),
             clock: Box::new(now_ns),
@@ -105,7 +116,7 @@ impl Intake {
     }
 
     /// Counts a stream whose messages cannot be told apart.
-    pub(super) fn broken(&self, error: FrameError) {
+    pub(super) fn broken(&mut self, error: FrameError) {
         match error {
             // As in the reference, which reads nothing of such a stream.
             FrameError::Unknown(_) => {
@@ -115,8 +126,10 @@ impl Intake {
         }
     }
 
-    fn refuse(&self, error: &str) {
+    fn refuse(&mut self, error: &str) {
         self.shared.metrics.parsing_errors.inc();
+        self.drops.add(Why::PARSE_ERROR, 1);
+        self.problem = Some(error.to_owned());
         self.shared.complaints.warn("error parsing syslog stream", error, 1);
     }
 
@@ -150,13 +163,13 @@ impl Intake {
         if message.text.is_none() {
             self.shared.metrics.empty_messages.inc();
             if !reading.allow_empty {
-                return;
+                return self.drops.add(EMPTY, 1);
             }
         }
         self.set_labels(reading, message, sender);
         let stream = match self.settings.labels.stream(&mut self.labels, &[]) {
-            Ok(Some(stream)) => stream,
-            Ok(None) => return,
+            Ok(Ok(stream)) => stream,
+            Ok(Err(why)) => return self.drops.add(why, 1),
             Err(error) => return self.refuse(&error.to_string()),
         };
         let now = (self.clock)();
@@ -224,18 +237,33 @@ impl Intake {
 
     /// Hands on what was collected; whether it was taken.
     pub(super) async fn hand_on(&mut self, stop: &mut Stop) -> bool {
+        self.tell();
         if self.builder.is_empty() {
             return true;
         }
         let entries = self.builder.finish((self.clock)() / 1_000_000);
         let count = entries.len() as u64;
         let shared = &self.shared;
-        let taken = hand_on(entries, || shared.settings().forward.clone(), stop, &shared.complaints).await;
+        let taken = hand_on(entries, || shared.settings().forward.clone(), stop, &shared.complaints, &shared.row).await;
         if taken {
             shared.metrics.entries.add(count);
         }
         self.settings = self.shared.settings();
         taken
+    }
+
+    /// Counts what was dropped, and says what went wrong.
+    fn tell(&mut self) {
+        self.drops.count(&self.shared.row, self.settings.labels.rules());
+        if let Some(problem) = self.problem.take() {
+            self.info.last_error.note(&problem);
+        }
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        self.tell();
     }
 }
 
@@ -254,8 +282,8 @@ mod tests {
     use corten_component::log::LogSink;
     use corten_component::metrics::Registry;
     use corten_config::StringEnum as _;
-    use corten_signal::Fanout;
     use corten_signal::relabel::{Action, RelabelRules, Rule};
+    use corten_signal::{Fanout, Ledger, Logs};
     use corten_wire::syslog::Stamp;
     use parking_lot::Mutex;
     use serde_json::Value;
@@ -281,9 +309,22 @@ mod tests {
             settings: Mutex::new(Arc::new(settings)),
             metrics: Metrics::new(&Registry::new()),
             complaints: Complaints::new(Logger::new(LogSink::memory().0)),
+            row: Arc::clone(Ledger::new("loki.source.syslog.a").row_of::<Logs>()),
             started: Default::default(),
             troubles: Mutex::default(),
+            infos: Mutex::default(),
             report: Box::new(|_| {}),
+        })
+    }
+
+    fn info() -> Arc<ListenerInfo> {
+        Arc::new(ListenerInfo {
+            protocol: "tcp".to_owned(),
+            address: Mutex::default(),
+            labels: String::new(),
+            is_ready: Default::default(),
+            connections: Default::default(),
+            last_error: Default::default(),
         })
     }
 
@@ -337,7 +378,7 @@ mod tests {
         for case in cases {
             let input = bytes(&case["input"]);
             let shared = shared();
-            let mut intake = Intake::new(Arc::clone(&shared), Arc::new(Reading::new(&arguments(case))));
+            let mut intake = Intake::new(Arc::clone(&shared), Arc::new(Reading::new(&arguments(case))), info());
             // Most were recorded at one time, and those that are about years at others.
             let now = case["now"].as_str().or(recorded["now"].as_str()).unwrap();
             let now = Stamp::parse_rfc3339(now.as_bytes()).unwrap().unix_ns();

@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use corten_component::listen::connection_slots;
 use corten_component::{Logger, Stop};
 use corten_net::{Backoff, ServerTls, TlsAcceptor};
+use corten_signal::Stream;
 use corten_wire::syslog::frame::{FrameError, Framer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -17,9 +18,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::super::bind::{self, BindError};
+use super::super::shown::LastError;
 use super::entry::{Intake, Reading, Sender};
 use super::names::Names;
-use super::{ListenerArguments, Shared};
+use super::{ListenerArguments, ListenerInfo, Shared};
 
 /// The waits between attempts to listen: doubling from the first to the second.
 const BIND_WAIT_MIN: Duration = Duration::from_millis(50);
@@ -69,8 +71,7 @@ struct Listener {
     reading: Arc<Reading>,
     names: Names,
     idle_max: Duration,
-    /// How many connections there are.
-    connections: AtomicUsize,
+    info: Arc<ListenerInfo>,
     /// What all connections keep because it is no whole message yet, in bytes.
     pending_bytes: AtomicUsize,
 }
@@ -113,12 +114,21 @@ pub(super) async fn run(
     let name = (format!("{} {}", arguments.protocol, arguments.address), number);
     let cache_size = usize::try_from(arguments.udp_host_cache_size).ok().filter(|size| *size > 0).unwrap_or(128);
     let idle_max = if arguments.idle_timeout.is_zero() { Duration::from_secs(120) } else { arguments.idle_timeout };
+    let info = Arc::new(ListenerInfo {
+        protocol: arguments.protocol.clone(),
+        address: Mutex::new(arguments.address.clone()),
+        labels: shown_labels(&arguments),
+        is_ready: AtomicBool::new(false),
+        connections: AtomicUsize::new(0),
+        last_error: LastError::default(),
+    });
+    shared.infos.lock().insert(number, Arc::clone(&info));
     let listener = Arc::new(Listener {
+        info: Arc::clone(&info),
         shared: Arc::clone(&shared),
         reading: Arc::new(Reading::new(&arguments)),
         names: Names::system(cache_size),
         idle_max,
-        connections: AtomicUsize::new(0),
         pending_bytes: AtomicUsize::new(0),
     });
     let mut waits = Backoff::new(BIND_WAIT_MIN, BIND_WAIT_MAX);
@@ -128,6 +138,8 @@ pub(super) async fn run(
         let error = match opened {
             Ok((socket, tls)) => {
                 shared.trouble(&name, None);
+                *info.address.lock() = socket.address();
+                info.is_ready.store(true, Ordering::Relaxed);
                 let protocol = &arguments.protocol;
                 logger.info(
                     "syslog listening on address",
@@ -148,6 +160,7 @@ pub(super) async fn run(
         attempts += 1;
         if !error.is_in_use || attempts > PATIENT_ATTEMPTS {
             let text = error.text;
+            info.last_error.note(&text);
             logger.error(
                 "failed to create syslog listener with provided config",
                 &[("addr", (&arguments.address).into()), ("err", (&text).into()), ("retry_after", wait.into())],
@@ -159,7 +172,14 @@ pub(super) async fn run(
         }
     }
     shared.trouble(&name, None);
+    shared.infos.lock().remove(&number);
     Ok(())
+}
+
+/// The labels of a listener's entries, as they are configured.
+fn shown_labels(arguments: &ListenerArguments) -> String {
+    let labels = arguments.labels.iter().map(|(name, value)| (&**name, &**value));
+    Stream::of(labels).map(|stream| stream.canonical()).unwrap_or_default()
 }
 
 /// An open socket.
@@ -238,7 +258,7 @@ impl Listener {
         let mut waits = Backoff::new(Duration::from_millis(5), Duration::from_secs(1));
         loop {
             if permits.available_permits() == 0 || slots.available_permits() == 0 {
-                let count = self.connections.load(Ordering::Relaxed);
+                let count = self.info.connections.load(Ordering::Relaxed);
                 let text = format!("{count} connections are open, further ones wait");
                 self.shared.complaints.warn("too many syslog connections", &text, 1);
             }
@@ -257,10 +277,10 @@ impl Listener {
                 Ok((stream, peer)) => {
                     waits = Backoff::new(Duration::from_millis(5), Duration::from_secs(1));
                     let (listener, tls, stop) = (Arc::clone(&self), tls.clone(), stop.clone());
-                    self.connections.fetch_add(1, Ordering::Relaxed);
+                    self.info.connections.fetch_add(1, Ordering::Relaxed);
                     connections.spawn(async move {
                         listener.connection(stream, peer, tls, stop).await;
-                        listener.connections.fetch_sub(1, Ordering::Relaxed);
+                        listener.info.connections.fetch_sub(1, Ordering::Relaxed);
                         drop(permit);
                     });
                 }
@@ -295,19 +315,19 @@ impl Listener {
 
     /// Whether further connections have to wait.
     fn is_crowded(&self) -> bool {
-        self.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX || connection_slots().available_permits() == 0
+        self.info.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX || connection_slots().available_permits() == 0
     }
 
     /// How much is read of a connection at a time, at most.
     fn read_bytes_max(&self) -> usize {
-        let share = READ_BYTES_OF_ALL / self.connections.load(Ordering::Relaxed).max(1);
+        let share = READ_BYTES_OF_ALL / self.info.connections.load(Ordering::Relaxed).max(1);
         share.clamp(READ_BYTES_MIN, READ_BYTES_MAX)
     }
 
     /// Reads the messages of a connection until it ends, is idle for too long, or the listener stops.
     async fn messages(&self, mut stream: impl AsyncRead + AsyncWrite + Send + Unpin, peer: IpAddr, mut stop: Stop) {
         let sender = self.sender(peer, false).await;
-        let mut intake = Intake::new(Arc::clone(&self.shared), Arc::clone(&self.reading));
+        let mut intake = Intake::new(Arc::clone(&self.shared), Arc::clone(&self.reading), Arc::clone(&self.info));
         let mut framer = self.reading.framer();
         let mut buffer = vec![0; READ_BYTES_MIN];
         let mut pending = Pending { all: &self.pending_bytes, own: 0 };
@@ -462,7 +482,7 @@ impl Listener {
     }
 
     async fn packets(&self, mut queued: mpsc::Receiver<(IpAddr, Vec<u8>)>, mut stop: Stop) {
-        let mut intake = Intake::new(Arc::clone(&self.shared), Arc::clone(&self.reading));
+        let mut intake = Intake::new(Arc::clone(&self.shared), Arc::clone(&self.reading), Arc::clone(&self.info));
         while let Some(first) = queued.recv().await {
             let mut next = Some(first);
             let mut count = 0;

@@ -17,7 +17,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::super::testing::{MOMENT, Sink, Then, address};
+use super::super::testing::{MOMENT, Sink, Then, address, debug_info, until_balance};
 use super::*;
 
 const SYSLOG: Definition = Definition::of::<Syslog>();
@@ -204,6 +204,8 @@ async fn messages_without_text_are_counted_and_dropped_unless_they_are_wanted() 
         running.tcp(b"<34>1 - - - - - -\n<34>1 - - - - - - x\n").await;
         assert_eq!(running.lines(lines).await.len(), lines);
         assert_eq!((running.metric("empty_messages"), running.metric("entries")), (1.0, lines as f64));
+        let dropped = if lines == 1 { ", dropped {empty message: 1}" } else { "" };
+        until_balance(&running.unit.world, &format!("received 2, out {lines}{dropped}")).await;
     }
 }
 
@@ -320,6 +322,11 @@ async fn broken_messages_are_counted_and_broken_streams_are_closed() {
     }
     // 21 bytes, not 19: the message ends in the middle.
     assert_eq!(running.lines(2).await, ["{} good", "{} x"]);
+    until_balance(&running.unit.world, "received 6, out 2, dropped {parse error: 4}").await;
+    let info = debug_info(&running.unit.world).remove(0);
+    for part in [" type=\"tcp\" ready=true listen_address=\"127.0.0.1:", " connections=0", " last_error=\""] {
+        assert!(info.contains(part), "{part}: {info}");
+    }
 }
 
 #[tokio::test]
@@ -390,6 +397,7 @@ async fn a_receiver_that_takes_nothing_holds_the_sender_up_and_loses_nothing() {
     let lines = running.lines(50_000).await;
     let expected: Vec<String> = (0..50_000).map(|number| format!("{{}} {number}")).collect();
     assert!(lines == expected);
+    until_balance(&running.unit.world, "received 50000, out 50000").await;
 }
 
 #[tokio::test]

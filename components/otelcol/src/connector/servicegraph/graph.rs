@@ -6,12 +6,13 @@ use corten_component::metrics::Counter;
 use corten_component::{Component, Context};
 use corten_otlp::metrics::{CUMULATIVE, Metric, Number, NumberPoint, Points};
 use corten_otlp::{Arena, Batch, Data, Map, OfResource, OfScope, Scope, Span, Text, Value};
+use corten_signal::ledger::{Pass, Row};
 use indexmap::map::Entry;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::connector::durations::{Counted, Durations, Ranges, points};
-use crate::connector::traces_to_metrics::Observe;
+use crate::connector::traces_to_metrics::{NO_ROOM, NO_SERVICE, Observe};
 use crate::identity::{ByHash, Hasher, Recent};
 use crate::periodic::{Collect, now_ns};
 
@@ -211,24 +212,38 @@ impl Graph {
 }
 
 impl Observe for Graph {
-    fn observe(&self, batch: &Batch<Span>) {
+    fn observe(&self, batch: &Batch<Span>, pass: &mut Pass<'_>) -> usize {
+        let (mut no_room, mut no_service) = (0, 0);
         let parts: Vec<_> = batch.data().collect();
         let mut inner = self.inner.lock();
         for data in parts {
             let arena = &data.arena;
             for of in &data.resources {
                 let resource = of.resource.attributes;
-                let Some(service) = arena.get(resource, b"service.name") else { continue };
+                let Some(service) = arena.get(resource, b"service.name") else {
+                    no_service += of.scopes.iter().map(|scope| scope.records.len()).sum::<usize>();
+                    continue;
+                };
                 for span in of.scopes.iter().flat_map(|scope| &scope.records) {
-                    inner.observe(Seen { arena, resource, service, span }, &self.metrics);
+                    let has_room = inner.observe(Seen { arena, resource, service, span }, &self.metrics);
+                    no_room += usize::from(!has_room);
                 }
             }
         }
+        pass.dropped(NO_ROOM, no_room);
+        pass.dropped(NO_SERVICE, no_service);
+        no_room + no_service
+    }
+
+    fn counts(&self) -> Vec<(&'static str, usize)> {
+        let inner = self.inner.lock();
+        vec![("series", inner.series.len()), ("waiting_requests", inner.waiting.len())]
     }
 }
 
 impl Inner {
-    fn observe(&mut self, seen: Seen<'_>, metrics: &OwnMetrics) {
+    /// Looks at a span; whether there is room for what it says.
+    fn observe(&mut self, seen: Seen<'_>, metrics: &OwnMetrics) -> bool {
         const SERVER: i32 = 2;
         const CLIENT: i32 = 3;
         const PRODUCER: i32 = 4;
@@ -237,7 +252,7 @@ impl Inner {
         let is_client = match span.kind {
             CLIENT | PRODUCER => true,
             SERVER | CONSUMER => false,
-            _ => return,
+            _ => return true,
         };
         let id = if is_client { span.span_id } else { span.parent_span_id };
         self.hasher.text(&span.trace_id);
@@ -251,9 +266,9 @@ impl Inner {
                 self.waiting_bytes = (self.waiting_bytes + edge.held_bytes()).saturating_sub(bytes);
             } else if let Some(edge) = self.waiting.remove(key) {
                 self.waiting_bytes = self.waiting_bytes.saturating_sub(bytes);
-                self.count(edge, b"", metrics);
+                return self.count(edge, b"", metrics);
             }
-            return;
+            return true;
         }
         let mut edge = Edge {
             kind,
@@ -267,16 +282,18 @@ impl Inner {
         edge.set(seen, is_client, kind, &self.settings);
         if edge.is_complete() {
             metrics.edges.inc();
-            self.count(edge, b"", metrics);
-        } else if self.waiting.len() < self.settings.edges_max
-            && self.waiting_bytes + edge.held_bytes() <= WAITING_BYTES_MAX
-        {
+            return self.count(edge, b"", metrics);
+        }
+        let has_room =
+            self.waiting.len() < self.settings.edges_max && self.waiting_bytes + edge.held_bytes() <= WAITING_BYTES_MAX;
+        if has_room {
             metrics.edges.inc();
             self.waiting_bytes += edge.held_bytes();
             self.waiting.insert(key, edge, usize::MAX);
         } else {
             metrics.dropped.inc();
         }
+        has_room
     }
 
     /// What becomes of a request whose other side did not come.
@@ -287,15 +304,15 @@ impl Inner {
         edge.kind = Kind::Virtual;
         if edge.client.service.is_empty() && edge.is_root {
             edge.client.service = b"user".as_slice().into();
-            self.count(edge, b"client", metrics);
+            let _ = self.count(edge, b"client", metrics);
         } else if edge.server.service.is_empty() {
             edge.server.service = edge.peer.take().unwrap_or_else(|| b"unknown".as_slice().into());
-            self.count(edge, b"server", metrics);
+            let _ = self.count(edge, b"server", metrics);
         }
     }
 
-    /// Counts a request.
-    fn count(&mut self, edge: Edge, virtual_side: &[u8], metrics: &OwnMetrics) {
+    /// Counts a request; whether there is room for it.
+    fn count(&mut self, edge: Edge, virtual_side: &[u8], metrics: &OwnMetrics) -> bool {
         let Inner { settings, hasher, series, series_bytes, arena, .. } = self;
         hasher.text(&edge.client.service);
         hasher.text(&edge.server.service);
@@ -312,7 +329,7 @@ impl Inner {
         let is_full = series.len() >= SERIES_MAX || *series_bytes + arena.held_bytes() >= SERIES_BYTES_MAX;
         if is_full && !series.contains_key(&key) {
             metrics.dropped.inc();
-            return;
+            return false;
         }
         let now = Instant::now();
         let mut before = 0;
@@ -338,6 +355,7 @@ impl Inner {
         one.server.observe(&settings.ranges, edge.server.seconds, 1);
         one.client.observe(&settings.ranges, edge.client.seconds, 1);
         *series_bytes = (*series_bytes + one.held_bytes()).saturating_sub(before);
+        true
     }
 }
 
@@ -483,5 +501,5 @@ impl Collect for Graph {
         Some((Batch::of(data, Default::default()), ()))
     }
 
-    fn put_back(&self, _: Batch<Metric>, (): ()) {}
+    fn put_back(&self, _: Batch<Metric>, (): (), _: &Row) {}
 }

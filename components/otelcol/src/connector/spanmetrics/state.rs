@@ -5,13 +5,14 @@ use std::time::Duration;
 use corten_component::Logger;
 use corten_otlp::metrics::{CUMULATIVE, DELTA, Exemplar, Metric, Number, NumberPoint, Points};
 use corten_otlp::{Arena, Batch, Data, Map, OfResource, OfScope, Resource, Scope, Span, Text, Value};
+use corten_signal::ledger::{Pass, Row};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::adjusted::Adjusted;
 use super::dimensions::{Dimensions, Found};
 use crate::connector::durations::{Counted, Durations, Ranges, points};
-use crate::connector::traces_to_metrics::Observe;
+use crate::connector::traces_to_metrics::{NO_SERVICE, Observe};
 use crate::identity::{ByHash, Hasher, Recent};
 use crate::periodic::{Collect, now_ns};
 use crate::resend::Seldom;
@@ -169,16 +170,28 @@ impl State {
 }
 
 impl Observe for State {
-    fn observe(&self, batch: &Batch<Span>) {
+    fn observe(&self, batch: &Batch<Span>, pass: &mut Pass<'_>) -> usize {
         let parts: Vec<_> = batch.data().collect();
         let moment = Moment { seen: Instant::now(), now_ns: now_ns() };
         let mut inner = self.inner.lock();
-        parts.iter().for_each(|data| inner.observe(data, moment));
+        let no_service = parts.iter().map(|data| inner.observe(data, moment)).sum();
         let all = &mut inner.counted.all;
         if std::mem::take(&mut all.beyond) > 0 && self.said.is_time(SAY_EVERY) {
             let fields = [("series", all.series.into()), ("bytes", all.bytes.into())];
             self.logger.warn("too many series: further ones count as one, or take the place of others", &fields);
         }
+        drop(inner);
+        pass.dropped(NO_SERVICE, no_service);
+        no_service
+    }
+
+    fn counts(&self) -> Vec<(&'static str, usize)> {
+        let counted = &self.inner.lock().counted;
+        vec![
+            ("series", counted.all.series),
+            ("resources", counted.resources.len()),
+            ("series_bytes", counted.all.bytes),
+        ]
     }
 }
 
@@ -192,7 +205,9 @@ struct Seen<'a> {
 }
 
 impl Inner {
-    fn observe(&mut self, data: &Data<Span>, moment: Moment) {
+    /// Looks at spans; of how many nothing says which service they are of.
+    fn observe(&mut self, data: &Data<Span>, moment: Moment) -> usize {
+        let mut no_service = 0;
         let Inner { settings, counted, adjusted, .. } = self;
         let arena = &data.arena;
         for of in &data.resources {
@@ -200,7 +215,10 @@ impl Inner {
             let service = match arena.get(resource, SERVICE_NAME) {
                 Some(Value::Str(name)) => name,
                 Some(_) => Text::EMPTY,
-                None => continue,
+                None => {
+                    no_service += of.scopes.iter().map(|scope| scope.records.len()).sum::<usize>();
+                    continue;
+                }
             };
             let All { hasher, resources, evicted, all } = counted;
             let one = OfOne::at(settings, hasher, (resources, evicted, all), arena, resource, moment.seen);
@@ -216,6 +234,7 @@ impl Inner {
             one.bytes += all.bytes - before;
             counted.make_room();
         }
+        no_service
     }
 }
 
@@ -568,7 +587,7 @@ impl Collect for State {
     }
 
     /// Counts that would have started anew go on.
-    fn put_back(&self, _: Batch<Metric>, kept: Kept) {
+    fn put_back(&self, _: Batch<Metric>, kept: Kept, _: &Row) {
         self.inner.lock().put_back(kept);
     }
 }

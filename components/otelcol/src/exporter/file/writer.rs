@@ -3,10 +3,11 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use corten_component::Logger;
+use corten_component::local_end::Taken;
 use corten_files::io_error_text;
 use corten_golang::time::{Layout, Time, Zone};
 use corten_signal::Acks;
@@ -61,6 +62,8 @@ pub(super) struct Writer {
     is_torn: bool,
     /// Whole messages.
     gathered: Vec<u8>,
+    /// What is gathered, by signal.
+    taken: Vec<Taken>,
     acks: Acks,
     logger: Logger,
 }
@@ -75,6 +78,7 @@ impl Writer {
             len_bytes: 0,
             is_torn: false,
             gathered: Vec::new(),
+            taken: Vec::new(),
             acks: Acks::NONE,
             logger,
         }
@@ -105,9 +109,13 @@ impl Writer {
     }
 
     /// Takes a message, for which there is room.
-    pub(super) fn append(&mut self, message: &[u8], acks: Acks) {
+    pub(super) fn append(&mut self, message: &[u8], acks: Acks, taken: Taken) {
         self.gathered.extend_from_slice(message);
         self.acks.join(acks);
+        match self.taken.iter_mut().find(|known| Arc::ptr_eq(known.end(), taken.end())) {
+            Some(known) => known.join(taken),
+            None => self.taken.push(taken),
+        }
     }
 
     /// Whether enough is gathered to be written.
@@ -124,6 +132,14 @@ impl Writer {
         if self.gathered.is_empty() {
             return Ok(());
         }
+        let written = self.write();
+        if let Err(failure) = &written {
+            self.taken.iter().for_each(|taken| taken.end().failed(&failure.why));
+        }
+        written
+    }
+
+    fn write(&mut self) -> Result<(), Failure> {
         self.open()?;
         let Some(file) = &mut self.file else { return Ok(()) };
         // Somebody else may have cut it off since.
@@ -142,6 +158,7 @@ impl Writer {
         self.len_bytes += self.gathered.len() as u64;
         self.gathered.clear();
         self.gathered.shrink_to(GATHERED_BYTES_MAX);
+        self.taken.drain(..).for_each(Taken::delivered);
         std::mem::replace(&mut self.acks, Acks::NONE).safe();
         Ok(())
     }
@@ -360,9 +377,16 @@ fn put_aside(path: &Path) -> Vec<(i64, PathBuf)> {
 #[cfg(test)]
 mod tests {
     use corten_coding::Coding;
+    use corten_component::LocalEnd;
     use corten_component::log::LogSink;
+    use corten_otlp::OtlpLogs;
+    use corten_signal::Ledger;
 
     use super::*;
+
+    fn taken() -> Taken {
+        LocalEnd::new::<OtlpLogs>(&Ledger::new("otelcol.exporter.file.a"), "file").take(1, 1)
+    }
 
     #[test]
     fn what_is_put_aside_has_the_time_in_its_name() {
@@ -390,7 +414,7 @@ mod tests {
 
     fn write(writer: &mut Writer, message: &str) {
         writer.make_room(message.len()).unwrap();
-        writer.append(message.as_bytes(), Acks::NONE);
+        writer.append(message.as_bytes(), Acks::NONE, taken());
         writer.flush().unwrap();
     }
 
@@ -475,7 +499,7 @@ mod tests {
                 let (sink, logged) = LogSink::memory();
                 let mut writer = Writer::new(path.clone(), manner.clone(), Logger::new(sink));
                 writer.make_room(100).unwrap();
-                writer.append(&framed(&three), Acks::NONE);
+                writer.append(&framed(&three), Acks::NONE, taken());
                 writer.flush().unwrap();
                 let want = if cut == all.len() { vec![&one, &two, &three] } else { vec![&one, &three] };
                 assert_eq!(messages(&path).iter().collect::<Vec<_>>(), want, "{framing:?} {cut}");
@@ -545,7 +569,7 @@ mod tests {
     fn what_cannot_be_written_is_kept() {
         let mut writer = writer("/dev/full".into(), manner(None));
         writer.make_room(3).unwrap();
-        writer.append(b"abc", Acks::NONE);
+        writer.append(b"abc", Acks::NONE, taken());
         assert_eq!(writer.flush().unwrap_err().why, "write /dev/full: no space left on device");
         assert_eq!(writer.gathered, b"abc");
     }

@@ -20,8 +20,11 @@ use tokio::time::Instant;
 use super::OtlpProtocol;
 use super::keys::{Key, Routed, Split};
 use super::ring::Ring;
+use crate::exporter::ends::{HandedOn, ShownEnds};
 use crate::exporter::otlp;
-use crate::exporter::sending::{Attempt, Failure, Owner, PreparedSending, Push, Pushes, Sending, ServerName};
+use crate::exporter::sending::{
+    Attempt, Failure, Owner, PreparedSending, Push, Pushes, Sending, ServerName, UNROUTABLE,
+};
 use crate::flow::Stages;
 
 /// The port of endpoints that have none.
@@ -201,6 +204,7 @@ pub(super) struct Endpoints {
     metrics: LoadMetrics,
     /// The exporters of endpoints that are gone, as long as they hold something.
     leaving: JoinSet<()>,
+    shown: Arc<ShownEnds>,
 }
 
 struct Exporter {
@@ -222,6 +226,7 @@ impl Endpoints {
             routes: Arc::default(),
             metrics,
             leaving: JoinSet::new(),
+            shown: Arc::default(),
         }
     }
 
@@ -231,6 +236,11 @@ impl Endpoints {
 
     pub(super) fn metrics(&self) -> &LoadMetrics {
         &self.metrics
+    }
+
+    /// What is told of the servers.
+    pub(super) fn shown(&self) -> &Arc<ShownEnds> {
+        &self.shown
     }
 
     pub(super) fn found(&self) -> &[String] {
@@ -296,6 +306,7 @@ impl Endpoints {
     }
 
     fn show(&self) {
+        self.shown.set(self.exporters.values().flat_map(|exporter| exporter.sending.ends()).collect());
         let mut doors: Vec<(String, Option<Arc<Door>>)> = Vec::new();
         let door_of = self.found.iter().map(|endpoint| {
             let endpoint = with_port(endpoint);
@@ -339,28 +350,33 @@ pub(super) struct Router {
 }
 
 impl Router {
-    /// Splits a batch into what goes to each door, by number.
-    fn split<S: Routed>(&self, routes: &Routes, batch: &Batch<S::Record>) -> Result<Vec<Share<S>>, Failure> {
+    /// Splits a batch into what goes to each door, by number; and how many items go nowhere.
+    fn split<S: Routed>(&self, routes: &Routes, batch: &Batch<S::Record>) -> Result<(Vec<Share<S>>, usize), Failure> {
         let choose = |key: &[u8]| {
             let endpoint = routes.ring.choose(key).unwrap_or_default();
             routes.door_of.get(endpoint as usize).copied().unwrap_or_default()
         };
         let Split { parts, lost } = S::split(self.key, batch, routes.doors.len(), &choose);
+        let items = parts.iter().map(Batch::items).sum();
+        let unroutable = batch.items().saturating_sub(items);
         if let Some(why) = lost {
-            let items = parts.iter().map(Batch::items).sum();
-            let dropped = batch.items().saturating_sub(items);
-            let fields = [("error", (&why).into()), ("dropped_items", dropped.into())];
+            let fields = [("error", (&why).into()), ("dropped_items", unroutable.into())];
             self.logger.error("failed to export metric", &fields);
-            self.metrics.unroutable.add(dropped as u64);
+            self.metrics.unroutable.add(unroutable as u64);
             if items == 0 {
-                return Err(Failure::permanent(why));
+                return Err(Failure { reason: UNROUTABLE, ..Failure::permanent(why) });
             }
         }
-        Ok(parts.into_iter().enumerate().filter(|(_, part)| part.items() > 0).collect())
+        Ok((parts.into_iter().enumerate().filter(|(_, part)| part.items() > 0).collect(), unroutable))
     }
 
     /// Hands each part in at its door, all at once; what was not taken, and why.
-    async fn deliver<S: Routed>(&self, routes: &Routes, parts: Vec<Share<S>>) -> Vec<Refused<S>> {
+    async fn deliver<S: Routed>(
+        &self,
+        routes: &Routes,
+        parts: Vec<Share<S>>,
+        handed_on: &mut HandedOn,
+    ) -> Vec<Refused<S>> {
         let begun = Instant::now();
         let mut failed = Vec::new();
         let mut running = Vec::with_capacity(parts.len());
@@ -377,7 +393,10 @@ impl Router {
         let mut ended = |door: &Door, part: Batch<S::Record>, outcome: Result<(), Failure>| {
             door.observe(begun, &outcome);
             match outcome {
-                Ok(()) => part.acks.safe(),
+                Ok(()) => {
+                    handed_on.add(part.items());
+                    part.acks.safe();
+                }
                 Err(failure) => {
                     let message = format!("failed to export {}", S::NAME);
                     let fields = [("endpoint", (&door.endpoint).into()), ("error", failure.to_string().into())];
@@ -415,13 +434,14 @@ impl Router {
         if routes.doors.is_empty() {
             return Err(missing(""));
         }
-        let mut parts = self.split::<S>(&routes, &attempt.batch)?;
+        let (mut parts, unroutable) = self.split::<S>(&routes, &attempt.batch)?;
+        attempt.unroutable += unroutable;
         let rest = Batch::empty(Arc::clone(&attempt.batch.context));
         let batch = std::mem::replace(&mut attempt.batch, rest);
         parts.iter_mut().for_each(|(_, part)| part.acks = batch.acks.clone());
         batch.acks.safe();
         let mut failures = Vec::new();
-        for (part, failure) in self.deliver::<S>(&routes, parts).await {
+        for (part, failure) in self.deliver::<S>(&routes, parts, &mut attempt.handed_on).await {
             attempt.batch.join(part);
             failures.push(failure);
         }
@@ -446,6 +466,10 @@ macro_rules! push {
 
             fn server(&self) -> ServerName<'_> {
                 ServerName::default()
+            }
+
+            fn url(&self) -> String {
+                String::new()
             }
         }
     )+};

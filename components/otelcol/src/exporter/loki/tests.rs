@@ -216,6 +216,8 @@ async fn entries_are_forwarded_and_their_records_safe_when_they_are() {
     assert_eq!(told.wait(Duration::from_secs(5)).await, Answer::Safe);
     let metric = |name: &str| unit.world.metric(&format!("otelcol_exporter_loki_entries_{name}"));
     assert_eq!((metric("total"), metric("failed"), metric("processed")), (Some(3.0), Some(1.0), Some(2.0)));
+    assert_eq!(unit.world.balance_of(Kind::OtelLog), "taken 3, dropped {failed to convert: 1}, merged {loki_log: 2}");
+    assert_eq!(unit.world.balance_of(Kind::LokiLog), "out 2, created {otel_log: 2}");
     let logs = unit.world.logs();
     assert!(logs.contains("failed to convert log to loki entry"), "{logs}");
     assert!(logs.contains("invalid format xml. Expected one of: json, logfmt, raw"), "{logs}");
@@ -236,6 +238,9 @@ async fn what_receivers_answer_goes_to_the_sender_and_what_cannot_be_converted_i
     batch.acks = acks;
     to.consume(batch).await.unwrap();
     assert_eq!(told.wait(Duration::from_secs(5)).await, Answer::Safe);
+    // What was refused was not taken.
+    assert_eq!(unit.world.balance_of(Kind::OtelLog), "taken 1, dropped {failed to convert: 1}");
+    assert_eq!(unit.world.balance_of(Kind::LokiLog), "");
     let metrics = unit.world.consumer("input").metrics.consume(otlp::<Metric>("{}")).await;
     assert_eq!(metrics.unwrap_err().to_string(), "telemetry type is not supported");
 }

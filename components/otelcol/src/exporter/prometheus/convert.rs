@@ -44,6 +44,20 @@ const POINTS_MORE_MAX: usize = 1 << 16;
 /// How many problems of a batch are told of.
 const PROBLEMS_MAX: usize = 10;
 
+/// Why no sample comes of a point: its metric is not cumulative, which is all that is any use to Prometheus.
+const NOT_CUMULATIVE: &str = "not cumulative";
+/// It is older than the one before it.
+const OUT_OF_ORDER: &str = "out of order";
+/// It has no name and no attributes.
+const NO_LABELS: &str = "no labels";
+/// Its name or attributes make no acceptable labels.
+const BAD_LABELS: &str = "invalid labels";
+const TOO_MANY_SERIES: &str = "too many series";
+/// It has more bounds or quantiles than are taken.
+const TOO_MANY_BOUNDS: &str = "too many buckets";
+/// It cannot become a native histogram.
+const BAD_HISTOGRAM: &str = "invalid histogram";
+
 /// What could not be converted.
 #[derive(Debug, PartialEq)]
 pub(super) struct Problem {
@@ -58,6 +72,8 @@ pub(super) struct Problem {
 /// What a batch became.
 pub(super) struct Converted {
     pub(super) batch: MetricsBatch,
+    /// How many points no sample came of, and why.
+    pub(super) dropped: Vec<(&'static str, usize)>,
     pub(super) problems: Vec<Problem>,
     /// For [`Converter::undo`].
     pub(super) undo: Undo,
@@ -90,6 +106,7 @@ pub(super) struct Converter {
     labels: LastCounts,
     builder: LabelsBuilder,
     counts: Vec<u64>,
+    dropped: Vec<(&'static str, usize)>,
     problems: Vec<Problem>,
 }
 
@@ -149,6 +166,7 @@ impl Converter {
             labels: LastCounts::default(),
             builder: LabelsBuilder::new(),
             counts: Vec::new(),
+            dropped: Vec::new(),
             problems: Vec::new(),
         }
     }
@@ -194,7 +212,12 @@ impl Converter {
         if self.points.len() > 2 * self.store.len() + POINTS_MORE_MAX {
             self.points = ByHash::default();
         }
-        Converted { batch, problems: std::mem::take(&mut self.problems), undo: self.store.take_undo() }
+        Converted {
+            batch,
+            dropped: std::mem::take(&mut self.dropped),
+            problems: std::mem::take(&mut self.problems),
+            undo: self.store.take_undo(),
+        }
     }
 
     /// Nobody took what a batch became: its points are taken once more, and what it said of families is said again.
@@ -263,7 +286,7 @@ impl Converter {
             | Points::Exponential { temporality, .. }
                 if *temporality != CUMULATIVE =>
             {
-                return;
+                return self.drop_points(NOT_CUMULATIVE, metric.points.len());
             }
             Points::Sum { monotonic: true, .. } => (MetricType::Counter, Shape::Counter),
             Points::Sum { .. } => (MetricType::Gauge, Shape::Other),
@@ -332,6 +355,15 @@ impl Converter {
             names::with_suffixes(arena.bytes(metric.name), arena.bytes(metric.unit), family.shape)
         } else {
             names::as_it_is(arena.bytes(metric.name))
+        }
+    }
+
+    /// No sample comes of some points.
+    fn drop_points(&mut self, reason: &'static str, points: usize) {
+        match self.dropped.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += points,
+            None if points > 0 => self.dropped.push((reason, points)),
+            None => {}
         }
     }
 
@@ -487,8 +519,13 @@ impl Converter {
             match self.series(family, &attributes, &full_name, label) {
                 Ok(Some(series)) => made.push(series),
                 // Nobody could tell it from others.
-                Ok(None) => return None,
+                Ok(None) => {
+                    self.drop_points(NO_LABELS, 1);
+                    return None;
+                }
                 Err(error) => {
+                    let reason = if error == StoreError::Full { TOO_MANY_SERIES } else { BAD_LABELS };
+                    self.drop_points(reason, 1);
                     self.problem("failed to write metric sample", |_| name, error);
                     return None;
                 }
@@ -508,9 +545,9 @@ impl Converter {
         self.attributes(family.of.arena, attributes);
     }
 
-    /// Gives a value to one of a point's series.
+    /// Gives a value to one of a point's series. Whether a sample came of it.
     #[inline]
-    fn write(&mut self, at: usize, nth: usize, family: &Family<'_>, when: &When, value: f64, counts: bool) {
+    fn write(&mut self, at: usize, nth: usize, family: &Family<'_>, when: &When, value: f64, counts: bool) -> bool {
         let series = self.points[at].series()[nth];
         let store = &mut self.store;
         if counts && self.options.start_zeros && when.start_ns != 0 {
@@ -519,7 +556,8 @@ impl Converter {
                 store.push(series, start_ms, 0.0);
             }
         }
-        if store.takes(series, when.time_ns) {
+        let takes = store.takes(series, when.time_ns);
+        if takes {
             if self.options.start_zeros {
                 store.note_sample(series, when.time_ms);
             }
@@ -528,6 +566,7 @@ impl Converter {
         if let Some((metadata, news)) = &family.metadata {
             store.describe(series, metadata, *news);
         }
+        takes
     }
 
     fn exemplar(&mut self, at: usize, nth: usize, exemplar: &otlp::Exemplar) {
@@ -542,7 +581,9 @@ impl Converter {
             self.begin(family, point.attributes);
             let Some(at) = self.point(family, point.attributes, |ends| ends.push(("", None))) else { continue };
             let when = When::new(point.time_ns, point.start_time_ns, point.flags);
-            self.write(at, 0, family, &when, point.value.as_double(), counts);
+            if !self.write(at, 0, family, &when, point.value.as_double(), counts) {
+                self.drop_points(OUT_OF_ORDER, 1);
+            }
             if counts {
                 point.exemplars.iter().for_each(|exemplar| self.exemplar(at, 0, exemplar));
             }
@@ -553,6 +594,7 @@ impl Converter {
         let len = point.explicit_bounds.len().min(point.bucket_counts.len());
         if len > BOUNDS_MAX {
             let error = format!("{len} bounds are more than {BOUNDS_MAX}");
+            self.drop_points(TOO_MANY_BOUNDS, 1);
             return self.problem("failed to write metric sample", |this| this.family_name(family), error);
         }
         let bounds = &point.explicit_bounds[..len];
@@ -572,8 +614,12 @@ impl Converter {
         counts.push(point.count);
         let values = point.sum.into_iter().chain([point.count as f64]).chain(counts.iter().map(|count| *count as f64));
         let first_bucket = 1 + usize::from(point.sum.is_some());
+        let mut written = false;
         for (nth, value) in values.enumerate() {
-            self.write(at, nth, family, &when, value, true);
+            written |= self.write(at, nth, family, &when, value, true);
+        }
+        if !written {
+            self.drop_points(OUT_OF_ORDER, 1);
         }
         self.counts = counts;
         if point.exemplars.is_empty() {
@@ -616,11 +662,14 @@ impl Converter {
         let Some(at) = self.point(family, attributes, |ends| ends.push(("", None))) else { return };
         let series = self.points[at].series()[0];
         if !self.store.takes(series, when.time_ns) {
-            return;
+            return self.drop_points(OUT_OF_ORDER, 1);
         }
         let histogram = match make() {
             Ok(histogram) => histogram,
-            Err(error) => return self.problem(what, |this| this.family_name(family), error),
+            Err(error) => {
+                self.drop_points(BAD_HISTOGRAM, 1);
+                return self.problem(what, |this| this.family_name(family), error);
+            }
         };
         if self.options.start_zeros {
             let start_ms = to_ms(when.start_ns as i64);
@@ -639,6 +688,7 @@ impl Converter {
     fn summary(&mut self, family: &Family<'_>, point: &SummaryPoint) {
         if point.quantiles.len() > BOUNDS_MAX {
             let error = format!("{} quantiles are more than {BOUNDS_MAX}", point.quantiles.len());
+            self.drop_points(TOO_MANY_BOUNDS, 1);
             return self.problem("failed to write metric sample", |this| this.family_name(family), error);
         }
         self.begin(family, point.attributes);
@@ -649,10 +699,13 @@ impl Converter {
         });
         let Some(at) = at else { return };
         let when = When::new(point.time_ns, point.start_time_ns, point.flags);
-        self.write(at, 0, family, &when, point.sum, true);
-        self.write(at, 1, family, &when, point.count as f64, true);
+        let mut written = self.write(at, 0, family, &when, point.sum, true);
+        written |= self.write(at, 1, family, &when, point.count as f64, true);
         for (nth, (_, value)) in point.quantiles.iter().enumerate() {
-            self.write(at, 2 + nth, family, &when, *value, false);
+            written |= self.write(at, 2 + nth, family, &when, *value, false);
+        }
+        if !written {
+            self.drop_points(OUT_OF_ORDER, 1);
         }
     }
 }

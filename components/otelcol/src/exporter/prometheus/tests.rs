@@ -10,7 +10,7 @@ use corten_otlp::metrics::{
 use corten_otlp::{Arena, Data, LogRecord, Map, OfResource, OfScope};
 use corten_signal::acks::{Answer, waiter};
 use corten_signal::metrics::{Histogram, HistogramCounts, MetricType, is_stale};
-use corten_signal::{Inlet, MetricsBatch};
+use corten_signal::{Inlet, Kind, MetricsBatch};
 use corten_testkit::{Unit, World, host, otlp, until};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
@@ -416,6 +416,10 @@ impl Tape<'_> {
     }
 }
 
+fn has_exemplars_alone(batch: &MetricsBatch) -> bool {
+    batch.parts.iter().all(|part| part.samples.is_empty() && part.histograms.is_empty())
+}
+
 proptest! {
     #[test]
     fn any_metrics_become_sorted_labels_and_times_that_ascend(
@@ -429,7 +433,11 @@ proptest! {
         let mut last: BTreeMap<String, i64> = BTreeMap::new();
         for (round, tape) in batches.iter().enumerate() {
             let data = Tape(tape.iter()).data();
-            let made = converter.convert([&data], NOW_MS, 300 + round as u32).batch;
+            let Converted { batch: made, dropped, .. } = converter.convert([&data], NOW_MS, 300 + round as u32);
+            let lost: usize = dropped.iter().map(|(_, points)| points).sum();
+            prop_assert!(lost <= data.items(), "{:?} of {}", dropped, data.items());
+            // A sample came of every other point, and of nothing else but what is said of resources and scopes.
+            prop_assert!(lost < data.items() || target_info || scope_info || made.items() == 0 || has_exemplars_alone(&made));
             for part in &made.parts {
                 for index in 0..part.block.len() as u32 {
                     let names: Vec<&str> = part.block.labels(index).iter().map(|(name, _)| name).collect();
@@ -547,6 +555,8 @@ async fn a_batch_is_safe_when_the_receivers_have_taken_it_and_refused_when_they_
     assert_eq!(sink.items(), [4, 4]);
     assert_eq!(unit.world.metric("prometheus_forwarded_samples_total"), Some(8.0));
     assert_eq!(unit.world.metric("corten_exporter_prometheus_series"), Some(4.0));
+    assert_eq!(unit.world.balance_of(Kind::OtelMetric), "taken 6, merged {prometheus_metric: 6}");
+    assert_eq!(unit.world.balance_of(Kind::PrometheusMetric), "out 8, created {otel_metric: 8}");
     let logs = unit.world.consumer("input").logs.consume(otlp::<LogRecord>("{}")).await;
     assert_eq!(logs.unwrap_err().to_string(), "telemetry type is not supported");
 }
@@ -570,6 +580,37 @@ async fn a_batch_that_was_refused_is_taken_whole_when_it_is_sent_again() {
     // What was taken is not taken again, but for the last points, which are not older.
     to.consume(points()).await.unwrap();
     assert_eq!(sink.items(), [6, 2]);
+    let want = "taken 12, dropped {out of order: 4}, merged {prometheus_metric: 8}";
+    assert_eq!(unit.world.balance_of(Kind::OtelMetric), want);
+    assert_eq!(unit.world.balance_of(Kind::PrometheusMetric), "out 8, created {otel_metric: 8}");
+}
+
+#[tokio::test]
+async fn points_of_which_no_sample_comes_are_dropped_and_their_reasons_counted() {
+    let sink = Sink::default();
+    let body = "include_target_info = false\nconvert_classic_histograms_to_nhcb = true";
+    let world = World::with("otelcol.exporter.prometheus.a", |services| {
+        services.stability = corten_config::schema::Stability::Experimental;
+    });
+    let unit = start(world, body, &sink).await.unwrap();
+    let quantiles = vec!["{}"; 10_001].join(",");
+    let metrics = [
+        r#"{"name":"delta","sum":{"aggregationTemporality":1,"dataPoints":[{"asInt":"1"},{"asInt":"2"}]}}"#.to_owned(),
+        r#"{"name":"delta","histogram":{"aggregationTemporality":1,"dataPoints":[{}]}}"#.to_owned(),
+        format!(r#"{{"name":"wide","summary":{{"dataPoints":[{{"quantileValues":[{quantiles}]}}]}}}}"#),
+        r#"{"name":"order","gauge":{"dataPoints":[{"asInt":"1","timeUnixNano":"9"},{"asInt":"2","timeUnixNano":"8"}]}}"#.to_owned(),
+        r#"{"name":"bad","exponentialHistogram":{"aggregationTemporality":2,"dataPoints":[{"scale":-100}]}}"#.to_owned(),
+        r#"{"name":"nothing"}"#.to_owned(),
+    ];
+    let batch: Batch<Metric> =
+        otlp(&format!(r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{}]}}]}}]}}"#, metrics.join(",")));
+    unit.world.consumer("input").metrics.consume(batch).await.unwrap();
+    assert_eq!(
+        unit.world.balance_of(Kind::OtelMetric),
+        "taken 7, dropped {invalid histogram: 1, not cumulative: 3, out of order: 1, too many buckets: 1}, \
+         merged {prometheus_metric: 1}"
+    );
+    assert_eq!(unit.world.balance_of(Kind::PrometheusMetric), "out 1, created {otel_metric: 1}");
 }
 
 #[tokio::test]
@@ -586,6 +627,8 @@ async fn a_batch_that_nobody_waited_for_is_taken_whole_when_it_is_sent_again() {
     sink.blocks.store(false, Ordering::Relaxed);
     to.consume(points()).await.unwrap();
     assert_eq!(sink.items(), [6]);
+    assert_eq!(unit.world.balance_of(Kind::OtelMetric), "taken 6, merged {prometheus_metric: 6}");
+    assert_eq!(unit.world.balance_of(Kind::PrometheusMetric), "out 6, created {otel_metric: 6}");
 }
 
 #[tokio::test]

@@ -16,10 +16,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use corten_component::Error;
+use corten_component::local_end::now_ms;
 use corten_component::metrics::Gauge;
 use corten_otlp::{Batch, Metadata, OtlpSignal, RequestContext};
 use corten_queue::{
@@ -32,7 +34,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use super::super::ends::HandedOn;
 use super::super::queue::{Joining, QueueArguments, Sizer};
+use super::books::{Books, Dropped, MALFORMED, Waiting, Waits};
 use super::{Failure, LaneTask, Sender, changed, full};
 use crate::auth::Storage;
 
@@ -104,7 +108,9 @@ pub(super) struct Durable<S: OtlpSignal> {
     writing: Mutex<Writing>,
     freed: Notify,
     shown: Gauge,
-    signal: std::marker::PhantomData<fn() -> S>,
+    books: Arc<Books<S>>,
+    /// How many bytes the queue may have.
+    bytes_max: AtomicU64,
 }
 
 /// What is being written, and where the next record goes.
@@ -119,6 +125,14 @@ struct Writing {
     /// How much the partition got that is to make one request, and since when.
     filled: u64,
     since: Instant,
+    /// How many are writing.
+    writers: usize,
+    /// How many items were taken, of which whoever sent them knows or not.
+    taken: u64,
+    /// How many items of those that were found at the start had been sent before.
+    sent_before: u64,
+    /// What was found at the start.
+    found: u64,
 }
 
 impl Writing {
@@ -193,6 +207,7 @@ impl<S: OtlpSignal> Durable<S> {
 
     /// Does what changed settings mean for it.
     pub(super) fn set_options(&self, options: Options) {
+        self.bytes_max.store(options.bytes_max, Ordering::Relaxed);
         self.queue.set_options(options);
         self.freed.notify_waiters();
     }
@@ -236,6 +251,7 @@ impl<S: OtlpSignal> Durable<S> {
                 let used = size_of(&self.reader.lag().pending, queue.sizer()).saturating_add(writing.reserved);
                 (used.saturating_add(size) <= queue.capacity()).then(|| {
                     writing.reserved += size;
+                    writing.writers += 1;
                     writing.next_partition(partitions, &joining, joining.sizer.of(&batch))
                 })
             };
@@ -261,6 +277,10 @@ impl<S: OtlpSignal> Durable<S> {
                 hold: Some(Arc::clone(&held) as Arc<dyn Hold>),
             };
             let appended = self.queue.append(vec![record]).await;
+            if appended.is_ok() {
+                self.writing.lock().taken += items as u64;
+                self.books.queued(items);
+            }
             drop(reserved);
             self.show(queue);
             match appended {
@@ -303,8 +323,31 @@ impl<S: OtlpSignal> Durable<S> {
         writing.closed
     }
 
+    /// Brings the books to what the queue says. A call that was given up may have left its records in the queue, and what
+    /// seemed to wait at the start may turn out to have been sent before.
+    fn reconcile(&self) {
+        let mut writing = self.writing.lock();
+        let stats = self.reader.stats();
+        let sent_before = writing.found.saturating_sub(stats.restored.items());
+        let more = sent_before.saturating_sub(writing.sent_before);
+        writing.sent_before += more;
+        let taken = stats.appended.items().saturating_sub(writing.taken);
+        // What is being written is counted by whoever writes it.
+        let in_vain = if writing.writers == 0 { taken } else { 0 };
+        writing.taken += in_vain;
+        drop(writing);
+        self.books.not_restored(more);
+        if in_vain > 0 {
+            self.books.queued_in_vain(usize::try_from(in_vain).unwrap_or(usize::MAX));
+        }
+    }
+
     /// Sends what a run holds.
     async fn send(self: Arc<Self>, run: Run, sender: Sender<S>) {
+        let items = usize::try_from(run.counts().items()).unwrap_or(usize::MAX);
+        // Where the run is sent once more, what was handed on of it is, too.
+        let mut handed_on = HandedOn::nothing(self.books.row());
+        let mut lost = Dropped::new();
         let mut batch = Batch::<S::Record>::default();
         for record in &run.records {
             match decode::<S>(&record.body) {
@@ -315,6 +358,7 @@ impl<S: OtlpSignal> Durable<S> {
                     let failure = Failure::permanent("what was read from the sending queue is no message");
                     sender.current().metrics.failed(items, &failure);
                     sender.dropped(&failure, items);
+                    lost.push((MALFORMED, items));
                 }
             }
         }
@@ -322,19 +366,49 @@ impl<S: OtlpSignal> Durable<S> {
         while batch.items() > 0 {
             let queue = sender.current().queue.clone();
             let part = queue.joining().take(&mut batch);
-            let items = part.items();
-            match sender.deliver(part, true).await {
+            let sent = sender.deliver(part, true).await;
+            lost.extend(sent.dropped());
+            handed_on.join(sent.handed_on);
+            match sent.outcome {
                 Some(Ok(())) => {}
                 Some(Err(failure)) => {
-                    sender.dropped(&failure, items);
+                    sender.dropped(&failure, sent.left);
                     outcome = Outcome::Dropped(NOT_SENT);
                 }
                 None => return self.reader.release(run),
             }
         }
+        self.reconcile();
+        self.books.settled(items, &lost);
+        handed_on.for_good();
         self.reader.settle(run, outcome);
         self.show(&sender.current().queue);
         self.freed.notify_waiters();
+    }
+}
+
+impl<S: OtlpSignal> Waits for Durable<S> {
+    fn waiting(&self) -> Waiting {
+        self.reconcile();
+        let (stats, lag) = (self.reader.stats(), self.reader.lag());
+        // What a server did not take was counted with its request.
+        let lost = stats.dropped.iter().filter(|(reason, _)| *reason != NOT_SENT);
+        Waiting {
+            items: lag.pending.items(),
+            bytes: lag.pending.bytes,
+            in_flight: lag.in_flight.items(),
+            oldest_ms: lag.oldest_created_ms,
+            capacity_bytes: Some(self.bytes_max.load(Ordering::Relaxed)),
+            restored: stats.restored.items(),
+            lost: lost.map(|(reason, totals)| (*reason, totals.items())).collect(),
+        }
+    }
+}
+
+impl<S: OtlpSignal> Drop for Durable<S> {
+    fn drop(&mut self) {
+        let waiting = self.waiting();
+        self.books.close_queue(&waiting);
     }
 }
 
@@ -348,6 +422,7 @@ impl<S: OtlpSignal> Drop for Reserved<'_, S> {
     fn drop(&mut self) {
         let mut writing = self.durable.writing.lock();
         writing.reserved = writing.reserved.saturating_sub(self.size);
+        writing.writers = writing.writers.saturating_sub(1);
         drop(writing);
         self.durable.freed.notify_waiters();
     }
@@ -360,11 +435,21 @@ pub(super) struct DurableLane<S: OtlpSignal> {
 }
 
 impl<S: OtlpSignal> DurableLane<S> {
-    pub(super) fn start(folder: PathBuf, queue: Queue, sender: Sender<S>, shown: Gauge) -> Self {
+    pub(super) fn start((folder, options): (PathBuf, &Options), queue: Queue, sender: Sender<S>, shown: Gauge) -> Self {
         let settings = sender.current();
         let reader = queue.reader(READER, reader_options(&settings.queue));
-        let writing =
-            Writing { reserved: 0, leaves: false, closed: false, partition: 0, filled: 0, since: Instant::now() };
+        let writing = Writing {
+            reserved: 0,
+            leaves: false,
+            closed: false,
+            partition: 0,
+            filled: 0,
+            since: Instant::now(),
+            writers: 0,
+            taken: 0,
+            sent_before: 0,
+            found: reader.stats().restored.items(),
+        };
         let durable = Arc::new(Durable {
             folder,
             queue,
@@ -372,8 +457,11 @@ impl<S: OtlpSignal> DurableLane<S> {
             writing: Mutex::new(writing),
             freed: Notify::new(),
             shown,
-            signal: std::marker::PhantomData,
+            books: Arc::clone(&sender.books),
+            bytes_max: AtomicU64::new(options.bytes_max),
         });
+        let waits: Arc<dyn Waits> = Arc::clone(&durable) as Arc<dyn Waits>;
+        sender.books.add_queue(Arc::downgrade(&waits));
         durable.show(&settings.queue);
         let task = LaneTask::start(|wake| run(Arc::clone(&durable), sender, wake));
         DurableLane { durable, task }
@@ -455,6 +543,7 @@ impl Told {
             _ => {}
         }
         self.degraded = degraded.is_some();
+        durable.reconcile();
         for (reason, totals) in durable.reader.stats().dropped {
             let before = self.lost.entry(reason).or_default();
             let items = usize::try_from(totals.items().saturating_sub(*before)).unwrap_or(usize::MAX);
@@ -463,18 +552,13 @@ impl Told {
                 continue;
             }
             *before = totals.items();
+            sender.books.lost(reason, items);
             let failure =
                 Failure { kind: reason, ..Failure::permanent(format!("lost in the queue on disk: {reason}")) };
             sender.current().metrics.failed(items, &failure);
             sender.dropped(&failure, items);
         }
     }
-}
-
-/// The time of day, in milliseconds since the Unix epoch.
-fn now_ms() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// What is equal for batches that may be joined.

@@ -2,15 +2,18 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use corten_component::metrics::Gauge;
 use corten_otlp::{Batch, OtlpSignal};
+use corten_signal::ledger::Pass;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::super::queue::{Joining, Sizer};
+use super::books::{Dropped, SHUTDOWN, Waiting, Waits};
 use super::{Failure, LaneTask, Room, Sender, changed, full};
 
 /// Batches that wait in memory. They are shared with whoever else has them.
@@ -36,6 +39,8 @@ struct Entry<S: OtlpSignal> {
 /// The room that a batch takes in the queue, until the last part of it is sent; and who waits for the outcome.
 struct Ticket {
     size: u64,
+    bytes: u64,
+    number: u64,
     room: Arc<Room>,
     failure: Mutex<Option<Failure>>,
     reply: Option<oneshot::Sender<Result<(), Failure>>>,
@@ -43,6 +48,8 @@ struct Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        self.room.since.remove(self.number);
+        self.room.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         self.room.free(self.size);
         if let Some(reply) = self.reply.take() {
             // Whoever asked may be gone.
@@ -58,7 +65,12 @@ fn gone() -> Failure {
 
 impl<S: OtlpSignal> Memory<S> {
     /// Takes a batch, and waits for what settings say to wait for.
-    pub(super) async fn offer(&self, sender: &Sender<S>, batch: Batch<S::Record>) -> Result<(), Failure> {
+    pub(super) async fn offer(
+        &self,
+        sender: &Sender<S>,
+        batch: Batch<S::Record>,
+        pass: &mut Pass<'_>,
+    ) -> Result<(), Failure> {
         let items = batch.items();
         let offered = loop {
             let freed = self.room.freed.notified();
@@ -83,8 +95,7 @@ impl<S: OtlpSignal> Memory<S> {
             } else if self.room.take(size, queue.capacity()) {
                 let (reply, answer) = oneshot::channel();
                 let (reply, answer) = (queue.wait_for_result.then_some(reply), queue.wait_for_result.then_some(answer));
-                let room = Arc::clone(&self.room);
-                break self.push(batch, Ticket { size, room, failure: Mutex::default(), reply }).map(|()| answer);
+                break self.push(sender, batch, size, reply).map(|()| answer);
             } else if queue.block_on_overflow {
                 freed.await;
                 continue;
@@ -96,19 +107,36 @@ impl<S: OtlpSignal> Memory<S> {
         };
         match offered? {
             None => Ok(()),
-            Some(answer) => answer.await.unwrap_or_else(|_| Err(gone())),
+            // Whoever waits may give up, or be told that it failed, and then sends again what the queue has.
+            Some(answer) => {
+                pass.handed_on(items);
+                answer.await.unwrap_or_else(|_| Err(gone()))
+            }
         }
     }
 
-    fn push(&self, batch: Batch<S::Record>, ticket: Ticket) -> Result<(), Failure> {
+    fn push(
+        &self,
+        sender: &Sender<S>,
+        batch: Batch<S::Record>,
+        size: u64,
+        reply: Option<oneshot::Sender<Result<(), Failure>>>,
+    ) -> Result<(), Failure> {
         let mut state = self.state.lock();
         if state.closed {
             drop(state);
+            self.room.free(size);
             return Err(gone());
         }
-        if ticket.reply.is_none() {
+        if reply.is_none() {
             batch.acks.hold();
         }
+        let (items, bytes, room) = (batch.items(), batch.weight() as u64, Arc::clone(&self.room));
+        let number = room.since.add();
+        room.bytes.fetch_add(bytes, Ordering::Relaxed);
+        room.items.fetch_add(items as u64, Ordering::Relaxed);
+        sender.books.queued(items);
+        let ticket = Ticket { size, bytes, number, room, failure: Mutex::default(), reply };
         state.entries.push_back(Entry { batch, ticket: Arc::new(ticket) });
         drop(state);
         self.arrived.notify_one();
@@ -165,7 +193,9 @@ impl<S: OtlpSignal> Memory<S> {
         self.room.freed.notify_waiters();
         let failure = gone();
         entries.iter().for_each(|entry| *entry.ticket.failure.lock() = Some(failure.clone()));
-        entries.iter().map(|entry| entry.batch.items()).sum()
+        let items = entries.iter().map(|entry| entry.batch.items()).sum();
+        self.room.items.fetch_sub(items as u64, Ordering::Relaxed);
+        items
     }
 }
 
@@ -226,21 +256,51 @@ struct Request<S: OtlpSignal> {
     done: bool,
 }
 
+/// Counts items as under way until it is dropped.
+struct InFlight(Arc<Room>, u64);
+
+impl InFlight {
+    fn new(room: &Arc<Room>, items: usize) -> Self {
+        room.in_flight.fetch_add(items as u64, Ordering::Relaxed);
+        InFlight(Arc::clone(room), items as u64)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
 impl<S: OtlpSignal> Request<S> {
+    /// The request is done with.
+    fn settle(&mut self, dropped: &Dropped) {
+        self.done = true;
+        let items = self.batch.items();
+        self.sender.books.settled(items, dropped);
+        if let Some(ticket) = self.tickets.first() {
+            ticket.room.items.fetch_sub(items as u64, Ordering::Relaxed);
+        }
+    }
+
     async fn send(mut self) {
         // What is sent carries no acknowledgements: they are this request's to give.
         let acks = std::mem::take(&mut self.batch.acks);
         let batch = self.batch.clone();
         self.batch.acks = acks;
-        match self.sender.deliver(batch, false).await {
+        let in_flight = self.tickets.first().map(|ticket| InFlight::new(&ticket.room, batch.items()));
+        let sent = self.sender.deliver(batch, false).await;
+        drop(in_flight);
+        self.settle(&sent.dropped());
+        match sent.outcome {
             Some(Ok(())) | None => std::mem::take(&mut self.batch.acks).safe(),
-            Some(Err(failure)) => self.fail(&failure),
+            Some(Err(failure)) => self.fail(&failure, sent.left),
         }
-        self.done = true;
+        sent.handed_on.for_good();
     }
 
-    fn fail(&mut self, failure: &Failure) {
-        self.sender.dropped(failure, self.batch.items());
+    fn fail(&mut self, failure: &Failure, left: usize) {
+        self.sender.dropped(failure, left);
         self.tickets.iter().for_each(|ticket| *ticket.failure.lock() = Some(failure.clone()));
         // Whoever waits for the outcome decides; for the others it was dropped on purpose.
         if self.tickets.iter().all(|ticket| ticket.reply.is_none()) {
@@ -255,6 +315,7 @@ impl<S: OtlpSignal> Drop for Request<S> {
             let failure = Failure { kind: "Shutdown", ..Failure::passing("the request was given up") };
             self.sender.current().metrics.failed(self.batch.items(), &failure);
             self.sender.dropped(&failure, self.batch.items());
+            self.settle(&vec![(SHUTDOWN, self.batch.items())]);
             self.tickets.iter().for_each(|ticket| *ticket.failure.lock() = Some(failure.clone()));
         }
     }
@@ -272,6 +333,8 @@ impl<S: OtlpSignal> MemoryLane<S> {
         let room = Arc::new(Room::new(shown));
         let state = Mutex::new(State { entries: VecDeque::new(), leaves: false, closed: false });
         let memory = Arc::new(Memory { state, arrived: Notify::new(), room });
+        let queue: Arc<dyn Waits> = Arc::clone(&memory) as Arc<dyn Waits>;
+        sender.books.add_queue(Arc::downgrade(&queue));
         let task = LaneTask::start(|wake| run(Arc::clone(&memory), sender.clone(), wake));
         MemoryLane { memory, task, sender }
     }
@@ -284,6 +347,19 @@ impl<S: OtlpSignal> MemoryLane<S> {
             let failure = Failure { kind: "Shutdown", ..Failure::passing("interrupted due to shutdown") };
             self.sender.current().metrics.failed(items, &failure);
             self.sender.dropped(&failure, items);
+            self.sender.books.settled(items, &vec![(SHUTDOWN, items)]);
+        }
+    }
+}
+
+impl<S: OtlpSignal> Waits for Memory<S> {
+    fn waiting(&self) -> Waiting {
+        Waiting {
+            items: self.room.items.load(Ordering::Relaxed),
+            bytes: self.room.bytes.load(Ordering::Relaxed),
+            in_flight: self.room.in_flight.load(Ordering::Relaxed),
+            oldest_ms: self.room.since.oldest_ms(),
+            ..Waiting::default()
         }
     }
 }

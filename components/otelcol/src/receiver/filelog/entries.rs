@@ -203,14 +203,15 @@ impl Maker {
         text
     }
 
-    /// The entries of what was read.
+    /// The entries of what was read, and how many lines are none because they are empty.
     pub(super) fn entries(
         &self,
         chunk: &Chunk,
         info: &mut FileInfo,
         observed_ns: u64,
         tell: &mut dyn FnMut(Failure<'_>),
-    ) -> Vec<Entry> {
+    ) -> (Vec<Entry>, usize) {
+        let mut empty = 0;
         let mut entries = Vec::with_capacity(chunk.lines.len());
         let whole = Text::from(chunk.text.clone());
         for line in &chunk.lines {
@@ -230,13 +231,14 @@ impl Maker {
                 _ => false,
             };
             if is_empty {
+                empty += 1;
                 continue;
             }
             let mut entry = Entry::of(body, observed_ns);
             self.mark(&mut entry, info, tell);
             entries.push(entry);
         }
-        entries
+        (entries, empty)
     }
 
     fn body(&self, text: Text) -> Value {

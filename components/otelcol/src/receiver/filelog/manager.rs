@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use corten_component::metrics::{Counter, Gauge};
 use corten_component::{Health, HealthBoard, HealthState, Logger, Stop};
+use corten_config::encode::Item;
 use corten_files::identity::Mark;
 use corten_files::io_error_text;
 use corten_files::positions::Positions;
@@ -20,10 +21,14 @@ use corten_files::tail::{Begin, Buffers, Options, Packing, Reader, Step, Unpacke
 use corten_net::Backoff;
 use corten_otlp::{Batch, OtlpLogs};
 use corten_signal::acks::Window;
+use corten_signal::ledger::{Row, reason_of};
 use corten_signal::{Acks, ConsumeError, Fanout};
-use corten_stanza::{Entry, Failure, Output, Pipeline};
+use corten_stanza::{Counts, Entry, Failure, Output, Pipeline};
 use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use crate::resend::SHUTDOWN;
+use crate::shown::{attr, block};
 
 use super::entries::{FileInfo, HEADER_BYTES_MAX, Maker, data};
 use super::finder::Finder;
@@ -95,10 +100,42 @@ pub(super) struct Shared {
     pub(super) unpacking: Unpacking,
     pub(super) pipeline: Mutex<Pipeline>,
     pub(super) metrics: Metrics,
+    pub(super) row: Arc<Row>,
     pub(super) health: Arc<HealthBoard>,
     pub(super) logger: Logger,
+    /// What is told of the files.
+    pub(super) told: Arc<Mutex<ToldFiles>>,
     /// Whether files were looked for before: what is found now is new.
     pub(super) has_polled: std::sync::atomic::AtomicBool,
+}
+
+impl Shared {
+    /// Counts what became of entries in the operators. What came out of them is here until it is sent.
+    fn ran(&self, counts: Counts, out: &Output<'_>) {
+        let Counts { dropped, joined, copied, kept } = counts;
+        for (operator, entries) in dropped {
+            self.row.dropped(operator, entries);
+        }
+        self.row.merged("recombined", joined);
+        self.row.created("copied", copied);
+        self.row.held(kept + out.entries.len() as i64);
+    }
+}
+
+/// Entries that leave, and are dropped if it is said why.
+struct Leaving<'a> {
+    row: &'a Row,
+    items: usize,
+    why: &'static str,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if !self.why.is_empty() {
+            self.row.dropped(self.why, self.items);
+        }
+        self.row.held(-(self.items as i64));
+    }
 }
 
 fn now_ns() -> u64 {
@@ -107,6 +144,61 @@ fn now_ns() -> u64 {
 
 fn now_ms() -> u64 {
     now_ns() / 1_000_000
+}
+
+/// What is told of the files that are read.
+#[derive(Default)]
+pub(super) struct ToldFiles {
+    files: usize,
+    open: usize,
+    unread_bytes: u64,
+    /// Those of which the most is unread.
+    shown: Vec<ToldFile>,
+}
+
+struct ToldFile {
+    name: Arc<str>,
+    size: u64,
+    offset: u64,
+    is_open: bool,
+    /// How many batches are handed on and not safe yet.
+    batches: usize,
+    error: Option<String>,
+}
+
+/// How many files are told of one by one.
+const FILES_TOLD_MAX: usize = 1000;
+/// How often what is told is brought up to date.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
+
+impl ToldFile {
+    fn unread_bytes(&self) -> u64 {
+        self.size.saturating_sub(self.offset)
+    }
+}
+
+impl ToldFiles {
+    pub(super) fn tell(&self, row: &Row) -> Vec<Item> {
+        let mut items = vec![
+            attr("files", self.files as u64),
+            attr("open_files", self.open as u64),
+            attr("unread_bytes", self.unread_bytes),
+            attr("pending_entries", row.snapshot().held),
+        ];
+        items.extend(self.shown.iter().map(|file| {
+            let mut body = vec![
+                attr("path", &*file.name),
+                attr("is_open", file.is_open),
+                attr("size_bytes", file.size),
+                attr("read_offset", file.offset),
+                attr("unread_bytes", file.unread_bytes()),
+                attr("unsafe_batches", file.batches as u64),
+            ];
+            body.extend(file.error.as_deref().map(|error| attr("error", error)));
+            block("file", body)
+        }));
+        items
+    }
 }
 
 /// What was read and is not safe yet.
@@ -156,6 +248,8 @@ struct Manager {
     problem: Option<String>,
     told: Option<String>,
     saved_at: Instant,
+    /// When it was told last how far files were read.
+    told_at: Option<Instant>,
     failures: Failures,
 }
 
@@ -202,6 +296,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut stop: Stop) -> Result<(), Strin
         problem: None,
         told: None,
         saved_at: Instant::now(),
+        told_at: None,
         failures: Failures { logger, told_at: None, untold: 0 },
     };
     let outcome = manager.work(&mut stop).await;
@@ -372,9 +467,14 @@ impl Manager {
         let (entries, kept) = {
             let failures = &mut self.failures;
             let mut tell = |failure: Failure<'_>| failures.tell(&failure);
-            let entries = self.shared.settings.maker.entries(&chunk, info, now_ns(), &mut tell);
+            let (entries, empty) = self.shared.settings.maker.entries(&chunk, info, now_ns(), &mut tell);
+            self.shared.row.received(entries.len() + empty);
+            self.shared.row.dropped("empty", empty);
             let mut out = Output { on_failure: Some(&mut tell), ..Output::default() };
-            self.shared.pipeline.lock().run(entries, &acks, &mut out);
+            let mut pipeline = self.shared.pipeline.lock();
+            pipeline.run(entries, &acks, &mut out);
+            self.shared.ran(pipeline.take_counts(), &out);
+            drop(pipeline);
             (out.entries, out.acks)
         };
         drop(chunk);
@@ -390,7 +490,10 @@ impl Manager {
             let failures = &mut self.failures;
             let mut tell = |failure: Failure<'_>| failures.tell(&failure);
             let mut out = Output { on_failure: Some(&mut tell), ..Output::default() };
-            self.shared.pipeline.lock().flush(now_ns(), all, &mut out);
+            let mut pipeline = self.shared.pipeline.lock();
+            pipeline.flush(now_ns(), all, &mut out);
+            self.shared.ran(pipeline.take_counts(), &out);
+            drop(pipeline);
             (out.entries, out.acks)
         };
         self.send(entries, acks, stop).await;
@@ -398,8 +501,12 @@ impl Manager {
 
     /// Hands on entries, until they are taken or given up.
     async fn send(&mut self, entries: Vec<Entry>, acks: Acks, stop: &mut Stop) {
+        // It may take long.
+        self.tell_of_files();
         let shared = &self.shared;
+        let mut leaving = Leaving { row: &shared.row, items: entries.len(), why: "failed" };
         let Some(forward) = shared.settings.forward.as_ref().filter(|_| !entries.is_empty()) else {
+            leaving.why = "no receiver";
             return acks.safe();
         };
         let retry = shared.settings.retry;
@@ -411,12 +518,14 @@ impl Manager {
         let mut told = false;
         loop {
             let Err(error) = forward.offer(&batch).await else {
+                leaving.why = "";
                 shared.metrics.accepted.add(items);
                 return batch.acks.safe();
             };
             let fields = [("err", error.to_string().into()), ("dropped_items", (items as i64).into())];
             let asked = match error {
                 ConsumeError::Refused { .. } => {
+                    leaving.why = reason_of(&error);
                     shared.metrics.refused.add(items);
                     shared.logger.error("ConsumeLogs() failed", &fields);
                     return batch.acks.safe();
@@ -425,6 +534,7 @@ impl Manager {
                 ConsumeError::Exited { .. } => None,
             };
             if retry.elapsed_max.is_some_and(|max| began.elapsed() >= max) {
+                leaving.why = "max elapsed time";
                 shared.metrics.refused.add(items);
                 shared.logger.error("max elapsed time expired, the records are dropped", &fields);
                 return batch.acks.safe();
@@ -435,7 +545,10 @@ impl Manager {
             tokio::select! {
                 biased;
                 // They are read again at the next start.
-                () = stop.wait() => return batch.acks.fail(),
+                () = stop.wait() => {
+                    leaving.why = SHUTDOWN;
+                    return batch.acks.fail();
+                }
                 () = tokio::time::sleep(waits.next_wait_after(asked)) => {}
             }
         }
@@ -471,7 +584,11 @@ impl Manager {
         if lost {
             // What operators keep of what is read again would be there twice. That of other files is read again, too.
             let mut out = Output::default();
-            self.shared.pipeline.lock().flush(0, true, &mut out);
+            let mut pipeline = self.shared.pipeline.lock();
+            pipeline.flush(0, true, &mut out);
+            self.shared.ran(pipeline.take_counts(), &out);
+            drop(pipeline);
+            drop(Leaving { row: &self.shared.row, items: out.entries.len(), why: "read again" });
             out.acks.fail();
         }
     }
@@ -540,8 +657,29 @@ impl Manager {
         self.problem = self.problem.take().or(Some(problem));
     }
 
+    /// Brings what is told of files up to date.
+    fn tell_of_files(&mut self) {
+        if self.told_at.is_some_and(|at| at.elapsed() < TOLD_EVERY) {
+            return;
+        }
+        self.told_at = Some(Instant::now());
+        let told = |file: &FileState| {
+            let (size, offset) = file.reader.as_ref().map_or((0, 0), |reader| (reader.size(), reader.offset()));
+            let batches = file.sent.iter().filter(|sent| sent.end.is_some()).count();
+            let (name, error) = (Arc::clone(&file.name), file.error.clone());
+            ToldFile { name, size, offset, is_open: file.is_open, batches, error }
+        };
+        let mut shown: Vec<ToldFile> = self.files.iter().map(told).collect();
+        let unread_bytes = shown.iter().map(ToldFile::unread_bytes).sum();
+        let (files, open) = (shown.len(), shown.iter().filter(|file| file.is_open).count());
+        shown.sort_by_key(|file| std::cmp::Reverse(file.unread_bytes()));
+        shown.truncate(FILES_TOLD_MAX);
+        *self.shared.told.lock() = ToldFiles { files, open, unread_bytes, shown };
+    }
+
     /// Says how the component is, if that is news.
     fn tell(&mut self) {
+        self.tell_of_files();
         let mut failing = self.files.iter().filter_map(|file| Some((&file.name, file.error.as_ref()?)));
         let problem = failing.next().map(|(name, error)| match failing.count() {
             0 => format!("failed to read {name}: {error}"),

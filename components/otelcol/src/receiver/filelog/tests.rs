@@ -10,6 +10,7 @@ use corten_testkit::{OtlpSink, Unit, World, host, stays, until};
 
 use super::*;
 use crate::storage::file::FileStorage;
+use crate::testing::told;
 
 fn definition() -> Definition {
     Definition::of::<Filelog>()
@@ -42,6 +43,13 @@ async fn start(world: &World, sink: &OtlpSink, body: &str) -> Unit {
 
 async fn refusal(body: &str) -> String {
     start_in(world(), &OtlpSink::default(), body, &[]).await.err().unwrap_or_default()
+}
+
+/// What became of the lines, once nothing is under way any more.
+async fn balanced(world: &World, expected: &str) {
+    let balance = || world.balance_of(corten_signal::Kind::OtelLog);
+    let shown = || format!("{expected}, not {:?}", world.host().ledger.row(corten_signal::Kind::OtelLog));
+    until(&shown(), || world.host().ledger.snapshot().open_sums().is_empty() && balance() == expected).await;
 }
 
 /// The records that arrived: pairs of a body and what else is known.
@@ -121,6 +129,7 @@ async fn lines_arrive_with_what_is_known_of_their_files() {
         ("transport", ""),
     ];
     assert_eq!(unit.world.metrics().get("otelcol_receiver_accepted_log_records_total", &labels), Some(4.0));
+    balanced(&world, "received 5, out 4, dropped {empty: 1}").await;
 }
 
 #[tokio::test]
@@ -239,6 +248,7 @@ async fn a_reload_loses_nothing_and_repeats_nothing() {
     found.sort();
     expected.sort();
     assert_eq!(found, expected);
+    balanced(&world, &format!("received {0}, out {0}", expected.len())).await;
 }
 
 #[tokio::test]
@@ -282,6 +292,7 @@ async fn operators_make_of_lines_what_they_are_told_to() {
     assert_eq!(of(0)["resource"]["attributes"][0]["value"]["stringValue"], "x");
     assert_eq!(of(0)["scopeLogs"][0]["scope"]["name"], "x");
     assert_eq!(of(1)["scopeLogs"][0]["logRecords"][0]["body"]["stringValue"], "plain");
+    balanced(&world, "received 4, out 3, dropped {filter: 1}").await;
 }
 
 #[tokio::test]
@@ -298,6 +309,7 @@ async fn lines_are_joined_by_patterns_and_by_operators() {
       source_identifier = "attributes[\"log.file.name\"]", force_flush_period = "300ms" }]"#;
     let _unit = start(&world, &joined, &format!("{BEGINNING}{operators}")).await;
     arrive(&joined, &["[1] a\nb", "[2] c", "[3] d"]).await;
+    balanced(&world, "received 7, out 6, merged {recombined: 1}").await;
 }
 
 #[tokio::test]
@@ -312,6 +324,7 @@ async fn what_operators_keep_is_not_safe() {
     );
     let unit = start_in(world.clone(), &sink, &body, &values).await.unwrap();
     stays("nothing arrives", Duration::from_millis(300), || sink.items() == 0).await;
+    balanced(&world, "received 2, held 2").await;
     // As if the process was killed: nothing more is taken.
     sink.answer_with(Some(ConsumeError::Retry { after: None, reason: "gone".to_owned() }));
     let mut unit = unit;
@@ -322,6 +335,7 @@ async fn what_operators_keep_is_not_safe() {
     until("it arrives", || bodies(&after).contains(&"[1] a\nb".to_owned())).await;
     unit.drain().await;
     assert_eq!(bodies(&after), ["[1] a\nb", "[2] c"]);
+    balanced(&world, "received 5, out 2, dropped {shutdown: 1}, merged {recombined: 2}").await;
 }
 
 #[tokio::test]
@@ -332,6 +346,20 @@ async fn records_that_are_not_taken_or_are_lost_are_sent_again() {
     sink.answer_with(Some(refuses));
     let _unit = start(&world, &sink, BEGINNING).await;
     stays("nothing arrives", Duration::from_millis(200), || sink.items() == 0).await;
+    balanced(&world, "received 2, held 2").await;
+    let shown = told(&world);
+    assert_eq!(shown[..4], ["files = 1", "open_files = 1", "unread_bytes = 0", "pending_entries = 2"]);
+    assert_eq!(
+        shown[6..],
+        ["size_bytes", "read_offset", "unread_bytes", "unsafe_batches"].map(|name| {
+            let number = match name {
+                "unread_bytes" => 0,
+                "unsafe_batches" => 1,
+                _ => 8,
+            };
+            format!("file.{name} = {number}")
+        })
+    );
     sink.keep_acks();
     sink.answer_with(None);
     arrive(&sink, &["one", "two"]).await;
@@ -340,6 +368,7 @@ async fn records_that_are_not_taken_or_are_lost_are_sent_again() {
     sink.settle(true);
     append(&world.path("a.log"), "three\n");
     arrive(&sink, &["one", "two", "one", "two", "three"]).await;
+    balanced(&world, "received 5, out 5").await;
 }
 
 #[tokio::test]
@@ -353,6 +382,7 @@ async fn records_that_are_not_taken_for_too_long_are_dropped_where_that_is_asked
     sink.answer_with(None);
     append(&world.path("a.log"), "two\n");
     arrive(&sink, &["two"]).await;
+    balanced(&world, "received 2, out 1, dropped {max elapsed time: 1}").await;
 }
 
 #[tokio::test]
@@ -375,6 +405,8 @@ async fn the_first_lines_say_something_of_all() {
         assert_eq!(attribute(&record, "env").as_deref(), Some("prod"), "{record}");
         assert_eq!(attribute(&record, "team").as_deref(), Some("x"));
     }
+    // The lines of the header are no records.
+    balanced(&world, "received 3, out 3").await;
 }
 
 #[tokio::test]

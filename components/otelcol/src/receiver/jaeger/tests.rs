@@ -262,7 +262,14 @@ async fn packets_of_both_protocols_are_taken_and_what_is_none_harms_nobody() {
     unit.update(&format!("protocols {{\n{other}\n}}\noutput {{\n traces = [sink]\n}}")).await.unwrap();
     from.send_to(&emit(Protocol::Compact), compact).await.unwrap();
     until("it is there, too", || sink.items() == 4).await;
+    // What is never taken is lost.
+    sink.answer_with(Some(ConsumeError::Refused { reason: "never".into() }));
+    from.send_to(&emit(Protocol::Compact), compact).await.unwrap();
+    let row = unit.world.host().ledger.row(corten_signal::Kind::OtelTrace);
+    until("it is lost", || !row.snapshot().dropped.is_empty()).await;
     unit.drain().await;
+    let balance = unit.world.balance_of(corten_signal::Kind::OtelTrace);
+    assert_eq!(balance, "received 5, out 4, dropped {refused: 1}");
 }
 
 #[tokio::test]

@@ -56,6 +56,11 @@ impl UdpArguments {
         errors.into_result()
     }
 
+    /// Where to listen.
+    pub(super) fn address(&self) -> String {
+        self.endpoint.clone()
+    }
+
     async fn bind(&self) -> io::Result<UdpSocket> {
         let socket = match self.endpoint.rsplit_once(':') {
             // As in the reference, all addresses are those of both families, where the system has both.

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::auth::{Handler, ServerAuth};
+use crate::testing::told;
 
 const DEFINITION: Definition = Definition::of::<OtlpReceiver>();
 const ALL: &str = "output {\n traces = [sink]\n metrics = [sink]\n logs = [sink]\n}";
@@ -459,6 +460,13 @@ async fn what_is_not_taken_is_answered_with_what_its_sender_is_to_do() {
     }
     assert_eq!(running.metric("otelcol_receiver_refused_metric_points_total", "http"), 16.0);
     assert_eq!(running.metric("otelcol_receiver_refused_spans_total", "grpc"), 4.0);
+    assert!(running.unit.world.balance().rows.iter().all(|row| (row.received, row.out) == (0, 0)));
+    let told = told(&running.unit.world);
+    let way = told.iter().position(|line| line == "requests.signal = \"traces\"").unwrap();
+    for line in ["requests = 4", "accepted_items = 0", "refused_items = 4", "last_refusal = \"a.b has exited\""] {
+        assert!(told[way..way + 6].contains(&format!("requests.{line}")), "{told:?}");
+    }
+    assert_eq!(told[..2], ["listener.protocol = \"grpc\"", "listener.address = \"127.0.0.1:0\""]);
     // What has no items is taken without asking anybody.
     for (path, body) in [
         ("/v1/traces", r#"{"resourceSpans":[{"resource":{}}]}"#),
@@ -485,6 +493,8 @@ async fn a_request_is_answered_when_the_telemetry_is_safe_and_what_was_lost_is_t
         let (answer, called) = work.await;
         assert_eq!((answer.status, called.err().map(|status| status.code.0)), (status, code));
     }
+    // What was lost on its way was taken, and is taken again.
+    assert_eq!(running.unit.world.balance_of(corten_signal::Kind::OtelLog), "received 4, out 4");
 }
 
 #[tokio::test]

@@ -100,6 +100,8 @@ pub(super) struct Family<'a> {
 /// The series of one point.
 struct Group<'a> {
     labels: Labels<'a>,
+    /// How many samples it is made of, with exemplars.
+    samples: usize,
     time_ms: i64,
     /// When it began to count, in seconds since the Unix epoch; 0 if that is not known.
     created_s: f64,
@@ -122,12 +124,19 @@ pub(super) struct Writer<'w> {
     pub(super) gaps: &'w mut Gaps,
 }
 
-/// What is written between buckets.
+/// What is written between buckets, and what becomes of samples.
+#[derive(Default)]
 pub(super) struct Gaps {
     /// How many empty buckets may still be written.
     pub(super) left: usize,
     /// How many histograms were left out because of them.
     pub(super) left_out: usize,
+    /// How many samples these have with their exemplars.
+    pub(super) left_out_samples: usize,
+    /// How many samples belong to points that cannot be made, because others are missing.
+    pub(super) incomplete: usize,
+    /// How many samples are in points.
+    pub(super) samples: usize,
 }
 
 impl<'a> Family<'a> {
@@ -147,10 +156,10 @@ impl<'a> Family<'a> {
         &self.name
     }
 
-    /// Forgets its series.
-    pub(super) fn clear(&mut self) {
+    /// Forgets its series; how many samples these had.
+    pub(super) fn clear(&mut self) -> usize {
         self.places.clear();
-        self.groups.clear();
+        self.groups.drain(..).map(|group| group.samples).sum()
     }
 
     /// Whether a series of this name belongs to it.
@@ -175,6 +184,7 @@ impl<'a> Family<'a> {
         let place = *places.entry(hash).or_insert_with(|| {
             groups.push(Group {
                 labels,
+                samples: 0,
                 time_ms,
                 created_s: 0.0,
                 only_zeros: true,
@@ -208,6 +218,7 @@ impl<'a> Family<'a> {
         let group = self.group(hash, labels, time_ms);
         let counts = !matches!(kind, Kind::Gauge | Kind::Unknown);
         if counts && group.is_start(time_ms, value) {
+            group.samples += 1;
             return Ok(());
         }
         if group.time_ms != time_ms {
@@ -239,6 +250,7 @@ impl<'a> Family<'a> {
             Kind::Exponential => {}
             Kind::Sum { .. } | Kind::Gauge | Kind::Unknown => group.value = value,
         }
+        group.samples += 1;
         Ok(())
     }
 
@@ -262,6 +274,7 @@ impl<'a> Family<'a> {
         };
         let group = self.group(hash, labels, time_ms);
         if group.is_start(time_ms, count) {
+            group.samples += 1;
             return Ok(());
         }
         if group.time_ms != time_ms {
@@ -279,24 +292,29 @@ impl<'a> Family<'a> {
         group.count = Some(count);
         group.sum = Some(histogram.sum);
         group.histogram = Some(histogram);
+        group.samples += 1;
         Ok(())
     }
 
-    /// Adds the marker that says that a native histogram has ended.
-    pub(super) fn add_stale_histogram(&mut self, hash: u128, labels: Labels<'a>, time_ms: i64, marker: f64) {
+    /// Adds the marker that says that a native histogram has ended; whether there is a place for it.
+    pub(super) fn add_stale_histogram(&mut self, hash: u128, labels: Labels<'a>, time_ms: i64, marker: f64) -> bool {
         let group = self.group(hash, labels, time_ms);
-        if group.time_ms == time_ms {
+        let is_now = group.time_ms == time_ms;
+        if is_now {
             group.only_zeros = false;
             group.count.get_or_insert(0.0);
             group.sum = Some(marker);
+            group.samples += 1;
         }
+        is_now
     }
 
-    /// Adds an exemplar to a series that is there.
-    pub(super) fn add_exemplar(&mut self, hash: u128, exemplar: &'a prometheus::Exemplar) {
-        if let Some(place) = self.places.get(&hash) {
-            self.groups[*place].exemplars.push(exemplar);
-        }
+    /// Adds an exemplar to a series that is there; whether it is.
+    pub(super) fn add_exemplar(&mut self, hash: u128, exemplar: &'a prometheus::Exemplar) -> bool {
+        let Some(place) = self.places.get(&hash) else { return false };
+        self.groups[*place].exemplars.push(exemplar);
+        self.groups[*place].samples += 1;
+        true
     }
 
     /// The metric; nothing if it has no points.
@@ -308,15 +326,11 @@ impl<'a> Family<'a> {
                 temporality: CUMULATIVE,
                 monotonic,
             },
-            Kind::Histogram => Points::Histogram {
-                points: self.groups.iter().filter_map(|group| histogram(group, writer)).collect(),
-                temporality: CUMULATIVE,
-            },
-            Kind::Exponential => Points::Exponential {
-                points: self.groups.iter().filter_map(|group| exponential(group, writer)).collect(),
-                temporality: CUMULATIVE,
-            },
-            Kind::Summary => Points::Summary(self.groups.iter().filter_map(|group| summary(group, writer)).collect()),
+            Kind::Histogram => Points::Histogram { points: self.points(writer, histogram), temporality: CUMULATIVE },
+            Kind::Exponential => {
+                Points::Exponential { points: self.points(writer, exponential), temporality: CUMULATIVE }
+            }
+            Kind::Summary => Points::Summary(self.points(writer, summary)),
         };
         if points.is_empty() {
             return None;
@@ -343,8 +357,25 @@ impl<'a> Family<'a> {
         })
     }
 
+    /// The points of those groups that one can be made of.
+    fn points<P>(&self, writer: &mut Writer<'_>, point: fn(&Group<'_>, &mut Writer<'_>) -> Option<P>) -> Vec<P> {
+        let mut of = |group: &Group<'_>| {
+            let left_out = writer.gaps.left_out;
+            let made = point(group, writer);
+            let samples = match made {
+                Some(_) => &mut writer.gaps.samples,
+                None if writer.gaps.left_out == left_out => &mut writer.gaps.incomplete,
+                None => &mut writer.gaps.left_out_samples,
+            };
+            *samples += group.samples;
+            made
+        };
+        self.groups.iter().filter_map(&mut of).collect()
+    }
+
     fn number(&self, group: &Group<'_>, writer: &mut Writer<'_>) -> NumberPoint {
         let stale = is_stale(group.value);
+        writer.gaps.samples += group.samples;
         NumberPoint {
             attributes: writer.attributes(group.labels, ""),
             // What goes up and down never began.

@@ -12,6 +12,7 @@ use corten_testkit::{OtlpSink, Unit, host};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
+use super::transaction::Lost;
 use super::*;
 
 /// What the reference's receiver made of these series.
@@ -244,8 +245,10 @@ fn what_cannot_be_converted_is_told_of() {
     ]);
     let warning =
         |what, error: &str, labels: &str| Warning { what, error: error.to_owned(), labels: labels.to_owned() };
+    let converted = convert(&batch(&case(items)), "VERSION").unwrap();
+    assert_eq!((converted.samples, converted.lost), (2, Lost { malformed: 2, ..Lost::default() }));
     assert_eq!(
-        convert(&batch(&case(items)), "VERSION").unwrap().warnings,
+        converted.warnings,
         [
             warning(
                 "failed to add datapoint",
@@ -303,6 +306,7 @@ fn empty_buckets_between_others_have_a_limit_for_a_batch() {
     let converted = convert(&batch(&case(json!(items))), "VERSION").unwrap();
     let kept = families::GAPS_MAX / 60_000;
     assert_eq!(converted.data.items(), kept);
+    assert_eq!((converted.samples, converted.lost.too_many_buckets), (kept, 200 - kept));
     let error = format!("{} native histograms have too many buckets and are left out", 200 - kept);
     assert_eq!(converted.warnings.iter().map(|warning| &*warning.error).collect::<Vec<_>>(), [error]);
 }
@@ -341,7 +345,12 @@ proptest! {
         }).collect();
         let mut case = case(json!(items));
         case["origin"] = json!(origin);
-        let converted = convert(&batch(&case), "VERSION").unwrap();
+        let batch = batch(&case);
+        let converted = convert(&batch, "VERSION").unwrap();
+        // Each sample is a part of a point or lost.
+        let Lost { malformed, too_many_buckets, incomplete, no_series, other_family } = converted.lost;
+        let lost = malformed + too_many_buckets + incomplete + no_series + other_family;
+        prop_assert_eq!(converted.samples + lost, batch.items());
         for (_, of) in converted.data.scopes() {
             for metric in &of.records {
                 prop_assert!(!metric.points.is_empty());
@@ -381,6 +390,9 @@ async fn series_are_forwarded_and_the_answer_goes_back() {
     unit.update("output {\n logs = [sink]\n}").await.unwrap();
     to.consume(Arc::clone(&good)).await.unwrap();
     assert_eq!(sink.sizes(), [2]);
+    let [samples, points] = [Kind::PrometheusMetric, Kind::OtelMetric].map(|kind| unit.world.balance_of(kind));
+    assert_eq!(samples, "taken 4, dropped {no receiver: 2}, merged {otel_metric: 2}");
+    assert_eq!(points, "out 2, created {prometheus_metric: 2}");
     let error = unit.update("output { }\ndebug_metrics {\n level = \"much\"\n}").await.unwrap_err();
     assert!(error.contains("unrecognized debug level \"much\""), "{error}");
     unit.drain().await;

@@ -7,6 +7,7 @@ use std::hash::BuildHasher as _;
 
 use corten_otlp::{Data, Map, Metric, OfResource, OfScope, Scope};
 use corten_signal::labels::METRIC_NAME;
+use corten_signal::ledger::Pass;
 use corten_signal::metrics::{CUSTOM_BUCKETS_SCHEMA, Metadata, MetricType, Origin, is_stale};
 use corten_signal::{Labels, MetricsBatch};
 use indexmap::IndexMap;
@@ -25,6 +26,40 @@ const WARNINGS_MAX: usize = 10;
 pub(super) struct Converted {
     pub(super) data: Data<Metric>,
     pub(super) warnings: Vec<Warning>,
+    /// How many samples became a part of it.
+    pub(super) samples: usize,
+    pub(super) lost: Lost,
+}
+
+/// How many samples did not become parts of points.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Lost {
+    /// They do not fit what is known of their family.
+    pub(super) malformed: usize,
+    /// Native histograms with too many buckets.
+    pub(super) too_many_buckets: usize,
+    /// Others that make a point with them are missing.
+    pub(super) incomplete: usize,
+    /// Exemplars of series without a sample.
+    pub(super) no_series: usize,
+    /// Another family of the same name came after theirs.
+    pub(super) other_family: usize,
+}
+
+impl Lost {
+    /// Counts them.
+    pub(super) fn tell(&self, pass: &mut Pass<'_>) {
+        let Lost { malformed, too_many_buckets, incomplete, no_series, other_family } = *self;
+        for (reason, count) in [
+            ("malformed", malformed),
+            ("too many buckets", too_many_buckets),
+            ("incomplete", incomplete),
+            ("no series", no_series),
+            ("other family", other_family),
+        ] {
+            pass.dropped(reason, count);
+        }
+    }
 }
 
 /// Something about a series that its owner should know.
@@ -69,6 +104,9 @@ struct Transaction<'a> {
     seed: u64,
     buffer: Vec<u8>,
     warnings: Vec<Warning>,
+    /// How many samples say something of resources and scopes.
+    infos: usize,
+    lost: Lost,
 }
 
 /// What the labels of a series say.
@@ -92,6 +130,8 @@ pub(super) fn convert(batch: &MetricsBatch, version: &str) -> Result<Converted, 
         seed: RandomState::new().hash_one(0),
         buffer: Vec::new(),
         warnings: Vec::new(),
+        infos: 0,
+        lost: Lost::default(),
     };
     for part in &batch.parts {
         for sample in &part.samples {
@@ -106,23 +146,26 @@ pub(super) fn convert(batch: &MetricsBatch, version: &str) -> Result<Converted, 
             let (family, hash) = transaction.family(&series, true, own_bounds);
             let added = family.add_histogram(hash, series.name, series.labels, sample.timestamp_ms, &sample.histogram);
             if let Err(error) = added {
+                transaction.lost.malformed += 1;
                 transaction.warn("failed to add histogram datapoint", error, series.labels);
             }
         }
         for exemplar in &part.exemplars {
             let series = transaction.series(part.block.labels(exemplar.index))?;
             let (family, hash) = transaction.family(&series, native.contains(&exemplar.index), false);
-            family.add_exemplar(hash, exemplar);
+            let is_added = family.add_exemplar(hash, exemplar);
+            transaction.lost.no_series += usize::from(!is_added);
         }
     }
-    let mut gaps = Gaps { left: GAPS_MAX, left_out: 0 };
+    let mut gaps = Gaps { left: GAPS_MAX, ..Gaps::default() };
     let data = transaction.data(version, &mut gaps);
     if gaps.left_out > 0 {
         let error = format!("{} native histograms have too many buckets and are left out", gaps.left_out);
         let what = "failed to add histogram datapoint";
         transaction.warnings.push(Warning { what, error, labels: String::new() });
     }
-    Ok(Converted { data, warnings: transaction.warnings })
+    let lost = Lost { too_many_buckets: gaps.left_out_samples, incomplete: gaps.incomplete, ..transaction.lost };
+    Ok(Converted { data, warnings: transaction.warnings, samples: gaps.samples + transaction.infos, lost })
 }
 
 impl<'a> Transaction<'a> {
@@ -190,8 +233,12 @@ impl<'a> Transaction<'a> {
             self.warn(what, String::new(), series.labels);
         }
         match series.name {
-            "target_info" => return self.resources[series.resource].info.push(series.labels),
+            "target_info" => {
+                self.infos += 1;
+                return self.resources[series.resource].info.push(series.labels);
+            }
             "otel_scope_info" => {
+                self.infos += 1;
                 self.resources[series.resource].scope_info.insert(series.scope.clone(), series.labels);
                 return;
             }
@@ -203,10 +250,13 @@ impl<'a> Transaction<'a> {
             && known.metric_type == MetricType::Histogram
         {
             let (family, hash) = self.family(series, true, false);
-            return family.add_stale_histogram(hash, series.labels, time_ms, value);
+            let is_added = family.add_stale_histogram(hash, series.labels, time_ms, value);
+            self.lost.malformed += usize::from(!is_added);
+            return;
         }
         let (family, hash) = self.family(series, false, false);
         if let Err(error) = family.add(hash, series.name, series.labels, time_ms, value) {
+            self.lost.malformed += 1;
             self.warn("failed to add datapoint", error, series.labels);
         }
     }
@@ -245,7 +295,7 @@ impl<'a> Transaction<'a> {
         if let Some(family) = new {
             // One that had the name before is forgotten, as it is in the reference.
             if let Some(before) = families.places[usize::from(native)].insert(family.name().to_owned(), place) {
-                families.families[before].clear();
+                self.lost.other_family += families.families[before].clear();
             }
             families.families.push(family);
         }

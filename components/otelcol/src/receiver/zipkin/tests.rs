@@ -182,6 +182,7 @@ async fn every_version_and_encoding_is_taken_on_its_path() {
     ] {
         assert_eq!(unit.world.metrics().get(name, &labels(transport)), Some(value), "{name} {transport}");
     }
+    assert_eq!(unit.world.balance_of(corten_signal::Kind::OtelTrace), "received 6, out 6");
 }
 
 #[tokio::test]

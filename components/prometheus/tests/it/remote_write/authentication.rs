@@ -65,6 +65,7 @@ async fn sigv4_signs_each_attempt_without_the_headers_of_the_endpoint() {
         assert!(!names.contains("x-scope-orgid") && seen.header("x-scope-orgid") == "me", "{names}");
     }
     assert!(!world.logs().contains("hunter2"));
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -100,6 +101,7 @@ async fn azuread_sends_the_token_of_the_managed_identity() {
     {
         assert!(asked[0].contains(part), "{asked:?}");
     }
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -130,6 +132,7 @@ async fn google_iam_sends_the_token_that_its_credentials_give() {
     }
     assert_eq!(tokens.seen().len(), 1, "a token is used until it expires");
     assert!(!world.logs().contains("hunter2"));
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -157,6 +160,7 @@ async fn a_token_that_cannot_be_had_is_tried_for_again_and_nothing_is_lost() {
     *refuses.lock() = false;
     backend.has("a", 1).await;
     until("it is healthy", || world.health_text().starts_with("healthy")).await;
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 

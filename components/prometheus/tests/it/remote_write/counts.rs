@@ -21,6 +21,7 @@ async fn what_rules_drop_is_counted_by_kind() {
     backend.has("a", 1).await;
     let reason = |kind: &str| dropped(&world, kind, "n", &backend.url(), "dropped_series");
     assert_eq!(of_kinds(reason), [1.0, 2.0, 1.0]);
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -41,6 +42,7 @@ async fn what_waits_and_what_becomes_too_old_is_counted_by_kind() {
     assert_eq!(of_kinds(pending), [0.0, 0.0, 0.0]);
     let appended = |kind: &str| world.metric(&format!("prometheus_remote_write_wal_{kind}_appended_total")).unwrap();
     assert_eq!((appended("samples"), appended("exemplars")), (3.0, 1.0));
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -54,5 +56,6 @@ async fn the_metrics_of_an_endpoint_go_with_it() {
     assert!(world.metrics().text().contains("gone"));
     unit.update("").await.unwrap();
     until("all are gone", || !world.metrics().text().contains("gone")).await;
+    balanced(&unit.world).await;
     unit.drain().await;
 }

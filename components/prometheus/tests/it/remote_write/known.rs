@@ -60,6 +60,7 @@ async fn it_is_sent_again_and_again_in_requests_of_max_samples_per_send() {
     stays("none comes", Duration::from_millis(300), || backend.known.lock().len() <= count).await;
     unit.update(&endpoint(&backend.url(), &every, QUICK)).await.unwrap();
     until("it comes again", || backend.known.lock().len() > count).await;
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -71,6 +72,7 @@ async fn what_is_not_handed_on_is_not_sent() {
     push_number(&receiver(&world), "a", 0).await;
     backend.has("a", 1).await;
     stays("no other request comes", Duration::from_millis(100), || backend.seen().len() == 1).await;
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -89,5 +91,6 @@ async fn it_is_tried_again_for_a_round_and_what_is_refused_is_counted() {
     assert!(world.logs().contains("non-recoverable error while sending metadata"), "{}", world.logs());
     backend.turn(200);
     until("it has come", || backend.known.lock().contains(&vec![known("a")])).await;
+    balanced(&unit.world).await;
     unit.drain().await;
 }

@@ -132,6 +132,7 @@ async fn a_request_has_its_headers_and_says_what_it_holds() {
         (&[(1.5f64.to_bits(), 1000)][..], &[((-0.0f64).to_bits(), 2000)][..])
     );
     assert_eq!(entries[0].known, None);
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -159,6 +160,7 @@ async fn histograms_of_all_kinds_are_sent_and_exemplars_with_their_samples() {
         assert_eq!(of("histograms_total"), Some(histograms as f64));
         assert_eq!(of("exemplars_total"), Some(exemplars as f64));
         assert_eq!(dropped(&world, "histograms", "n", &backend.url(), "nhcb_in_rw1_not_supported"), 0.0);
+        balanced(&unit.world).await;
         unit.drain().await;
     }
 }
@@ -174,6 +176,7 @@ async fn an_exemplar_without_a_sample_is_left_out_and_counted() {
     backend.has("a", 1).await;
     assert_eq!(backend.entries().len(), 1);
     assert_eq!(dropped(&world, "exemplars", "n", &backend.url(), "no_sample_in_rw2"), 1.0);
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -192,6 +195,7 @@ async fn requests_are_as_large_as_they_may_be_and_keep_the_order_of_series() {
         assert_eq!(values, numbers(6), "{name}");
     }
     assert!(backend.requests().iter().all(|request| (1..=7).contains(&request.len())));
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -208,6 +212,7 @@ async fn what_comes_one_after_the_other_waits_for_the_deadline_and_is_one_reques
     for (name, values) in backend.series() {
         assert_eq!(values, numbers(4), "{name}");
     }
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -225,6 +230,7 @@ async fn a_request_that_is_too_large_is_sent_in_halves() {
     until("nothing waits", || metric(&world, "samples_pending", "n", &backend.url()) == Some(0.0)).await;
     assert_eq!(metric(&world, "samples_failed_total", "n", &backend.url()), Some(0.0));
     assert!(backend.seen().iter().any(|seen| decode(&seen.body).len() > 20), "none was too large");
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -240,6 +246,7 @@ async fn an_answer_that_does_not_say_what_was_written_is_a_failure() {
         until("nothing waits", || of("samples_pending") == Some(0.0)).await;
         let logs = world.logs();
         assert!(logs.contains("sent v2 request with 1 samples, 0 histograms and 0 exemplars; got 2xx, but"), "{logs}");
+        balanced(&unit.world).await;
         unit.drain().await;
     }
 }
@@ -265,6 +272,7 @@ async fn what_was_not_written_is_counted_and_not_sent_again() {
         let text =
             if status == 200 { "statistics indicate some data was not written" } else { "non-recoverable error" };
         assert!(world.logs().contains(text), "{}", world.logs());
+        balanced(&unit.world).await;
         unit.drain().await;
     }
 }
@@ -276,6 +284,7 @@ async fn a_peer_that_knows_version_1_alone_gets_nothing_else() {
     push_number(&receiver(&world), "a", 0).await;
     until("it is dropped", || metric(&world, "samples_failed_total", "n", &backend.url()) == Some(1.0)).await;
     assert_eq!(backend.seen().len(), 1);
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -293,6 +302,7 @@ async fn what_waits_when_the_version_changes_is_sent_in_the_old_one() {
         }
         until("it was tried", || !backend.seen().is_empty()).await;
         if restart {
+            balanced(&unit.world).await;
             unit.drain().await;
             unit = start(&world, &new).await;
         } else {
@@ -312,6 +322,7 @@ async fn what_waits_when_the_version_changes_is_sent_in_the_old_one() {
         let old: Vec<&Seen> = seen.iter().filter(|seen| seen.header("content-type").contains("v2")).collect();
         assert!(!old.is_empty() && old.iter().all(|seen| decode(&seen.body).len() <= 3));
         until("the queue of the old version is gone", || queues(&world).len() == 1).await;
+        balanced(&unit.world).await;
         unit.drain().await;
     }
 }
@@ -353,6 +364,7 @@ async fn what_is_known_of_a_series_goes_with_it_under_its_new_name_too() {
     push_number(&to, "old_bytes_sum", 7).await;
     backend.has("old_bytes_sum", 1).await;
     assert_eq!(backend.entries().last().unwrap().known, Some(known));
+    balanced(&unit.world).await;
     unit.drain().await;
 }
 
@@ -401,6 +413,8 @@ async fn a_receiver_of_this_program_takes_everything_and_says_so() {
     for name in ["samples_failed_total", "histograms_failed_total", "exemplars_failed_total"] {
         assert_eq!(of(name), Some(0.0), "{name}");
     }
+    balanced(&unit.world).await;
     unit.drain().await;
+    balanced(&there.world).await;
     there.drain().await;
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use corten_component::log::{Tee, TeeLine};
 use corten_component::metrics::Counter;
 use corten_component::{Component, Context, Task};
+use corten_signal::ledger::{Row, reason_of};
 use corten_signal::{EntriesBuilder, Fanout, Logs, LogsBatch, Receiver, Stream};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
@@ -31,24 +32,40 @@ tokio::task_local! {
     static WORKING_ON_OWN_LINES: ();
 }
 
+/// Why lines go nowhere: none of them finds room any more, one like it went on a moment ago, or the block ended.
+const NO_ROOM: &str = "queue full";
+const REPEATED: &str = "repeated";
+const SHUTDOWN: &str = "shutdown";
+
+/// Counts lines that go nowhere.
+fn lose(row: &Row, lines: usize, reason: &'static str) {
+    row.received(lines);
+    row.dropped(reason, lines);
+}
+
 /// Takes the lines.
 #[derive(Debug)]
 pub(super) struct Tap {
     lines: mpsc::Sender<(i64, String)>,
     dropped: Counter,
+    row: Arc<Row>,
     /// When a line of a kind went on last, by component and message.
     recent: Mutex<HashMap<(String, String), Instant>>,
 }
 
 impl Tee for Tap {
     fn line(&self, line: &TeeLine<'_>) {
-        if WORKING_ON_OWN_LINES.try_with(|()| ()).is_ok() || self.repeats(line) {
+        if WORKING_ON_OWN_LINES.try_with(|()| ()).is_ok() {
             return;
+        }
+        if self.repeats(line) {
+            return lose(&self.row, 1, REPEATED);
         }
         let since = line.time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let timestamp_ns = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
         if self.lines.try_send((timestamp_ns, line.text.to_owned())).is_err() {
             self.dropped.inc();
+            lose(&self.row, 1, NO_ROOM);
         }
     }
 }
@@ -93,10 +110,11 @@ pub(super) fn start<C: Component>(cx: &Context<C>, write_to: Vec<Receiver<Logs>>
     );
     let (sender, receiver) = mpsc::channel(LINES_MAX);
     let receiver = Arc::new(AsyncMutex::new(receiver));
-    let fanout = Fanout::new(write_to);
-    let counted = dropped.clone();
+    let fanout = Fanout::of(cx.ledger(), write_to);
+    let row = Arc::clone(cx.ledger().row_of::<Logs>());
+    let books = Books { dropped: dropped.clone(), row: Arc::clone(&row) };
     let pump = cx.spawn("write_to", move |mut stop| {
-        let (receiver, fanout, dropped) = (Arc::clone(&receiver), fanout.clone(), counted.clone());
+        let (receiver, fanout, books) = (Arc::clone(&receiver), fanout.clone(), books.clone());
         async move {
             let mut receiver = receiver.lock().await;
             let mut lines = Vec::with_capacity(BATCH_LINES_MAX);
@@ -107,7 +125,7 @@ pub(super) fn start<C: Component>(cx: &Context<C>, write_to: Vec<Receiver<Logs>>
                         if count == 0 {
                             return Ok(());
                         }
-                        hand_on(&mut lines, &fanout, &dropped).await;
+                        hand_on(&mut lines, &fanout, &books).await;
                     }
                     () = stop.wait() => break,
                 }
@@ -116,18 +134,49 @@ pub(super) fn start<C: Component>(cx: &Context<C>, write_to: Vec<Receiver<Logs>>
             receiver.close();
             let rest = async {
                 while receiver.recv_many(&mut lines, BATCH_LINES_MAX).await > 0 {
-                    hand_on(&mut lines, &fanout, &dropped).await;
+                    hand_on(&mut lines, &fanout, &books).await;
                 }
             };
-            let _ = tokio::time::timeout(LAST_LINES_WAIT_MAX, rest).await;
+            if tokio::time::timeout(LAST_LINES_WAIT_MAX, rest).await.is_err() {
+                let left = std::iter::from_fn(|| receiver.try_recv().ok()).count();
+                books.lose(left, SHUTDOWN);
+            }
             Ok(())
         }
     });
-    (Tap { lines: sender, dropped, recent: Mutex::default() }, pump)
+    (Tap { lines: sender, dropped, row, recent: Mutex::default() }, pump)
 }
 
-async fn hand_on(lines: &mut Vec<(i64, String)>, fanout: &Fanout<Logs>, dropped: &Counter) {
-    let count = lines.len() as u64;
+/// Where it is counted what becomes of lines.
+#[derive(Clone)]
+struct Books {
+    dropped: Counter,
+    row: Arc<Row>,
+}
+
+impl Books {
+    fn lose(&self, lines: usize, reason: &'static str) {
+        self.dropped.add(lines as u64);
+        lose(&self.row, lines, reason);
+    }
+}
+
+/// Lines on their way. Let go of without a word they have come nowhere.
+struct OnTheirWay<'b> {
+    books: &'b Books,
+    lines: usize,
+}
+
+impl Drop for OnTheirWay<'_> {
+    fn drop(&mut self) {
+        if self.lines > 0 {
+            self.books.lose(self.lines, SHUTDOWN);
+        }
+    }
+}
+
+async fn hand_on(lines: &mut Vec<(i64, String)>, fanout: &Fanout<Logs>, books: &Books) {
+    let mut way = OnTheirWay { books, lines: lines.len() };
     let mut builder = EntriesBuilder::new();
     // One label of a few bytes is a label set.
     let Ok(stream) = Stream::of([LABEL]) else { return };
@@ -137,8 +186,11 @@ async fn hand_on(lines: &mut Vec<(i64, String)>, fanout: &Fanout<Logs>, dropped:
         builder.push(part, timestamp_ns, line);
     }
     let batch = LogsBatch::of(builder.finish(0));
-    if WORKING_ON_OWN_LINES.scope((), fanout.consume(batch)).await.is_err() {
-        dropped.add(count);
+    let outcome = WORKING_ON_OWN_LINES.scope((), fanout.consume(batch)).await;
+    let count = std::mem::take(&mut way.lines);
+    match outcome {
+        Ok(()) => books.row.received(count),
+        Err(error) => books.lose(count, reason_of(&error)),
     }
 }
 
@@ -150,7 +202,8 @@ mod tests {
 
     fn tap() -> (Tap, mpsc::Receiver<(i64, String)>) {
         let (lines, receiver) = mpsc::channel(3);
-        (Tap { lines, dropped: Counter::default(), recent: Mutex::default() }, receiver)
+        let row = Arc::clone(corten_signal::Ledger::new("logging").row_of::<Logs>());
+        (Tap { lines, dropped: Counter::default(), row, recent: Mutex::default() }, receiver)
     }
 
     fn line<'a>(component: Option<&'a str>, message: &'a str) -> TeeLine<'a> {
@@ -164,6 +217,7 @@ mod tests {
             tap.line(&line(Some("prometheus.scrape.a"), "m"));
         }
         assert_eq!(tap.dropped.get(), 2);
+        assert_eq!((tap.row.snapshot().received, tap.row.snapshot().dropped), (2, vec![(NO_ROOM.to_owned(), 2)]));
         assert!(receiver.try_recv().unwrap().1.ends_with("msg=x\n"));
     }
 
@@ -176,6 +230,7 @@ mod tests {
         tap.line(&line(Some("loki.write.a"), "other"));
         let count = std::iter::from_fn(|| receiver.try_recv().ok()).count();
         assert_eq!((count, tap.dropped.get()), (3, 0));
+        assert_eq!(tap.row.snapshot().dropped, [(REPEATED.to_owned(), 2)]);
         for id in ["loki.source.file.a", "prometheus.scrape.a"] {
             assert!(!is_led_to_by_logs(id));
         }

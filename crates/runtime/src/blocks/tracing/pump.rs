@@ -1,6 +1,7 @@
 //! Ended spans as telemetry.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use corten_component::metrics::Counter;
@@ -8,6 +9,7 @@ use corten_component::trace::{Attribute, Ended};
 use corten_component::{Component, Context, Task};
 use corten_otlp::traces::Status;
 use corten_otlp::{Arena, Batch, Data, OfResource, OfScope, Span, Traces, Value};
+use corten_signal::ledger::{Row, reason_of};
 use corten_signal::{Fanout, Receiver};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
@@ -24,16 +26,71 @@ const LAST_SPANS_WAIT_MAX: Duration = Duration::from_secs(2);
 /// OpenTelemetry's number for what failed.
 const STATUS_ERROR: i32 = 2;
 
+/// Why spans go nowhere: none of them finds room any more, or the block ended.
+const NO_ROOM: &str = "queue full";
+const SHUTDOWN: &str = "shutdown";
+
+/// Where it is counted what becomes of spans, over all changes of the arguments.
+#[derive(Debug)]
+pub(super) struct Books {
+    /// Those that come nowhere: who ends a span counts it here that finds no room.
+    pub(super) dropped: Counter,
+    /// How many of them were counted here because they did find room.
+    not_taken: AtomicU64,
+    /// How many of those that found no room are in the row.
+    counted: parking_lot::Mutex<u64>,
+    row: Arc<Row>,
+}
+
+impl Books {
+    pub(super) fn new<C: Component>(cx: &Context<C>, dropped: Counter) -> Self {
+        let row = Arc::clone(cx.ledger().row_of::<Traces>());
+        Books { dropped, not_taken: AtomicU64::new(0), counted: parking_lot::Mutex::new(0), row }
+    }
+
+    /// Counts what found no room since the last time.
+    fn count_no_room(&self) {
+        let mut counted = self.counted.lock();
+        let no_room = self.dropped.get().saturating_sub(self.not_taken.load(Ordering::Acquire));
+        let new = no_room.saturating_sub(*counted) as usize;
+        *counted = no_room.max(*counted);
+        self.row.received(new);
+        self.row.dropped(NO_ROOM, new);
+    }
+
+    fn lose(&self, spans: usize, reason: &'static str) {
+        // In this order: these are not to be taken for others.
+        self.not_taken.fetch_add(spans as u64, Ordering::AcqRel);
+        self.dropped.add(spans as u64);
+        self.row.received(spans);
+        self.row.dropped(reason, spans);
+    }
+}
+
+/// Spans on their way. Let go of without a word they have come nowhere.
+struct OnTheirWay<'b> {
+    books: &'b Books,
+    spans: usize,
+}
+
+impl Drop for OnTheirWay<'_> {
+    fn drop(&mut self) {
+        if self.spans > 0 {
+            self.books.lose(self.spans, SHUTDOWN);
+        }
+    }
+}
+
 /// Hands ended spans on.
 pub(super) struct Pump {
     fanout: Fanout<Traces>,
     version: String,
-    dropped: Counter,
+    books: Arc<Books>,
 }
 
 impl Pump {
-    pub(super) fn new<C: Component>(cx: &Context<C>, write_to: Vec<Receiver<Traces>>, dropped: Counter) -> Self {
-        Pump { fanout: Fanout::new(write_to), version: cx.services().version.clone(), dropped }
+    pub(super) fn new<C: Component>(cx: &Context<C>, write_to: Vec<Receiver<Traces>>, books: Arc<Books>) -> Self {
+        Pump { fanout: Fanout::of(cx.ledger(), write_to), version: cx.services().version.clone(), books }
     }
 
     pub(super) fn start<C: Component>(self, cx: &Context<C>, arriving: mpsc::Receiver<Ended>) -> Task {
@@ -67,18 +124,26 @@ impl Pump {
                         pump.hand_on(&mut spans).await;
                     }
                 };
-                let _ = tokio::time::timeout(LAST_SPANS_WAIT_MAX, rest).await;
+                if tokio::time::timeout(LAST_SPANS_WAIT_MAX, rest).await.is_err() {
+                    let left = std::iter::from_fn(|| arriving.try_recv().ok()).count();
+                    pump.books.lose(left, SHUTDOWN);
+                }
+                pump.books.count_no_room();
                 Ok(())
             }
         })
     }
 
     async fn hand_on(&self, spans: &mut Vec<Ended>) {
-        let count = spans.len() as u64;
+        let mut way = OnTheirWay { books: &self.books, spans: spans.len() };
         let batch = Batch::of(self.data(spans.drain(..)), Arc::default());
-        if self.fanout.consume(batch).await.is_err() {
-            self.dropped.add(count);
+        let outcome = self.fanout.consume(batch).await;
+        let count = std::mem::take(&mut way.spans);
+        match outcome {
+            Ok(()) => self.books.row.received(count),
+            Err(error) => self.books.lose(count, reason_of(&error)),
         }
+        self.books.count_no_room();
     }
 
     fn data(&self, spans: impl Iterator<Item = Ended>) -> Data<Span> {
