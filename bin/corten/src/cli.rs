@@ -169,6 +169,7 @@ fn command() -> Command {
                         .default_value(gql::ENDPOINT)
                         .value_name("string"),
                 )
+                .args(remote::access_flags())
                 .arg(positional("QUERY", "The query, or the fields that it asks for: components { id name }")),
         )
         .subcommand(

@@ -1,32 +1,27 @@
 //! `corten gql`: a query of GraphQL to the program that runs.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::ArgMatches;
-use corten_net::{Body, Client, ClientConfig, ClientOptions};
+use corten_net::Body;
 use corten_syntax::quote;
-use http::{HeaderValue, Request, StatusCode, header};
+use http::{Request, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use crate::output;
-use crate::remote::{block_on, printable};
-use crate::version::VERSION;
+use crate::remote::{ANSWER_WAIT, ASKS_FOR_USER, block_on, client, printable};
 
 /// Where queries are answered unless another place is named.
 pub(crate) const ENDPOINT: &str = "http://127.0.0.1:12345/graphql";
-/// How long the answer may take, to its last byte.
-const ANSWER_WAIT: Duration = Duration::from_secs(30);
 /// The longest answer that is read.
 const ANSWER_BYTES_MAX: usize = 5 << 20;
 
 pub(crate) fn main(matches: &ArgMatches, query: &str) -> Result<ExitCode, String> {
-    let endpoint = matches.get_one::<String>("endpoint").map_or(ENDPOINT, String::as_str);
     let query = whole(query).map_err(|error| format!("format GraphQL query: {error}"))?;
     let answer = block_on(async {
-        let limited = tokio::time::timeout(ANSWER_WAIT, ask(endpoint, &query)).await;
-        let late = || format!("no answer from {endpoint} within {} s", ANSWER_WAIT.as_secs());
-        limited.map_err(|_| late())?
+        // To the answer's last byte.
+        let limited = tokio::time::timeout(ANSWER_WAIT, ask(matches, &query)).await;
+        limited.map_err(|_| format!("no answer within {} s", ANSWER_WAIT.as_secs()))?
     });
     let mut answer = answer.map_err(|error| format!("execute GraphQL query: {error}"))?;
     // What is empty is left out, and nothing else is shown than these two.
@@ -58,17 +53,17 @@ fn whole(query: &str) -> Result<String, String> {
     Ok(if is_operation || text.starts_with('{') { query.to_owned() } else { format!("query {{ {query} }}") })
 }
 
-async fn ask(endpoint: &str, query: &str) -> Result<Map<String, Value>, String> {
+async fn ask(matches: &ArgMatches, query: &str) -> Result<Map<String, Value>, String> {
     let failed = |error: &dyn std::fmt::Display| format!("failed to execute request: {error}");
-    let agent = HeaderValue::from_str(&format!("Corten/{VERSION}")).map_err(|error| error.to_string())?;
-    let options = ClientOptions { user_agent: agent, connect_timeout: ANSWER_WAIT, ..ClientOptions::default() };
-    let config = ClientConfig { follow_redirects: false, ..ClientConfig::default() };
-    let client = Client::new(config, options).await.map_err(|error| failed(&error))?;
-    let request = Request::post(endpoint).header(header::CONTENT_TYPE, "application/json");
+    let (client, endpoint) = client(matches, "endpoint").await.map_err(|error| failed(&error))?;
+    let request = Request::post(&endpoint).header(header::CONTENT_TYPE, "application/json");
     let request = request.body(Body::from(json!({ "query": query }).to_string()));
-    let request = request.map_err(|_| failed(&format!("{} is no URL", quote(endpoint))))?;
+    let request = request.map_err(|_| failed(&format!("{} is no URL", quote(&endpoint))))?;
     let answer = client.request(request).await.map_err(|error| failed(&error))?;
     let status = answer.status();
+    if status == StatusCode::UNAUTHORIZED {
+        return Err(failed(&ASKS_FOR_USER));
+    }
     if status != StatusCode::OK {
         let body = answer.into_body().read_start(ANSWER_BYTES_MAX).await;
         let body = printable(body.trim());

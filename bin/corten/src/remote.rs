@@ -15,34 +15,89 @@ use crate::cli::{switch, truth};
 use crate::version::VERSION;
 
 /// How long the program may take to answer.
-const ANSWER_WAIT: Duration = Duration::from_secs(30);
+pub(crate) const ANSWER_WAIT: Duration = Duration::from_secs(30);
 /// The longest answer that is read whole.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Where the program listens unless it is told otherwise, in clear text and with TLS.
-const LOCAL: &str = "http://localhost:12345";
-const LOCAL_TLS: &str = "https://localhost:12345";
+/// What stands for the status of a program that does not know who asks.
+pub(crate) const ASKS_FOR_USER: &str = "the program that runs asks for a user: --user and --password-file";
 
-/// The flags by which a command finds the program.
+/// Where the program listens unless it is told otherwise.
+const LOCAL: &str = "http://localhost:12345";
+
+/// The flags by which a command finds the program and is let in.
 pub(crate) fn flags() -> Vec<Arg> {
-    let text = |name: &'static str, default: &'static str, help: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .help(help)
-            .default_values((!default.is_empty()).then_some(default))
-            .allow_hyphen_values(true)
-            .value_name("string")
-    };
+    let mut flags = vec![
+        text_flag("address", LOCAL, "Where the program that runs is reached"),
+        text_flag("path-prefix", "/", "What it was given as --server.http.ui-path-prefix"),
+    ];
+    flags.extend(access_flags());
+    flags
+}
+
+/// The flags by which a command is let in.
+pub(crate) fn access_flags() -> Vec<Arg> {
     vec![
-        text("address", LOCAL, "Where the program that runs is reached"),
-        text("path-prefix", "/", "What it was given as --server.http.ui-path-prefix"),
-        text("user", "", "The user's name, where it asks for one"),
-        text("password-file", "", "A file with the user's password"),
-        text("ca-file", "", "A file with the certificate authorities that are trusted in place of the system's"),
-        text("cert-file", "", "A file with the certificate to show to the program that runs"),
-        text("key-file", "", "A file with the key of that certificate"),
+        text_flag("user", "", "The user's name, where it asks for one"),
+        text_flag("password-file", "", "A file with the user's password"),
+        text_flag("ca-file", "", "A file with the certificate authorities that are trusted in place of the system's"),
+        text_flag("cert-file", "", "A file with the certificate to show to the program that runs"),
+        text_flag("key-file", "", "A file with the key of that certificate"),
         switch("insecure-skip-verify", "false", "Take any certificate for that of the program that runs"),
     ]
+}
+
+fn text_flag(name: &'static str, default: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .help(help)
+        .default_values((!default.is_empty()).then_some(default))
+        .allow_hyphen_values(true)
+        .value_name("string")
+}
+
+/// A client as the flags of a command say, and where the one of this name says that the program is, with its scheme.
+pub(crate) async fn client(matches: &ArgMatches, place: &str) -> Result<(Client, String), String> {
+    let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
+    let (address, user, file) = (text(place), text("user"), text("password-file"));
+    let tls_config = TlsConfig {
+        ca_file: text("ca-file"),
+        cert_file: text("cert-file"),
+        key_file: text("key-file"),
+        insecure_skip_verify: truth(matches, "insecure-skip-verify"),
+        ..TlsConfig::default()
+    };
+    let with_tls = tls_config != TlsConfig::default();
+    let is_default = matches.value_source(place) == Some(ValueSource::DefaultValue);
+    let address = match address.split_once("://") {
+        Some((_, rest)) if with_tls && is_default => format!("https://{rest}"),
+        Some(_) => address,
+        None => format!("{}://{address}", if with_tls { "https" } else { "http" }),
+    };
+    if with_tls && !address.starts_with("https://") {
+        return Err(format!(
+            "certificates are only looked at where --{place} begins with https://, and it is {address}"
+        ));
+    }
+    if tls_config.cert_file.is_empty() != tls_config.key_file.is_empty() {
+        return Err("--cert-file and --key-file need each other".to_owned());
+    }
+    let mut config = ClientConfig { follow_redirects: false, tls_config, ..ClientConfig::default() };
+    if !user.is_empty() {
+        let password = match file.as_str() {
+            "" => String::new(),
+            file => std::fs::read_to_string(Path::new(file))
+                .map_err(|error| format!("reading {}: {}", quote(file), io_error_text(&error)))?,
+        };
+        let password = Secret::new(password.trim_end_matches(['\r', '\n']));
+        config.basic_auth = Some(BasicAuth { username: user, password, ..BasicAuth::default() });
+    } else if !file.is_empty() {
+        return Err("--password-file needs --user".to_owned());
+    }
+    let agent = HeaderValue::from_str(&format!("Corten/{VERSION}")).map_err(|error| error.to_string())?;
+    let options = ClientOptions { user_agent: agent, connect_timeout: ANSWER_WAIT, ..ClientOptions::default() };
+    let client = Client::new(config, options).await.map_err(|error| error.to_string())?;
+    Ok((client, address))
 }
 
 /// The program that runs.
@@ -54,47 +109,9 @@ pub(crate) struct Remote {
 impl Remote {
     /// The program that the flags of a command name.
     pub(crate) async fn of(matches: &ArgMatches) -> Result<Self, String> {
-        let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
-        let (address, user, file) = (text("address"), text("user"), text("password-file"));
-        let tls_config = TlsConfig {
-            ca_file: text("ca-file"),
-            cert_file: text("cert-file"),
-            key_file: text("key-file"),
-            insecure_skip_verify: truth(matches, "insecure-skip-verify"),
-            ..TlsConfig::default()
-        };
-        let with_tls = tls_config != TlsConfig::default();
-        let address = match address.contains("://") {
-            // It is the default.
-            _ if with_tls && matches.value_source("address") == Some(ValueSource::DefaultValue) => LOCAL_TLS.to_owned(),
-            true => address,
-            false => format!("{}://{address}", if with_tls { "https" } else { "http" }),
-        };
-        if with_tls && !address.starts_with("https://") {
-            return Err(format!(
-                "certificates are only looked at where --address begins with https://, and it is {address}"
-            ));
-        }
-        if tls_config.cert_file.is_empty() != tls_config.key_file.is_empty() {
-            return Err("--cert-file and --key-file need each other".to_owned());
-        }
-        let mut config = ClientConfig { follow_redirects: false, tls_config, ..ClientConfig::default() };
-        if !user.is_empty() {
-            let password = match file.as_str() {
-                "" => String::new(),
-                file => std::fs::read_to_string(Path::new(file))
-                    .map_err(|error| format!("reading {}: {}", quote(file), io_error_text(&error)))?,
-            };
-            let password = Secret::new(password.trim_end_matches(['\r', '\n']));
-            config.basic_auth = Some(BasicAuth { username: user, password, ..BasicAuth::default() });
-        } else if !file.is_empty() {
-            return Err("--password-file needs --user".to_owned());
-        }
-        let agent = HeaderValue::from_str(&format!("Corten/{VERSION}")).map_err(|error| error.to_string())?;
-        let options = ClientOptions { user_agent: agent, connect_timeout: ANSWER_WAIT, ..ClientOptions::default() };
-        let client = Client::new(config, options).await.map_err(|error| error.to_string())?;
-        let prefix: String =
-            text("path-prefix").split('/').filter(|part| !part.is_empty()).flat_map(|part| ["/", part]).collect();
+        let (client, address) = client(matches, "address").await?;
+        let prefix = matches.get_one::<String>("path-prefix").map_or("", String::as_str);
+        let prefix: String = prefix.split('/').filter(|part| !part.is_empty()).flat_map(|part| ["/", part]).collect();
         Ok(Remote { client, base: format!("{}{prefix}/api/v0/corten/", address.trim_end_matches('/')) })
     }
 
@@ -111,11 +128,13 @@ impl Remote {
             return Ok(answer);
         }
         let status = answer.status();
-        let body = answer.into_body().read_start(ANSWER_BYTES_MAX).await;
+        // What comes late does not keep the status from being told.
+        let body = tokio::time::timeout(ANSWER_WAIT, answer.into_body().read_start(ANSWER_BYTES_MAX)).await;
+        let body = body.unwrap_or_default();
         let told = serde_json::from_str::<serde_json::Value>(&body).ok();
         let told = told.and_then(|told| told["error"].as_str().map(str::to_owned));
         Err(told.unwrap_or_else(|| match status {
-            StatusCode::UNAUTHORIZED => "the program that runs asks for a user: --user and --password-file".to_owned(),
+            StatusCode::UNAUTHORIZED => ASKS_FOR_USER.to_owned(),
             _ => format!("the answer has status {status}"),
         }))
     }

@@ -28,6 +28,7 @@ use crate::error::{describe_io, find_cause};
 use crate::files::off_thread;
 use crate::proxy::{Proxy, ProxyKind, ProxyRules, authority, http_connect, socks5_connect};
 use crate::tls::{ClientTls, FurtherTls, Material, client_tls};
+use crate::unanswered::Unanswered;
 use crate::{ClientOptions, Error, ErrorKind};
 
 /// How long a TLS handshake may take.
@@ -360,7 +361,8 @@ impl Connector {
         };
         let stream = handshake(tls.origin.clone(), name, io).await?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok(Conn { io: TokioIo::new(Box::new(stream)), absolute_form, http2, used: UsedBefore::default() })
+        let io: BoxIo = Box::new(Unanswered::new(stream));
+        Ok(Conn { io: TokioIo::new(io), absolute_form, http2, used: UsedBefore::default() })
     }
 
     async fn through(&self, proxy: &Proxy, tunnels: bool, host: &str, port: u16) -> Result<BoxIo, Error> {

@@ -34,6 +34,7 @@ mod redirect;
 mod server;
 mod sign;
 mod tls;
+mod unanswered;
 
 pub use backoff::{Backoff, RETRY_AFTER_SECONDS_MAX, parse_retry_after, retry_after};
 pub use body::{Body, BodyError, ResponseBody, read_body_limited, read_body_within};

@@ -112,6 +112,14 @@ fn queries_are_behind_the_prefix_and_the_password_of_everything_else() {
     assert!(!page.body.contains("http://") && !page.body.contains("https://"), "it asks no other host");
     assert!(corten.get_as("/deep/graphql/playground.js", "dTpw").body.contains("fetch("));
     assert_eq!(corten.get_as("/graphql", "dTpw").status, 404);
+    // The command line, too.
+    let endpoint = format!("--endpoint=http://{}/deep/graphql", corten.address);
+    let (success, _, error) = output(&["gql", &endpoint, "alloy { isReady }"]);
+    assert!(!success && error.ends_with("asks for a user: --user and --password-file\n"), "{error}");
+    let password = Folder::new("p\n");
+    let password = format!("--password-file={}", password.config_text());
+    let (success, out, error) = output(&["gql", &endpoint, "--user=u", &password, "alloy { isReady }"]);
+    assert!(success && out.contains("\"isReady\": true"), "{error}");
     corten.end_as("dTpw");
 }
 
