@@ -30,6 +30,8 @@ export default defineConfig({
         entryFileNames: "assets/[name]-[hash].js",
         chunkFileNames: "assets/[name]-[hash].js",
         assetFileNames: "assets/[name]-[hash][extname]",
+        // Small parts that the first page needs and others, too, come in one file.
+        codeSplitting: { includeDependenciesRecursively: false, groups: [{ name: "parts", test: /src\/parts\/(kinds|more|sparkline)\.ts/ }] },
       },
     },
   },

@@ -71,6 +71,25 @@ export default async function (t) {
     await page.getByRole("tab", { name: "State", selected: true }).waitFor();
   });
 
+  await t.check("on a phone it is seen that there are more tabs, and keys lead to the last", async () => {
+    const tabs = page.getByRole("tablist", { name: "About the component" });
+    const hints = () => tabs.evaluate((row) => ["::before", "::after"].map((part) => getComputedStyle(row, part).content !== "none"));
+    const seen = (name) => tabs.evaluate((row, name) => {
+      const [own, tab] = [row.getBoundingClientRect(), [...row.children].find((tab) => tab.textContent.startsWith(name)).getBoundingClientRect()];
+      return tab.left >= own.left - 1 && tab.right <= own.right + 1;
+    }, name);
+    await t.open(path(expect.id), "phone");
+    await t.until("there is more at the end", async () => (await hints()).join() === "false,true");
+    if (await seen("Reference")) throw new Error("the last tab is within the row");
+    await page.getByRole("tab", { name: "State" }).focus();
+    await page.keyboard.press("End");
+    await page.getByRole("tab", { name: "Reference", selected: true }).waitFor();
+    await t.until("the last tab is whole", () => seen("Reference"));
+    await t.until("there is more at the start", async () => (await hints()).join() === "true,false");
+    await t.open(path(expect.id));
+    await t.until("where there is room nothing is hinted", async () => (await seen("Reference")) && (await hints()).join() === "false,false");
+  });
+
   await t.check("the source is as it was written, arguments and exports as evaluated", async () => {
     await t.open(path(expect.id, "configuration"));
     const text = async (name) => (await region(name).locator(".code").innerText()).replace(/[ \t\u00a0]+/g, " ");

@@ -6,6 +6,7 @@ import { KeyPairs, isTyping } from "./keys";
 import { connection, graph, graphError, healthOf, heardAt, loadGraph, openedOf, retryStream } from "./live/store";
 import { NoCode, PAGES, pageOf } from "./pages";
 import { agoText } from "./parts/format";
+import { useMore } from "./parts/more";
 import { Search } from "./parts/search";
 import { go, location, page } from "./router";
 import { isDark, setTheme, theme } from "./theme";
@@ -51,13 +52,18 @@ export function App() {
 function Head({ current }: { current: string | null }) {
   const nodes = graph.value?.nodes ?? [];
   const unhealthy = nodes.filter((node) => healthOf(node.id)?.state === "unhealthy").length;
+  const pages = useRef<HTMLElement>(null);
+  useMore(pages, PAGES.length);
+  useEffect(() => {
+    pages.current?.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  }, [current]);
   return (
     <header class="head">
       <a class="brand" href={page("")} aria-label="Corten, the pipeline">
         <Logo />
         <span>Corten</span>
       </a>
-      <nav aria-label="Pages">
+      <nav aria-label="Pages" ref={pages}>
         {PAGES.filter(({ name, key }) => key !== undefined || name === "clustering").map(({ name, title, key }) => (
           <a
             key={name}

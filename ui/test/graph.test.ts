@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { build, random } from "../fixtures/model.mjs";
 import type { GraphEdge, GraphNode, Kind, TargetRow, TargetState } from "../src/api/types";
-import { centre, detailOf, fit, keepInView, zoomAt } from "../src/graph/camera";
+import { centre, detailOf, fit, FOOT, keepInView, roomOf, zoomAt } from "../src/graph/camera";
 import { pipelineOf } from "../src/graph/highlight";
 import { type Layout, layout, nearest, pathOf } from "../src/graph/layout";
 import { layerOf, listOf } from "../src/graph/list";
@@ -180,6 +180,65 @@ describe("layout", () => {
     expect(shape(2.5)).toBeGreaterThan(shape(0.6));
   });
 
+  // Of a chain of components with so many beside its first.
+  const wideOne = (ranks: number, beside: number, kinds: Kind[] = ["loki_log"]) => {
+    const nodes = [...Array.from({ length: ranks }, (_, i) => node(`c.r${i}`, kinds)), ...Array.from({ length: beside }, (_, i) => node(`c.s${i}`, kinds))];
+    const links = [...Array.from({ length: ranks - 1 }, (_, i): [string, string] => [`c.r${i}`, `c.r${i + 1}`]), ...Array.from({ length: beside }, (_, i): [string, string] => [`c.s${i}`, "c.r1"])];
+    return modelOf({ nodes, edges: links.flatMap(([from, to], i) => kinds.map((kind) => ({ i, from, to, kind }))) });
+  };
+  const window = { width: 1040, aspect: 1040 / 700 };
+  const shownAs = ({ w, h }: Layout): { k: number; filled: number } => {
+    const k = Math.min(1, 1040 / w, 700 / h);
+    return { k, filled: (h * k) / 700 };
+  };
+
+  test("a picture that only the width makes small has its columns closer, and uses the height", () => {
+    const model = wideOne(6, 4);
+    const before = layout(model, { aspect: window.aspect });
+    const made = layout(model, window);
+    expect([before.narrow, made.narrow]).toEqual([false, true]);
+    expect(shownAs(made).k).toBeGreaterThan(1.15 * shownAs(before).k);
+    expect(shownAs(made).filled).toBeGreaterThan(1.5 * shownAs(before).filled);
+    expect(shownAs(made).filled).toBeLessThanOrEqual(1);
+    expect(overlaps(made)).toEqual([]);
+    expect([...made.routes.values()].every((route) => route.label !== null)).toBe(true);
+  });
+
+  test("a picture that has room at its natural size, or fills the height, stays as it is, but for its rows", () => {
+    const few = layout(wideOne(3, 1), window);
+    expect([few.narrow, shownAs(few).k]).toEqual([false, 1]);
+    expect(few.w).toBe(layout(wideOne(3, 1), { aspect: window.aspect }).w);
+    const high = layout(wideOne(2, 13), window);
+    expect(high.narrow).toBe(false);
+    expect(high.h).toBe(layout(wideOne(2, 13), { aspect: window.aspect }).h);
+  });
+
+  test("where columns are close a label has its bytes below its items, unless that would be on another", () => {
+    const tall = (made: Layout): boolean[] => [...made.routes.values()].map((route) => route.tall);
+    expect(tall(layout(wideOne(7, 1), { aspect: window.aspect }))).not.toContain(true);
+    expect(tall(layout(wideOne(7, 1), window))).not.toContain(false);
+    const kinds: Kind[] = ["otel_metric", "otel_log", "otel_trace"];
+    const made = layout(wideOne(7, 6, kinds), window);
+    expect(made.narrow).toBe(true);
+    expect(new Set(tall(made))).toEqual(new Set([true, false]));
+    const labels = [...made.routes.values()].map(({ label, tall }) => ({ ...label!, h: 15 * kinds.length * (tall ? 2 : 1) }));
+    for (const [i, a] of labels.entries()) {
+      for (const b of labels.slice(i + 1)) expect(Math.abs(a.x - b.x) < 60 && Math.abs(a.y - b.y) < (a.h + b.h) / 2).toBe(false);
+    }
+  });
+
+  test.each([8, 24, 60, 130, 500])("a window of any shape shows %d components no smaller than without its width, and none on another", (size) => {
+    const model = modelOf(build({ size }));
+    for (const aspect of [0.7, 1.4, 2.6]) {
+      for (const width of [600, 1100, 2500]) {
+        const scale = ({ w, h }: Layout): number => Math.min(1, width / w, width / aspect / h);
+        const made = layout(model, { aspect, width });
+        expect(scale(made)).toBeGreaterThanOrEqual(0.998 * scale(layout(model, { aspect })));
+        expect(overlaps(made)).toEqual([]);
+      }
+    }
+  });
+
   test("places are the nearest that keep order and distance", () => {
     expect(nearest([0, 0, 0], [0, 10, 10], [1, 1, 1])).toEqual([-10, 0, 10]);
     expect(nearest([0, 100], [0, 10], [1, 1])).toEqual([0, 100]);
@@ -238,6 +297,13 @@ describe("camera", () => {
     expect(camera.x).toBeGreaterThanOrEqual(0);
     expect(fit(100, 100, 1000, 800).k).toBe(1);
     expect(fit(0, 0, 1000, 800).k).toBe(1);
+  });
+  test("what is as large as the room there is for it is shown at its natural size, and above the tools", () => {
+    const { width, height } = roomOf(1000, 800);
+    const { y, k } = fit(width, height, 1000, 800, FOOT);
+    expect(k).toBe(1);
+    expect(y + height).toBeLessThanOrEqual(800 - FOOT);
+    expect(fit(width + 100, height, 1000, 800, FOOT).k).toBeLessThan(1);
   });
   test("zooming leaves what is under the pointer where it is, within limits", () => {
     const before = { x: 30, y: -20, k: 0.5 };

@@ -95,6 +95,18 @@ test("drops that did not change stay, and end when they end", async () => {
   expect(store.drops.value.map(({ reason, perSecond }) => [reason, perSecond])).toEqual([["x", 10], ["y", 0]]);
 });
 
+test("what was dropped before somebody looked is no second without drops", async () => {
+  const store = await started(graph(1, ["a", "b"]));
+  lines[0]!.say("graph", { generation: 1 });
+  lines[0]!.say("drops", { t: 0, d: [["a", "loki_log", "x", 0, 100], ["a", "loki_log", "old", 0, 7]] });
+  await pass();
+  lines[0]!.say("drops", { t: 0, d: [["a", "loki_log", "x", 40, 140]] });
+  await pass();
+  expect(store.drops.value.map(({ reason, perSecond, total }) => [reason, perSecond, total])).toEqual([["x", 40, 140], ["old", 0, 7]]);
+  await pass(5000);
+  expect(store.drops.value.map(({ reason, perSecond }) => [reason, perSecond])).toEqual([["x", 40], ["old", 0]]);
+});
+
 test("after a reload the figures of an edge follow it to its new index", async () => {
   const store = await started(graph(1, ["a", "b"], ["c", "d"]));
   lines[0]!.say("graph", { generation: 1 });

@@ -12,13 +12,22 @@ export const ZOOM_MIN = 0.03;
 
 const clamp = (value: number, low: number, high: number): number => Math.min(Math.max(value, low), high);
 
+/** Around the picture, where all of it is shown. */
+const PAD = 8;
+/** The tools stand at the foot of the window. */
+export const FOOT = 58;
+
+/** How much of a window there is for the picture. */
+export function roomOf(width: number, height: number): { width: number; height: number } {
+  return { width: Math.max(1, width - 2 * PAD), height: Math.max(1, height - FOOT - 2 * PAD) };
+}
+
 /** Shows all of a `w` by `h` picture in a window, no larger than life, and above a foot that is covered. */
 export function fit(w: number, h: number, width: number, height: number, foot = 0): Camera {
-  const pad = 8;
   if (w <= 0 || h <= 0 || width <= 0 || height <= 0) return { x: 0, y: 0, k: 1 };
   const high = Math.max(1, height - foot);
-  const k = clamp(Math.min((width - 2 * pad) / w, (high - 2 * pad) / h), ZOOM_MIN, 1);
-  return { x: (width - w * k) / 2, y: Math.max(pad, Math.min((high - h * k) / 2, 60)), k };
+  const k = clamp(Math.min((width - 2 * PAD) / w, (high - 2 * PAD) / h), ZOOM_MIN, 1);
+  return { x: (width - w * k) / 2, y: Math.max(PAD, Math.min((high - h * k) / 2, 60)), k };
 }
 
 /** Zooms by a factor; the point of the window stays where it is. */

@@ -6,7 +6,8 @@
  * drawn as a short connector with the hub's name, and as lines only where they are highlighted. What is left falls
  * into pipelines, and each is laid out in layers: ranks by the longest way to a sink, order by barycentres, and places
  * by the mean of the neighbours with the least displacement that keeps the order. The pipelines are packed by signal
- * into columns so that all of it fits the window as large as can be.
+ * into columns so that all of it fits the window as large as can be. A small picture for which only the width of the
+ * window is too little has its columns closer together, and its rows further apart where height is left.
  */
 import { naturally } from "../parts/format";
 import { GROUPS, type Box, type Group, type Link, type Model } from "./model";
@@ -33,6 +34,8 @@ export interface Route {
   stub: "out" | "in" | null;
   /** The middle of the label. `null` where there is no room for it. */
   label: Point | null;
+  /** Whether there is room for its bytes below its items. */
+  tall: boolean;
 }
 
 export interface Section {
@@ -57,6 +60,8 @@ export interface Layout {
   h: number;
   /** Whether boxes and labels are small. */
   close: boolean;
+  /** Whether columns stand so close that a label has its figures one below the other. */
+  narrow: boolean;
   boxes: Map<string, Placed>;
   routes: Map<string, Route>;
   sections: Section[];
@@ -69,6 +74,8 @@ interface Sizes {
   boxH: number;
   /** Between two columns: the label of a link stands there. */
   rankGap: number;
+  /** Between two columns that only targets pass, of which is told how many there are. */
+  targetGap: number;
   rowGap: number;
   blockGapX: number;
   blockGapY: number;
@@ -77,18 +84,29 @@ interface Sizes {
   /** How far a connector's text goes. */
   stubW: number;
   labelW: number;
+  targetLabelW: number;
   frameHead: number;
+  /** Whether a label has two rows for each kind where there is room, and no bytes where there is none. */
+  stacked: boolean;
 }
-const WIDE: Sizes = { boxW: 204, boxH: 46, rankGap: 132, rowGap: 18, blockGapX: 70, blockGapY: 22, sectionGap: 28, sectionHead: 50, stubW: 150, labelW: 116, frameHead: 20 };
-const CLOSE: Sizes = { boxW: 176, boxH: 44, rankGap: 116, rowGap: 16, blockGapX: 44, blockGapY: 16, sectionGap: 40, sectionHead: 84, stubW: 128, labelW: 112, frameHead: 50 };
+const WIDE: Sizes = {
+  boxW: 204, boxH: 46, rankGap: 132, targetGap: 96, rowGap: 18, blockGapX: 70, blockGapY: 22, sectionGap: 28, sectionHead: 50,
+  stubW: 150, labelW: 116, targetLabelW: 80, frameHead: 20, stacked: false,
+};
+const NARROW: Sizes = { ...WIDE, boxW: 180, boxH: 52, rankGap: 92, targetGap: 74, labelW: 76, targetLabelW: 54, stacked: true };
+const CLOSE: Sizes = {
+  boxW: 176, boxH: 44, rankGap: 116, targetGap: 96, rowGap: 16, blockGapX: 44, blockGapY: 16, sectionGap: 40, sectionHead: 84,
+  stubW: 128, labelW: 112, targetLabelW: 80, frameHead: 50, stacked: false,
+};
 /** More boxes stand close. */
 const WIDE_MAX = 140;
 
 const MARGIN = 16;
 const FRAME_PAD = 14;
-/** Between two columns that only targets pass, of which is told how many there are. */
-const TARGET_GAP = 96;
-const TARGET_LABEL_W = 80;
+/** Rows stand this many times as far apart at most. */
+const SPREAD_MAX = 2.2;
+/** Closer columns have to make the picture larger by so much to be worth it. */
+const NARROW_GAIN = 1.04;
 /** More neighbours on one side make a hub. */
 const HUB_MIN = 14;
 const SWEEPS = 8;
@@ -97,14 +115,14 @@ const LABEL_H = 15;
 export interface LayoutOptions {
   /** Width by height of the window. */
   aspect?: number;
+  /** The window's width. Where it is known, a small picture is made for it. */
+  width?: number;
 }
 
-export function layout(model: Model, { aspect = 1.6 }: LayoutOptions = {}): Layout {
+export function layout(model: Model, { aspect = 1.6, width }: LayoutOptions = {}): Layout {
   const byId = new Map(model.boxes.map((box) => [box.id, box]));
   const ids = model.boxes.map((box) => box.id).sort(compare);
   const links = [...model.links].sort((a, b) => compare(a.id, b.id));
-
-  const sizes = model.boxes.length > WIDE_MAX ? CLOSE : WIDE;
 
   const { hubs, cut } = findHubs(ids, links);
   const kept = links.filter((link) => !cut.has(link.id));
@@ -122,14 +140,48 @@ export function layout(model: Model, { aspect = 1.6 }: LayoutOptions = {}): Layo
       if (b !== a) stubs[b]?.push(link);
     }
   }
-  const blocks = found.map((members, i) => layBlock(members, own[i] ?? [], cut, stubs[i] ?? [], byId, hubs, sizes));
+  const draw = (sizes: Sizes): Drawn => {
+    const blocks = found.map((members, i) => layBlock(members, own[i] ?? [], cut, stubs[i] ?? [], byId, hubs, sizes));
+    return { ...pack(blocks, aspect, sizes), sizes };
+  };
+  const { w, h, at, sections, sizes } =
+    model.boxes.length > WIDE_MAX ? draw(CLOSE) : width === undefined ? draw(WIDE) : drawFor(width, width / aspect, cut.size === 0, draw);
 
   const boxes = new Map<string, Placed>();
   const bends = new Map<string, Point[]>();
-  const { w, h, sections } = pack(blocks, aspect, boxes, bends, sizes);
+  for (const { block, x, y } of at) {
+    for (const placed of block.at) boxes.set(placed.id, { ...placed, x: placed.x + x, y: placed.y + y });
+    for (const [id, points] of block.bends) bends.set(id, points.map((point) => ({ x: point.x + x, y: point.y + y })));
+  }
   const routes = route(links, cut, boxes, bends);
   placeLabels(routes, links, boxes, sizes);
-  return { w, h, close: sizes === CLOSE, boxes, routes, sections, frames: frames(model, boxes, sizes) };
+  return { w, h, close: sizes === CLOSE, narrow: sizes.stacked, boxes, routes, sections, frames: frames(model, boxes, sizes) };
+}
+
+interface Drawn extends Packed {
+  sizes: Sizes;
+}
+
+/** Draws a small picture so that it uses a window: first as large as can be, then as high as there is room. */
+function drawFor(width: number, height: number, mayBeNarrow: boolean, draw: (sizes: Sizes) => Drawn): Drawn {
+  const scale = ({ w, h }: Drawn): number => Math.min(1, width / Math.max(1, w), height / Math.max(1, h));
+  let drawn = draw(WIDE);
+  // Connectors of hubs need the wide gaps.
+  if (mayBeNarrow && scale(drawn) < 1) {
+    const narrow = draw(NARROW);
+    if (scale(narrow) > scale(drawn) * NARROW_GAIN) drawn = narrow;
+  }
+  const { sizes, h } = drawn;
+  const least = scale(drawn) * 0.999;
+  // Some room is left: the window is known only about.
+  const room = (0.94 * height) / scale(drawn);
+  if (drawn.at.length < 1 || h >= room) return drawn;
+  const spread = (by: number): Drawn =>
+    draw({ ...sizes, rowGap: sizes.rowGap * by, blockGapY: sizes.blockGapY * by, sectionGap: sizes.sectionGap * by });
+  const most = spread(SPREAD_MAX);
+  if (most.h <= room) return scale(most) >= least ? most : drawn;
+  const some = spread(1 + ((SPREAD_MAX - 1) * (room - h)) / (most.h - h));
+  return some.h <= room + 1 && scale(some) >= least ? some : drawn;
 }
 
 function compare(a: string, b: string): number {
@@ -298,7 +350,7 @@ function layBlock(
   const xs: number[] = [];
   for (let rank = 0, x = 0; rank < layers.length; rank++) {
     xs.push(x);
-    x += sizes.boxW + (flows.has(rank) ? sizes.rankGap : TARGET_GAP);
+    x += sizes.boxW + (flows.has(rank) ? sizes.rankGap : sizes.targetGap);
   }
   const xOf = (rank: number): number => xs[rank] ?? 0;
   const top = Math.min(...everything.map((cell) => cell.y - cell.h / 2));
@@ -575,13 +627,7 @@ function packInto(groups: [Group, Block[]][], width: number, sizes: Sizes): Pack
   return { w: w + MARGIN, h: Math.max(0, y - sizes.sectionGap + MARGIN), at, sections };
 }
 
-function pack(
-  blocks: Block[],
-  aspect: number,
-  boxes: Map<string, Placed>,
-  bends: Map<string, Point[]>,
-  sizes: Sizes,
-): { w: number; h: number; sections: Section[] } {
+function pack(blocks: Block[], aspect: number, sizes: Sizes): Packed {
   blocks.sort((a, b) => naturally(a.name, b.name));
   const groups: [Group, Block[]][] = [];
   for (const group of GROUPS) {
@@ -602,13 +648,9 @@ function pack(
     // Wider than the window is, it becomes no larger again.
     if (packed.w > 1.3 * aspect * packed.h) break;
   }
-  if (best === null || blocks.length === 0) return { w: 0, h: 0, sections: [] };
-  for (const { block, x, y } of best.at) {
-    for (const placed of block.at) boxes.set(placed.id, { ...placed, x: placed.x + x, y: placed.y + y });
-    for (const [id, points] of block.bends) bends.set(id, points.map((point) => ({ x: point.x + x, y: point.y + y })));
-  }
+  if (best === null || blocks.length === 0) return { w: 0, h: 0, at: [], sections: [] };
   for (const section of best.sections) section.w = best.w - 2 * MARGIN;
-  return { w: best.w, h: best.h, sections: best.sections };
+  return best;
 }
 
 /** Gives each link its way, and its own place at the sides of the boxes. */
@@ -642,7 +684,7 @@ function route(links: Link[], cut: Map<string, "out" | "in">, boxes: Map<string,
     if (a === undefined || b === undefined) continue;
     const start = { x: a.x + a.w, y: ports.get(`from ${link.id}`) ?? a.y };
     const end = { x: b.x, y: ports.get(`to ${link.id}`) ?? b.y };
-    routes.set(link.id, { id: link.id, points: [start, ...(bends.get(link.id) ?? []), end], stub: cut.get(link.id) ?? null, label: null });
+    routes.set(link.id, { id: link.id, points: [start, ...(bends.get(link.id) ?? []), end], stub: cut.get(link.id) ?? null, label: null, tall: false });
   }
   return routes;
 }
@@ -681,7 +723,7 @@ function pointAt(a: Point, b: Point, t: number): Point {
 }
 
 /** Finds for each label a place on its link that covers no other label and no box. */
-function placeLabels(routes: Map<string, Route>, links: Link[], boxes: Map<string, Placed>, { stubW, labelW }: Sizes): void {
+function placeLabels(routes: Map<string, Route>, links: Link[], boxes: Map<string, Placed>, { stubW, labelW, targetLabelW, stacked }: Sizes): void {
   const taken = new Grid();
   for (const box of boxes.values()) taken.add(box.x, box.y, box.w, box.h);
   const outs = new Map<string, number>();
@@ -693,9 +735,9 @@ function placeLabels(routes: Map<string, Route>, links: Link[], boxes: Map<strin
   for (const link of links) {
     const found = routes.get(link.id);
     if (found === undefined) continue;
-    const wide = link.kinds.every((kind) => kind === "target") ? TARGET_LABEL_W : labelW;
+    const wide = link.kinds.every((kind) => kind === "target") ? targetLabelW : labelW;
     const { points, stub } = found;
-    const h = LABEL_H * Math.max(1, Math.min(3, link.kinds.length));
+    const least = LABEL_H * Math.max(1, Math.min(3, link.kinds.length));
     const [first, second] = [points[0], points[1]];
     const [before, last] = [points.at(-2), points.at(-1)];
     if (first === undefined || second === undefined || before === undefined || last === undefined) continue;
@@ -710,10 +752,12 @@ function placeLabels(routes: Map<string, Route>, links: Link[], boxes: Map<strin
     const atEnd = [0.68, 0.58, 0.5].map((t) => pointAt(before, last, t));
     const way = (outs.get(link.from) ?? 0) > (ins.get(link.to) ?? 0) ? [...atEnd, ...atStart] : [...atStart, ...atEnd];
     const middle = points.length === 2 ? [pointAt(first, second, 0.5)] : [];
-    for (const at of [...middle, ...way]) {
-      if (!taken.free(at.x - wide / 2, at.y - h / 2, wide, h)) continue;
+    for (const h of stacked ? [2 * least, least] : [least]) {
+      const at = [...middle, ...way].find((at) => taken.free(at.x - wide / 2, at.y - h / 2, wide, h));
+      if (at === undefined) continue;
       taken.add(at.x - wide / 2, at.y - h / 2, wide, h);
       found.label = at;
+      found.tall = h > least;
       break;
     }
   }

@@ -12,7 +12,7 @@ import { drops, health, isEarly, tick } from "../live/store";
 import { byteRate, bytes, count, duration, rate } from "../parts/format";
 import { healthRank } from "../parts/health";
 import { itemsOf, kindClass } from "../parts/kinds";
-import { type Camera, centre, detailOf, fit, keepInView, zoomAt } from "./camera";
+import { type Camera, centre, detailOf, fit, FOOT, keepInView, zoomAt } from "./camera";
 import { dropsByComponent, endOf, isLate, linkRates } from "./figures";
 import type { Highlight } from "./highlight";
 import { type Layout, type Placed, type Route, pathOf } from "./layout";
@@ -65,9 +65,6 @@ const READ_MIN = 0.3;
 
 /** After this long without a move the picture rests. */
 const SETTLE_MS = 160;
-
-/** The tools stand at the foot of the window. */
-const FOOT = 58;
 
 /** What was seen last, so that who comes back from another page finds it again. */
 let left: { camera: Camera; w: number; h: number } | null = null;
@@ -276,7 +273,7 @@ export const GraphView = memo(function GraphView(props: GraphViewProps) {
   const order = useMemo(() => inReadingOrder(model, layout), [model, layout]);
   const stop = selected !== null && layout.boxes.has(selected) ? selected : (order[0]?.id ?? null);
   return (
-    <div class={`graph${layout.close ? " close" : ""}`} ref={view} data-detail={firstDetail.current} onKeyDown={key} role="group" aria-label="Pipeline: arrow keys go along the data, Enter opens">
+    <div class={`graph${layout.close ? " close" : layout.narrow ? " narrow" : ""}`} ref={view} data-detail={firstDetail.current} onKeyDown={key} role="group" aria-label="Pipeline: arrow keys go along the data, Enter opens">
       <div class="world" ref={world}>
         <Still model={model} layout={layout} told={told} onFold={onFold} />
         <div class="boxes">
@@ -322,7 +319,7 @@ const Still = memo(function Still({ model, layout, told, onFold }: { model: Mode
           if (route === undefined || route.label === null) return null;
           const other = names.get(route.stub === "in" ? link.from : link.to);
           return (
-            <div key={link.id} class={`link-label${route.stub === null ? "" : ` stub stub-${route.stub}`}`} data-label={link.id} style={{ left: route.label.x, top: route.label.y }}>
+            <div key={link.id} class={`link-label${route.stub !== null ? ` stub stub-${route.stub}` : route.tall ? " tall" : ""}`} data-label={link.id} style={{ left: route.label.x, top: route.label.y }}>
               {link.kinds.slice(0, 3).map((kind) => (
                 <span key={kind} class={kindClass(kind)}>
                   {route.stub !== null && <b>{route.stub === "out" ? `→ ${shortOf(other)}` : `${shortOf(other)} →`}</b>}

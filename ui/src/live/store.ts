@@ -170,8 +170,8 @@ function adopt(got: Graph): void {
 
 /** What was told last of each edge. What does not change is not told again. */
 const raw = new Map<number, Rate>();
-/** By component, kind and reason: what was told last, and the rates before. */
-const dropped = new Map<string, { drop: Drop; now: number; track: number[] }>();
+/** By component, kind and reason: what was told last, and the rates before. `null` is a rate that nobody has told yet. */
+const dropped = new Map<string, { drop: Drop; now: number | null; track: number[] }>();
 
 /** When the tracks got their last value. */
 let tracked = 0;
@@ -193,7 +193,7 @@ function second(merge: boolean): void {
     push(track.lost, now.lost, merge);
     push(track.refused, now.refused, merge);
   }
-  for (const own of dropped.values()) push(own.track, own.now, merge);
+  for (const own of dropped.values()) if (own.now !== null) push(own.track, own.now, merge);
 }
 
 /** The seconds that passed without a change. */
@@ -314,7 +314,9 @@ export function startStore(): void {
           untold?.drops.delete(key);
           const old = dropped.get(key);
           const drop = { component, kind, reason, perSecond, total };
-          if (old === undefined) dropped.set(key, { drop, now: perSecond, track: [] });
+          // Who connects is told first what was dropped until then, with no rate: as a second without drops it would make the
+          // next ones a burst.
+          if (old === undefined) dropped.set(key, { drop, now: perSecond === 0 && Date.now() < meansUntil ? null : perSecond, track: [] });
           else Object.assign(old, { drop, now: perSecond });
         }
       },

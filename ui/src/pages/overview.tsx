@@ -4,6 +4,7 @@ import { Fragment } from "preact";
 import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { useApi } from "../api/client";
 import type { Balance, Graph, Targets } from "../api/types";
+import { roomOf } from "../graph/camera";
 import { pipelineOf } from "../graph/highlight";
 import { layout as layOut } from "../graph/layout";
 import { allModules, modelOf } from "../graph/model";
@@ -75,6 +76,11 @@ function readFolded(): Set<string> {
   }
 }
 
+/** Of the steps that double what is measured in six, the nearest. */
+function inSteps(measured: number): number {
+  return 2 ** (Math.round(Math.log2(measured) * 6) / 6);
+}
+
 /** What was picked last, for who comes back from another page. */
 let lastPicked: string | null = null;
 
@@ -88,10 +94,12 @@ function Wide({ graph: now, ask }: { graph: Graph; ask: string | null }) {
   const handle = useRef<GraphHandle>(null);
   const size = useSize(area);
   // In steps: a small change of the window is no new picture.
-  const aspect = size === null ? null : 2 ** (Math.round(Math.log2(size.width / size.height) * 3) / 3);
+  const room = size === null ? null : roomOf(size.width, size.height);
+  const aspect = room === null ? null : inSteps(room.width / room.height);
+  const width = room === null ? null : inSteps(room.width);
 
   const model = useMemo(() => modelOf(now, folded), [now, folded]);
-  const layout = useMemo(() => (aspect === null ? null : layOut(model, { aspect })), [model, aspect]);
+  const layout = useMemo(() => (aspect === null || width === null ? null : layOut(model, { aspect, width })), [model, aspect, width]);
   const modules = useMemo(() => allModules(now.nodes), [now]);
   const text = searched.value.trim();
   const found = useMemo(() => {

@@ -2,6 +2,7 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { location, setQuery } from "../../router";
+import { useMore } from "../more";
 
 export interface Tab {
   id: string;
@@ -21,9 +22,12 @@ export function chosenTab(tabs: readonly Tab[], name = "tab"): string {
 export function Tabs({ tabs, label, name = "tab" }: { tabs: Tab[]; label: string; name?: string }) {
   const chosen = chosenTab(tabs, name);
   const list = useRef<HTMLDivElement>(null);
+  useMore(list, tabs.length);
+  // What is counted beside one moves the others.
+  const texts = tabs.map(({ title, count }) => `${title} ${count ?? ""}`).join();
   useEffect(() => {
     list.current?.querySelector(`#tab-${chosen}`)?.scrollIntoView({ block: "nearest", inline: "nearest" });
-  }, [chosen]);
+  }, [chosen, texts]);
   const choose = (index: number): void => {
     const tab = tabs[(index + tabs.length) % tabs.length];
     if (tab === undefined) return;
