@@ -896,8 +896,10 @@ impl Tail {
         let live = Some((live.file(), live.facts));
         let mut read = world.positions.lock().records(&self.name).to_vec();
         read.extend(self.old.iter().map(|old| Record { mark: old.read, ..old.record(0, false) }));
-        // It may have been read on after it was copied.
+        // It may have been read on after it was copied. What is safe is known in any case, also of a file that was read on
+        // from there in one turn.
         read.extend(before.records_on_the_way());
+        read.push(before.record(0, true));
         read.push(Record { done: true, ..record });
         let mut copies = self.rotated_since(world, since_ms, live, &[record], &read, before.unsafe_until());
         copies.retain(|copy| copy.facts.id != facts.id);

@@ -295,7 +295,7 @@ mod tests {
     use super::*;
 
     async fn told(watch: &Watch) -> bool {
-        tokio::time::timeout(Duration::from_secs(10), watch.changed()).await.is_ok()
+        tokio::time::timeout(Duration::from_secs(60), watch.changed()).await.is_ok()
     }
 
     /// Takes what was told already.

@@ -335,10 +335,9 @@ impl Queue {
             }
         }
         segments.sort_unstable();
-        for id in &segments {
-            open_segment(dir, &*storage, *id, &mut state)?;
-        }
         let mut newest = segments.last().copied().unwrap_or(0);
+        // What stood before the places where readers go on.
+        let mut known = Vec::new();
         for stem in stems {
             let loaded = match CursorFile::load(&CursorFile::path(dir, &stem)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -350,10 +349,15 @@ impl Queue {
             // Without a slot everything there is comes again: rather twice than never.
             let slot = loaded.slot.unwrap_or_default();
             newest = slot.settled.iter().map(|at| at.segment).fold(newest.max(slot.resume.segment), u64::max);
+            known.push((slot.resume, slot.before));
             let name = loaded.name.unwrap_or_else(|| stem.clone());
             let resumed = Resumed { slot, cursor: Some(loaded.file) };
             let core = ReaderCore::new(name, stem.clone(), resumed, state.options.age_max, None);
             state.readers.insert(stem, Arc::new(core));
+        }
+        known.sort_by_key(|(place, _)| *place);
+        for id in segments {
+            open_segment(dir, &*storage, id, &known, &mut state)?;
         }
         state.next_segment = newest.saturating_add(1);
         Queue::start(dir.to_owned(), Some(lock), state, storage)
@@ -696,8 +700,15 @@ fn normal(mut options: Options) -> Options {
     options
 }
 
-/// Adds the segment to `state`; one that was not closed is cut to its whole records and closed.
-fn open_segment(dir: &Path, storage: &dyn Storage, id: u64, state: &mut State) -> io::Result<()> {
+/// Adds the segment to `state`; one that was not closed is cut to its whole records and closed. `known` is what stood before
+/// places of this and other segments, in their order.
+fn open_segment(
+    dir: &Path,
+    storage: &dyn Storage,
+    id: u64,
+    known: &[(Position, Totals)],
+    state: &mut State,
+) -> io::Result<()> {
     let path = dir.join(format::segment_file_name(id));
     let file = match storage.open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -710,7 +721,7 @@ fn open_segment(dir: &Path, storage: &dyn Storage, id: u64, state: &mut State) -
     let (end, summary, file_len) = match footer {
         Some((end, summary)) => (end, summary, file_len),
         None => {
-            let Ok((end, summary)) = scan_segment(storage, &file, id, file_len) else {
+            let Ok((end, mut summary, unfound)) = scan_segment(storage, &file, id, file_len, known) else {
                 // A bad medium: what is on it stays, for somebody who can save more of it.
                 state.read_errors += 1;
                 return Ok(());
@@ -725,6 +736,9 @@ fn open_segment(dir: &Path, storage: &dyn Storage, id: u64, state: &mut State) -
                 state.torn_tails += 1;
                 state.damaged_bytes += file_len - u64::from(end);
             }
+            if summary.totals.records > 0 {
+                summary.totals += unfound;
+            }
             let file_len = if summary.totals.records > 0 { seal(storage, &path, id, end, &summary) } else { file_len };
             (end, summary, file_len)
         }
@@ -738,9 +752,28 @@ fn open_segment(dir: &Path, storage: &dyn Storage, id: u64, state: &mut State) -
     Ok(())
 }
 
-/// Where the last whole record of a segment ends, and what the records before hold.
-fn scan_segment(storage: &dyn Storage, file: &File, id: u64, file_len: u64) -> io::Result<(u32, Summary)> {
+/// Where the last whole record of a segment ends, what the records before hold, and what is not found there any more
+/// although it is `known` to have stood there. It has to be in the segment's totals, as it is in those of the cursor that
+/// knows of it: what waits is the one without the other. For a reader that was not so far yet, it is lost.
+fn scan_segment(
+    storage: &dyn Storage,
+    file: &File,
+    id: u64,
+    file_len: u64,
+    known: &[(Position, Totals)],
+) -> io::Result<(u32, Summary, Totals)> {
     let mut summary = Summary::default();
+    let mut unfound = Totals::default();
+    let mut known = known.iter().filter(|(place, _)| place.segment == id).peekable();
+    let mut compare = |up_to: u32, found: &Totals| {
+        while let Some((_, before)) = known.next_if(|(place, _)| place.offset <= up_to) {
+            let missing = before.without(found);
+            // What is missing before one place is missing before the next as well.
+            if missing.records > unfound.records {
+                unfound = missing;
+            }
+        }
+    };
     let mut at = SEGMENT_HEADER_LEN;
     let mut records_end = at;
     let file_end = u32::try_from(file_len).unwrap_or(u32::MAX);
@@ -755,7 +788,8 @@ fn scan_segment(storage: &dyn Storage, file: &File, id: u64, file_len: u64) -> i
         }
         for item in &parsed.items {
             match item {
-                Item::Record { end, record, .. } => {
+                Item::Record { at, end, record } => {
+                    compare(*at, &summary.totals);
                     summary.record(record);
                     records_end = *end;
                 }
@@ -765,7 +799,8 @@ fn scan_segment(storage: &dyn Storage, file: &File, id: u64, file_len: u64) -> i
         }
         (at, lost, want) = (parsed.next, parsed.lost, parsed.need);
     }
-    Ok((records_end, summary))
+    compare(u32::MAX, &summary.totals);
+    Ok((records_end, summary, unfound))
 }
 
 /// Cuts a segment and gives it a footer. Answers the length of the file. If it cannot be done, the next open scans

@@ -1408,6 +1408,23 @@ proptest! {
 }
 
 #[test]
+fn what_was_read_on_in_one_turn_and_lost_is_found_in_the_copy_that_ends_between() {
+    // After a restart nothing but what is safe is known of how the file was read.
+    for restarted in [false, true] {
+        let mut cut = Cut::new();
+        if restarted {
+            cut.happens(&Cuts::Restart { clean: false });
+        }
+        cut.happens(&Cuts::Look(1));
+        cut.happens(&Cuts::Lines(1));
+        cut.happens(&Cuts::CopyAndCut { unlucky: 1, looks: 1, restart: None });
+        cut.happens(&Cuts::Look(1));
+        cut.happens(&Cuts::Lose);
+        assert_eq!(cut.finish(), (vec![], vec![]), "{restarted}");
+    }
+}
+
+#[test]
 fn what_begins_with_the_same_line_as_what_was_cut_before_is_no_copy_of_that() {
     let text = |of: char, lines: usize| (0..lines).map(|n| format!("{of}{n:039}\n")).collect::<String>();
     // Longer than the head and shorter than it.

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use super::{Faulty, append, drain, dropped, eager, numbered, numbers, options, run, simple};
 use crate::cursor::CursorFile;
 use crate::format::{CURSOR_NAME_LEN, CURSOR_SLOT_LEN};
-use crate::{Options, Outcome, Queue, ReaderOptions, Start, reason};
+use crate::{Options, Outcome, Queue, Reader, ReaderOptions, Start, reason};
 
 const RECORDS: u64 = 8;
 
@@ -112,6 +112,68 @@ fn two_readers_count_one_damage_once_and_each_what_it_loses() {
         for reader in [a, b] {
             let lost = dropped(&reader, reason::DAMAGED);
             assert_eq!((lost.records, lost.samples, lost.bytes), (2, 2, 200));
+        }
+    });
+}
+
+/// What was there for a reader when it was made is what became of it since and what still waits.
+fn assert_closes(reader: &Reader, what: &str) {
+    let (stats, pending) = (reader.stats(), reader.lag().pending);
+    let dropped: u64 = stats.dropped.iter().map(|(_, totals)| totals.samples).sum();
+    let (came, went) = (stats.restored.samples + stats.appended.samples, stats.delivered.samples + dropped);
+    assert_eq!(came, went + pending.samples, "{what}: {stats:?} {pending:?}");
+}
+
+#[test]
+fn damage_to_what_was_settled_leaves_the_books_even() {
+    run(async {
+        for closed in [true, false] {
+            let made_dir = tempfile::tempdir().unwrap();
+            let queue = Queue::open(made_dir.path(), options()).unwrap();
+            append(&queue, 0..RECORDS).await;
+            for (name, settled) in [("none", 0), ("some", 3), ("most", 6)] {
+                let reader = queue.reader(name, ReaderOptions { items_max: 1, ..eager() });
+                for _ in 0..settled {
+                    let run = reader.next().await.unwrap();
+                    reader.settle(run, Outcome::Delivered);
+                }
+            }
+            if closed {
+                queue.close().await;
+            } else {
+                queue.abandon();
+            }
+            for damaged in 0..RECORDS {
+                let dir = tempfile::tempdir().unwrap();
+                for entry in fs::read_dir(made_dir.path()).unwrap() {
+                    let path = entry.unwrap().path();
+                    fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+                }
+                let path = segments(dir.path()).remove(0);
+                let mut bytes = fs::read(&path).unwrap();
+                bytes[64 + 172 * damaged as usize + 3] ^= 1;
+                fs::write(&path, bytes).unwrap();
+                // The second time it is closed in any case.
+                for life in 0..2 {
+                    let queue = Queue::open(dir.path(), options()).unwrap();
+                    for (name, settled) in [("none", 0), ("some", 3), ("most", 6)] {
+                        let what = format!("closed {closed}, record {damaged}, life {life}, {name}");
+                        let reader = queue.reader(name, eager());
+                        assert_closes(&reader, &what);
+                        let expected: Vec<u64> = (settled..RECORDS).filter(|number| *number != damaged).collect();
+                        if life == 0 {
+                            let run = reader.next().await;
+                            assert_eq!(run.as_ref().map_or(Vec::new(), numbers), expected, "{what}");
+                            assert_closes(&reader, &what);
+                        } else {
+                            assert_eq!(drain(&reader).await, expected, "{what}");
+                            assert_eq!(reader.lag().pending.records, 0, "{what}");
+                            assert_closes(&reader, &what);
+                        }
+                    }
+                    queue.abandon();
+                }
+            }
         }
     });
 }
