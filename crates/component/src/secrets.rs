@@ -3,7 +3,7 @@
 //! Rendered values are masked by their marks. This is for all other text: what a component says of itself, the text of the
 //! configuration, and data on its way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
@@ -17,7 +17,7 @@ use corten_signal::tap::Redactor;
 pub const SECRET_BYTES_MIN: usize = 6;
 /// Of a longer secret the beginning is looked for, and all that follows it in a text is masked.
 const SECRET_BYTES_MAX: usize = 16 << 10;
-/// How many secrets are looked for. Of more, the longest.
+/// How many secrets are looked for. Of more, those that were given first.
 const SECRETS_MAX: usize = 8 << 10;
 /// How many bytes of secrets are looked for, each in its [`forms`]. If there are more, of the longest ones a shorter
 /// beginning is looked for, which never is shorter than 64 bytes.
@@ -76,15 +76,13 @@ fn forms(secret: &str) -> [String; 5] {
 }
 
 impl SecretBook {
-    /// Takes other secrets in place of those that it has.
+    /// Takes other secrets in place of those that it has, those first that matter most: it holds no more than a number.
     pub fn set(&self, secrets: impl IntoIterator<Item = Arc<str>>) {
         let secrets: Vec<Arc<str>> = secrets.into_iter().collect();
         // What was read from a file often ends with a line end, which nobody sends.
-        let mut secrets: Vec<&str> =
-            secrets.iter().map(|secret| secret.trim()).filter(|secret| secret.len() >= SECRET_BYTES_MIN).collect();
-        secrets.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
-        secrets.dedup();
-        secrets.truncate(SECRETS_MAX);
+        let texts = secrets.iter().map(|secret| secret.trim()).filter(|secret| secret.len() >= SECRET_BYTES_MIN);
+        let mut known = HashSet::new();
+        let secrets: Vec<&str> = texts.filter(|secret| known.insert(*secret)).take(SECRETS_MAX).collect();
         let length_max = length_max(&secrets);
         let mut patterns = BTreeMap::new();
         for secret in secrets {
@@ -704,8 +702,15 @@ mod tests {
         let patterns = || book.0.load().as_ref().map_or(0, |book| book.patterns.patterns_len());
         assert_eq!(patterns(), SECRETS_MAX);
         assert_eq!(book.masked(&format!("a {} b", secret(7, 100))), "a (secret)");
-        // The longest ones are kept.
+        // The first ones are kept, and what is said twice takes one place.
         assert_eq!(book.masked("hunter2"), "hunter2");
+        book.set(
+            ["hunter2", " hunter2\n"].map(Arc::from).into_iter().chain((1..=SECRETS_MAX).map(|at| secret(at, 100))),
+        );
+        assert_eq!(patterns(), SECRETS_MAX);
+        assert_eq!(book.masked("a hunter2 b"), "a (secret) b");
+        assert_eq!(book.masked(&secret(SECRETS_MAX - 1, 100)), "(secret)");
+        assert_eq!(book.masked(&secret(SECRETS_MAX, 100)), &*secret(SECRETS_MAX, 100));
 
         // The long ones are cut and nothing else is.
         book.set((0..100).map(|at| secret(at, SECRET_BYTES_MAX)).chain([Arc::from("hunter2")]));

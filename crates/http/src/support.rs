@@ -48,6 +48,8 @@ const LOG_BYTES_MAX: usize = 4 << 20;
 const ENTRY_BYTES_MAX: usize = 32 << 20;
 /// The most files of the configuration.
 const SOURCES_MAX: usize = 1_000;
+/// What says how many files of the configuration there are further.
+const LEFT_OUT: &str = "left-out.txt";
 /// The most bytes of all entries before they are packed. What comes then is left out.
 const BUNDLE_BYTES_MAX: usize = 256 << 20;
 /// The folder in the archive.
@@ -69,7 +71,7 @@ corten-graph.json               what there is and what goes where
 corten-components.json          all components with arguments, exports, inner state, health history and books
 corten-balance.json             what became of every item: the books of all components
 corten-last-load.json           how the configuration was loaded, and what was wrong with it
-sources/                        the files of the configuration
+sources/                        the files of the configuration, at most 1,000
 
 A file is cut at 32 MiB, and all files together at 256 MiB.
 ";
@@ -194,11 +196,8 @@ impl Bundles {
         bundle.add("corten-balance.json", own.balance_text()).await?;
         bundle.add("corten-components.json", own.components_text(ENTRY_BYTES_MAX).await).await?;
         bundle.add("corten-last-load.json", own.last_load_text()).await?;
-        let mut names = HashSet::new();
-        let files = self.controller.shown_files();
-        for (path, text) in files.into_iter().take(SOURCES_MAX) {
-            let text = corten_syntax::format(&path, &text).unwrap_or(text);
-            bundle.add(&format!("sources/{}", own_name(&path, &mut names)), text).await?;
+        for (name, text) in sources(self.controller.shown_files()) {
+            bundle.add(&format!("sources/{name}"), text).await?;
         }
         bundle.add("alloy-logs.txt", listening.end()).await?;
         let end = bundle.zip.finish()?;
@@ -360,6 +359,18 @@ fn without_user(url: &str) -> String {
 
 fn data_without_secrets(book: &SecretBook, text: &str) -> String {
     book.data_without_secrets(text, false).unwrap_or_else(|| text.to_owned())
+}
+
+/// The files of a configuration under names of their own, and what says how many of them are left out.
+fn sources(files: Vec<(String, String)>) -> impl Iterator<Item = (String, String)> {
+    let left_out = files.len().saturating_sub(SOURCES_MAX);
+    let said = (left_out > 0).then(|| (LEFT_OUT.to_owned(), format!("{left_out} further files are left out\n")));
+    let mut names: HashSet<String> = said.iter().map(|(name, _)| name.clone()).collect();
+    let files = files.into_iter().take(SOURCES_MAX).map(move |(path, text)| {
+        let text = corten_syntax::format(&path, &text).unwrap_or(text);
+        (own_name(&path, &mut names), text)
+    });
+    files.chain(said)
 }
 
 /// The last part of a path, with a number where another file has it already.
@@ -577,6 +588,18 @@ mod tests {
         let paths = ["/a/x.alloy", "/b/x.alloy", "/c/x.alloy", "/", "x.alloy"];
         let found: Vec<String> = paths.iter().map(|path| own_name(path, &mut names)).collect();
         assert_eq!(found, ["x.alloy", "2-x.alloy", "3-x.alloy", "config", "4-x.alloy"]);
+    }
+
+    #[test]
+    fn files_that_are_left_out_are_counted() {
+        let files = |count: usize| (0..count).map(|at| (format!("/a/{at}.alloy"), "// x\n".to_owned())).collect();
+        assert_eq!(sources(files(SOURCES_MAX)).count(), SOURCES_MAX);
+        let mut many: Vec<(String, String)> = files(SOURCES_MAX + 2);
+        many[0].0 = "/a/left-out.txt".to_owned();
+        let found: Vec<(String, String)> = sources(many).collect();
+        assert_eq!(found.len(), SOURCES_MAX + 1);
+        assert_eq!(found[0].0, "2-left-out.txt");
+        assert_eq!(found.last(), Some(&("left-out.txt".to_owned(), "2 further files are left out\n".to_owned())));
     }
 
     #[test]

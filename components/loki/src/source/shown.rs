@@ -29,8 +29,11 @@ pub(super) struct LastError(Mutex<Option<(SystemTime, String)>>);
 
 impl LastError {
     pub(super) fn note(&self, text: &str) {
-        let text = &text[..text.floor_char_boundary(ERROR_BYTES_MAX)];
-        *self.0.lock() = Some((SystemTime::now(), text.to_owned()));
+        let mut kept = text[..text.floor_char_boundary(ERROR_BYTES_MAX)].to_owned();
+        if kept.len() < text.len() {
+            kept.push('…');
+        }
+        *self.0.lock() = Some((SystemTime::now(), kept));
     }
 
     /// What went wrong last; nothing if nothing did yet.
@@ -44,5 +47,22 @@ impl LastError {
             body.push(attr("last_error", text.as_str()));
             body.push(attr("last_error_at", rfc3339(*at)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_an_error_is_cut_and_says_so() {
+        let error = LastError::default();
+        error.note("é");
+        assert_eq!(error.text().as_deref(), Some("é"));
+        let whole = "x".repeat(ERROR_BYTES_MAX);
+        error.note(&whole);
+        assert_eq!(error.text(), Some(whole.clone()));
+        error.note(&format!("{whole}y"));
+        assert_eq!(error.text(), Some(format!("{whole}…")));
     }
 }

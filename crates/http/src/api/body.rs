@@ -7,8 +7,8 @@ use corten_config::value::{Data, MASK, Object, Value};
 use corten_syntax::quote;
 use serde_json::{Value as Json, json};
 
-/// The most attributes, blocks and values of one body that are shown. A scrape may have 100,000 targets, which have a page
-/// of their own.
+/// The most attributes, blocks, elements and fields of one body that are shown. A scrape may have 100,000 targets, which have
+/// a page of their own.
 const PARTS_MAX: usize = 20_000;
 
 /// A body without its secrets.
@@ -25,27 +25,44 @@ pub(crate) fn mask_debug_info(mut items: Vec<Item>, book: &SecretBook) -> Vec<It
 
 /// A body. What is secret is masked.
 pub(super) fn body(items: Vec<Item>, book: &SecretBook) -> Json {
-    Writer { left: PARTS_MAX, book }.items(&items)
+    Writer { left: PARTS_MAX, book, is_state: false }.items(&items)
+}
+
+/// As [`body`], of what a component tells of itself and of its data.
+pub(super) fn state(items: Vec<Item>, book: &SecretBook) -> Json {
+    Writer { left: PARTS_MAX, book, is_state: true }.items(&items)
 }
 
 /// Masks what it writes, rather than all before: it may write but a part.
 struct Writer<'b> {
     left: usize,
     book: &'b SecretBook,
+    /// Whether what is called like a secret within a text is masked, too.
+    is_state: bool,
+}
+
+/// What stands in the place of so many parts.
+fn more(left_out: usize) -> String {
+    format!("{left_out} more {} not shown", if left_out == 1 { "is" } else { "are" })
+}
+
+fn of(ty: &str, value: impl Into<Json>) -> Json {
+    json!({ "type": ty, "value": value.into() })
 }
 
 impl Writer<'_> {
+    /// Whether there is room for one more part.
     fn spend(&mut self) -> bool {
+        let has_room = self.left > 0;
         self.left = self.left.saturating_sub(1);
-        self.left > 0
+        has_room
     }
 
     fn items(&mut self, items: &[Item]) -> Json {
         let mut list = Vec::new();
-        for item in items {
+        for (at, item) in items.iter().enumerate() {
             if !self.spend() {
-                let value = json!({ "type": "string", "value": "more is not shown" });
-                list.push(json!({ "name": "…", "type": "attr", "value": value }));
+                list.push(json!({ "name": "…", "type": "attr", "value": of("string", more(items.len() - at)) }));
                 break;
             }
             list.push(match item {
@@ -66,41 +83,60 @@ impl Writer<'_> {
 
     /// A text without its secrets; `named` as [`SecretBook::without_secrets`] has it.
     fn text(&self, text: &str, named: bool) -> String {
-        self.book.without_secrets(text, named).unwrap_or_else(|| text.to_owned())
+        let masked = match self.is_state {
+            true => self.book.data_without_secrets(text, named),
+            false => self.book.without_secrets(text, named),
+        };
+        masked.unwrap_or_else(|| text.to_owned())
     }
 
     fn value(&mut self, value: &Value, named: bool) -> Json {
-        let of = |ty: &str, value: Json| json!({ "type": ty, "value": value });
-        if value.is_masked() || !self.spend() {
-            return of("capsule", MASK.into());
+        if value.is_masked() {
+            return of("capsule", MASK);
         }
         match &value.data {
             Data::Null => json!({ "type": "null" }),
-            Data::Bool(value) => of("bool", (*value).into()),
+            Data::Bool(value) => of("bool", *value),
             // As text, which every number fits into.
-            Data::Number(number) => of("number", number.to_string().into()),
-            Data::String(text) => of("string", self.text(text, named).into()),
-            Data::Bytes(_) | Data::Array(_) => {
-                let items: Vec<Json> = value.items().map(|item| self.value(&item, named)).collect();
-                of("array", items.into())
-            }
+            Data::Number(number) => of("number", number.to_string()),
+            Data::String(text) => of("string", self.text(text, named)),
+            Data::Bytes(_) | Data::Array(_) => of("array", self.array(value, named)),
             Data::Object(fields) => of("object", self.object(fields, named)),
-            Data::Function(_) => of("function", value.describe().into()),
-            Data::Secret(_) => of("capsule", MASK.into()),
-            Data::OptionalSecret(secret) => of("capsule", quote(&self.text(&secret.text, named)).into()),
+            Data::Function(_) => of("function", value.describe()),
+            Data::Secret(_) => of("capsule", MASK),
+            Data::OptionalSecret(secret) => of("capsule", quote(&self.text(&secret.text, named))),
             Data::Capsule(capsule) => match capsule.as_object() {
                 Some(fields) => of("object", self.object(&fields, named)),
                 None => {
                     let text = capsule.as_text().filter(|text| !text.is_empty()).unwrap_or_else(|| value.describe());
-                    of("capsule", text.into())
+                    of("capsule", text)
                 }
             },
         }
     }
 
-    fn object(&mut self, fields: &Object, named: bool) -> Json {
-        let field = |(name, value): (&std::sync::Arc<str>, &Value)| json!({ "key": &**name, "value": self.value(value, named || is_secret_name(name)) });
-        fields.iter().map(field).collect()
+    fn array(&mut self, value: &Value, named: bool) -> Vec<Json> {
+        let mut list = Vec::new();
+        for (at, item) in value.items().enumerate() {
+            if !self.spend() {
+                list.push(of("capsule", more(value.len().unwrap_or_default() - at)));
+                break;
+            }
+            list.push(self.value(&item, named));
+        }
+        list
+    }
+
+    fn object(&mut self, fields: &Object, named: bool) -> Vec<Json> {
+        let mut list = Vec::new();
+        for (at, (name, value)) in fields.iter().enumerate() {
+            if !self.spend() {
+                list.push(json!({ "key": "…", "value": of("capsule", more(fields.len() - at)) }));
+                break;
+            }
+            list.push(json!({ "key": &**name, "value": self.value(value, named || is_secret_name(name)) }));
+        }
+        list
     }
 }
 
@@ -149,9 +185,48 @@ mod tests {
     }
 
     #[test]
-    fn a_body_without_end_is_cut() {
-        let attr = |index: usize| Item::Attr { name: format!("a{index}"), value: Value::int(1) };
-        let shown = body((0..2 * PARTS_MAX).map(attr).collect(), &SecretBook::default());
-        assert!(shown.as_array().is_some_and(|list| list.len() <= PARTS_MAX));
+    fn a_body_without_end_is_cut_and_says_so() {
+        let book = SecretBook::default();
+        let attr = |value: Value| Item::Attr { name: "a".to_owned(), value };
+        let shown = body((0..2 * PARTS_MAX).map(|_| attr(Value::int(1))).collect(), &book);
+        let list = shown.as_array().expect("a list");
+        assert_eq!(list.len(), PARTS_MAX + 1);
+        let more =
+            json!({"name": "…", "type": "attr", "value": {"type": "string", "value": "20000 more are not shown"}});
+        assert_eq!(list.last(), Some(&more));
+
+        // What is within counts as well: the attribute is a part, and so are its elements.
+        let ones = || Value::array(vec![Value::int(1); 2 * PARTS_MAX]);
+        let shown = body(vec![attr(ones())], &book);
+        let list = shown[0]["value"]["value"].as_array().expect("a list");
+        assert_eq!(list.len(), PARTS_MAX);
+        assert_eq!(list.last(), Some(&json!({"type": "capsule", "value": "20001 more are not shown"})));
+
+        let fields: Object = (0..PARTS_MAX).map(|at| (at.to_string().into(), Value::int(1))).collect();
+        let shown = body(vec![attr(Value::new(Data::Object(Arc::new(fields)))), attr(ones())], &book);
+        let list = shown[0]["value"]["value"].as_array().expect("a list");
+        assert_eq!(
+            list.last(),
+            Some(&json!({"key": "…", "value": {"type": "capsule", "value": "1 more is not shown"}}))
+        );
+        assert_eq!(
+            shown[1],
+            json!({"name": "…", "type": "attr", "value": {"type": "string", "value": "1 more is not shown"}})
+        );
+
+        // There is room for all of this.
+        let ones = Value::array(vec![Value::int(1); PARTS_MAX - 1]);
+        let shown = body(vec![attr(ones)], &book);
+        assert_eq!(shown[0]["value"]["value"].as_array().map(Vec::len), Some(PARTS_MAX - 1));
+        assert!(!shown.to_string().contains("not shown"));
+    }
+
+    #[test]
+    fn what_a_component_tells_of_its_data_is_masked_by_the_names_in_it() {
+        let said = || Value::string("{job=\"a\", token=\"hush\"}");
+        let items = || vec![Item::Attr { name: "labels".to_owned(), value: Value::array([said()]) }];
+        assert!(!state(items(), &SecretBook::default()).to_string().contains("hush"));
+        // In a configuration that would mask references.
+        assert!(body(items(), &SecretBook::default()).to_string().contains("hush"));
     }
 }

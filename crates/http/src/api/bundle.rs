@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::component::Arrivals;
 use super::{Own, balance, config};
 
 /// How long it may take to ask all components.
@@ -29,12 +30,14 @@ impl Own {
     pub(crate) async fn components_text(&self, bytes_max: usize) -> String {
         let started = Instant::now();
         let (mut out, mut left_out) = ("[".to_owned(), 0);
-        for node in self.controller.nodes() {
+        let nodes = self.controller.nodes();
+        let arrivals = Arrivals::of(&nodes);
+        for node in &nodes {
             if started.elapsed() > COMPONENTS_WAIT {
                 left_out += 1;
                 continue;
             }
-            let text = self.component(&node).await.to_string();
+            let text = self.component(node, &arrivals).await.to_string();
             if out.len() + text.len() + 64 > bytes_max {
                 left_out += 1;
                 continue;

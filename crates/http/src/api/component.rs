@@ -1,12 +1,13 @@
 //! One component with all that is known of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use corten_component::metrics::{Kind, Label, Snapshot, Value as MetricValue};
 use corten_config::encode::Item;
 use corten_runtime::{Controller, Node};
+use corten_signal::ledger::Edge;
 use serde_json::{Map, Value, json};
 
 use super::{Own, balance, body, millis};
@@ -15,9 +16,38 @@ use crate::web;
 /// How long a component whose arguments are being changed is waited for.
 const ARGUMENTS_WAIT: Duration = Duration::from_secs(1);
 
+/// What comes to whom: gathered once, however many are asked about then.
+#[derive(Default)]
+pub(super) struct Arrivals {
+    edges: HashMap<Arc<str>, Vec<Arc<Edge>>>,
+    senders: HashMap<Arc<str>, Vec<String>>,
+}
+
+impl Arrivals {
+    pub(super) fn of(nodes: &[Arc<Node>]) -> Self {
+        Self::gathered(nodes.iter().map(|node| (&*node.id, node.host.ledger.edges(), node.data_flow())))
+    }
+
+    /// Of the id of each node, its ways out, and where its data goes.
+    fn gathered<'n>(
+        nodes: impl IntoIterator<Item = (&'n str, Vec<Arc<Edge>>, BTreeSet<(Arc<str>, &'static str)>)>,
+    ) -> Self {
+        let mut arrivals = Arrivals::default();
+        for (id, edges, flow) in nodes {
+            for edge in edges {
+                arrivals.edges.entry(Arc::clone(edge.to())).or_default().push(edge);
+            }
+            for (to, _) in flow {
+                arrivals.senders.entry(to).or_default().push(id.to_owned());
+            }
+        }
+        arrivals
+    }
+}
+
 impl Own {
-    pub(super) async fn component(&self, node: &Arc<Node>) -> Value {
-        let nodes = self.controller.nodes();
+    /// One component with all that is known of it; `arrivals` are those of all.
+    pub(super) async fn component(&self, node: &Arc<Node>, arrivals: &Arrivals) -> Value {
         let arguments = tokio::time::timeout(ARGUMENTS_WAIT, node.arguments()).await;
         let arguments: Vec<Item> = arguments.unwrap_or_default();
         let info = node.host.debug_info.lock().clone();
@@ -29,13 +59,9 @@ impl Own {
         };
         let texts = |of: Vec<Arc<str>>| ids(of.iter().map(ToString::to_string).collect());
         let books = node.host.ledger.snapshot();
-        let into: Vec<Value> = nodes
-            .iter()
-            .flat_map(|other| other.host.ledger.edges())
-            .filter(|edge| **edge.to() == *node.host.id)
-            .map(|edge| balance::edge(&edge.snapshot()))
-            .collect();
-        let senders = nodes.iter().filter(|other| other.data_flow().iter().any(|(to, _)| **to == *node.id));
+        let into = arrivals.edges.get(&*node.host.id).into_iter().flatten();
+        let into: Vec<Value> = into.map(|edge| balance::edge(&edge.snapshot())).collect();
+        let senders = arrivals.senders.get(&*node.id).cloned().unwrap_or_default();
         let mut value = self.node_with(node, &books);
         let secrets = self.secrets();
         let more = json!({
@@ -45,9 +71,9 @@ impl Own {
             "references": texts(node.references_to()),
             "referencedBy": texts(node.referenced_by()),
             "sendsTo": ids(node.data_flow().iter().map(|(to, _)| to.to_string()).collect()),
-            "receivesFrom": ids(senders.map(|sender| sender.id.clone()).collect()),
+            "receivesFrom": ids(senders),
             "healthHistory": node.host.health.history().iter().map(|health| self.health(health)).collect::<Vec<_>>(),
-            "debugInfo": body::body(body::mask_debug_info(info, secrets), secrets),
+            "debugInfo": body::state(info, secrets),
             "rows": balance::used_rows(&books.rows),
             "edgesIn": into,
             "edgesOut": books.edges.iter().map(balance::edge).collect::<Vec<_>>(),
@@ -100,4 +126,39 @@ fn series(labels: &[Label], value: &MetricValue) -> Value {
         }
     }
     json!(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use corten_signal::ledger::Ledger;
+    use corten_signal::{Fanout, Inlet, Logs};
+
+    use super::*;
+
+    #[test]
+    fn what_comes_to_whom_is_asked_once_of_each() {
+        let ledgers: Vec<Arc<Ledger>> = ["a", "b", "c"].map(Ledger::new).into();
+        let inlets: Vec<Inlet<Logs>> = ledgers.iter().map(|ledger| Inlet::of(ledger)).collect();
+        // Each sends to itself and to those after it.
+        let fanouts: Vec<Fanout<Logs>> =
+            (0..3).map(|at| Fanout::of(&ledgers[at], inlets[at..].iter().map(Inlet::receiver))).collect();
+        let asked = Cell::new(0);
+        let nodes = ledgers.iter().enumerate().map(|(at, ledger)| {
+            asked.set(asked.get() + 1);
+            let flow = ledgers[at..].iter().map(|to| (Arc::clone(to.component()), "loki_log")).collect();
+            (&**ledger.component(), ledger.edges(), flow)
+        });
+        let arrivals = Arrivals::gathered(nodes);
+        for (to, froms) in [("a", vec!["a"]), ("b", vec!["a", "b"]), ("c", vec!["a", "b", "c"])] {
+            let edges: Vec<&str> = arrivals.edges[to].iter().map(|edge| &**edge.from()).collect();
+            assert_eq!(
+                (edges, &arrivals.senders[to]),
+                (froms.clone(), &froms.iter().map(ToString::to_string).collect())
+            );
+        }
+        assert_eq!(asked.get(), 3);
+        drop(fanouts);
+    }
 }

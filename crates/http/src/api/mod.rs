@@ -9,6 +9,7 @@ mod component;
 mod config;
 mod docs;
 mod graph;
+mod labels;
 mod live;
 mod stream;
 mod tap;
@@ -25,6 +26,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 
 pub(crate) use self::body::{mask_debug_info, mask_items};
+use self::component::Arrivals;
 pub(crate) use self::live::Live;
 use crate::encoding::{Coding, compressed};
 use crate::reload::Reloader;
@@ -150,7 +152,7 @@ impl Own {
     async fn component_at(&self, rest: &str) -> Result<Value, Failure> {
         // An id may end like the name of a part: the whole comes first.
         if let Some(node) = self.controller.node(rest) {
-            return Ok(self.component(&node).await);
+            return Ok(self.component(&node, &Arrivals::of(&self.controller.nodes())).await);
         }
         let unknown = || Failure::not_found("component not found");
         let (id, part) = rest.rsplit_once('/').ok_or_else(unknown)?;

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use corten_component::SecretBook;
-use corten_component::secrets::is_secret_name;
-use corten_config::value::{MASK, Value as ConfigValue};
+use corten_config::value::Value as ConfigValue;
 use corten_net::http_error;
 use corten_runtime::Node;
 use corten_signal::ledger::{Edge, Kind};
@@ -18,6 +17,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use super::labels::{shown_labels, shown_value};
 use super::stream::{DELIMITER, PING_EVERY, becomes, body_of, event_stream};
 use super::{Answer, DISABLED, Failure, Own, Query, millis};
 
@@ -223,37 +223,46 @@ fn each_target(value: &ConfigValue, tell: &mut dyn FnMut(&Target)) {
 /// A target while it is looked at. It is searched for what is shown of it, so that nobody finds out a secret by asking.
 struct Looked<'a>(&'a Target, &'a SecretBook);
 
-impl Looked<'_> {
-    fn structure(&self) -> Value {
-        let field = |(name, value): (&str, &str)| (name.to_owned(), self.shown(name, value).into());
-        Value::Object(self.0.iter().map(field).collect())
-    }
-
-    fn shown(&self, name: &str, value: &str) -> String {
-        match self.0.is_sensitive() {
-            true => MASK.to_owned(),
-            false => self.1.without_secrets(value, is_secret_name(name)).unwrap_or_else(|| value.to_owned()),
-        }
-    }
-}
-
 impl Item for Looked<'_> {
     fn any_text(&self, accept: &mut dyn FnMut(&[u8]) -> bool) -> bool {
-        self.0.iter().any(|(name, value)| accept(name.as_bytes()) || accept(self.shown(name, value).as_bytes()))
+        shown_labels(self.0, self.1).any(|label| accept(label.name.as_bytes()) || accept(label.value.as_bytes()))
     }
 
     fn field(&self, name: &str) -> Option<String> {
-        self.0.get(name).map(|value| self.shown(name, value))
+        let value = self.0.get(name)?;
+        Some(shown_value(self.0, name, value, self.1).0.into_owned())
     }
 
     fn text(&self) -> String {
-        let shown = |value: &str| if self.0.is_sensitive() { quote(MASK) } else { quote(value) };
-        let labels: Vec<String> = self.0.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect();
-        format!("{{{}}}", labels.join(", "))
+        Shown::of(self.0, self.1).text
     }
 
-    fn fields(&self, out: &mut Fields<'_>) {
-        out.members(|out| self.0.iter().for_each(|(name, value)| out.text(name, &self.shown(name, value))));
+    fn fields(&self, _: &mut Fields<'_>) {}
+}
+
+/// What is shown of a target, in both forms.
+#[derive(Debug, PartialEq)]
+struct Shown {
+    /// On one line.
+    text: String,
+    /// As JSON.
+    fields: String,
+    secrets: u32,
+}
+
+impl Shown {
+    fn of(target: &Target, book: &SecretBook) -> Self {
+        let (mut text, mut fields, mut secrets) = ("{".to_owned(), serde_json::Map::new(), 0);
+        for label in shown_labels(target, book) {
+            if text.len() > 1 {
+                text.push_str(", ");
+            }
+            text.extend([&*label.name, "=", &quote(&label.value)]);
+            fields.insert(label.name.into_owned(), label.value.into());
+            secrets += label.secrets;
+        }
+        text.push('}');
+        Shown { text, fields: Value::Object(fields).to_string(), secrets }
     }
 }
 
@@ -388,10 +397,7 @@ impl Tap {
     }
 
     fn target(&mut self, list: &List, target: &Target) -> Event {
-        let book = self.controller.secrets();
-        let mut text = Looked(target, book).text();
-        let secrets = book.redact_data(&mut text);
-        let fields = Looked(target, book).structure().to_string();
+        let Shown { text, fields, secrets } = Shown::of(target, self.controller.secrets());
         self.item(Seen {
             number: 0,
             side: list.side,
@@ -430,5 +436,82 @@ impl Tap {
     fn item(&mut self, seen: Seen) -> Event {
         self.number += 1;
         Event::Item(self.number, seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What labels and secrets are made of.
+    fn part() -> impl Strategy<Value = &'static str> {
+        let parts = [
+            "job",
+            "token",
+            "pass",
+            "word",
+            "_",
+            " ",
+            "=",
+            ":",
+            "\"",
+            "\\",
+            "{",
+            "}",
+            ", ",
+            "\n",
+            "?",
+            "&",
+            "://u:",
+            "@h/",
+            "Bearer ",
+            "Basic ",
+            "abcdefgh12345",
+            "hunter2-known",
+            "é",
+        ];
+        proptest::sample::select(parts.to_vec())
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        proptest::collection::vec(part(), 0..6).prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn both_forms_of_a_target_hide_the_same(labels in proptest::collection::btree_map(text(), text(), 0..5)) {
+            let book = SecretBook::default();
+            book.set([Arc::from("hunter2-known")]);
+            let target = Target::new(labels.iter().map(|(name, value)| (&**name, &**value))).unwrap();
+            let shown = Shown::of(&target, &book);
+            prop_assert!(!shown.text.contains("hunter2-known") && !shown.fields.contains("hunter2-known"));
+            let fields: serde_json::Map<String, Value> = serde_json::from_str(&shown.fields).unwrap();
+            for (name, value) in &fields {
+                let value = value.as_str().expect("a text");
+                prop_assert!(shown.text.contains(&format!("{name}={}", quote(value))), "{name} {value} {shown:?}");
+            }
+            // A filter finds what is shown, and nothing else.
+            let looked = Looked(&target, &book);
+            for (name, value) in &labels {
+                let found = looked.field(name).expect("the label");
+                prop_assert!(shown.text.contains(&format!("={}", quote(&found))), "{name} {value} {found}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_called_a_secret_within_a_label_is_hidden_in_both_forms() {
+        let book = SecretBook::default();
+        let labels = [("job", "a"), ("note", "level=info password=hush"), ("token", "hush")];
+        assert_eq!(
+            Shown::of(&Target::new(labels).unwrap(), &book),
+            Shown {
+                text: r#"{job="a", note="level=info password=(secret)", token="(secret)"}"#.to_owned(),
+                fields: r#"{"job":"a","note":"level=info password=(secret)","token":"(secret)"}"#.to_owned(),
+                secrets: 2,
+            }
+        );
     }
 }

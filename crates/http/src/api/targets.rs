@@ -3,30 +3,29 @@
 //! A search looks at each target where it is; only the page that is asked for becomes JSON.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use corten_component::SecretBook;
 use corten_component::log::rfc3339;
-use corten_component::secrets::is_secret_name;
 use corten_component::targets::{FileProgress, LastTime, ShownTarget, TargetState};
-use corten_config::value::MASK;
 use corten_runtime::{Controller, Node};
 use corten_signal::tap::{Filter, Item};
 use corten_signal::target::Target;
 use corten_syntax::{Block, Stmt};
 use serde_json::{Map, Value, json};
 
+use super::labels::{shown_labels, shown_value};
 use super::{Failure, Own, Query};
 
 /// The most targets of a page.
 const PAGE_MAX: usize = 200;
 /// How many there are unless asked otherwise.
 const PAGE: usize = 50;
-/// How long a search may wait for others, and take.
+/// How long a search may wait for others, and how long it may take, with all that components do for it.
 const SEARCH_WAIT: Duration = Duration::from_secs(10);
-/// How many targets are looked at between two looks at the clock.
-const CLOCK_EVERY: usize = 4_096;
+/// How many targets are looked at before it is looked whether anybody still asks.
+const LOOK_EVERY: usize = 4_096;
 
 /// What is asked for.
 struct Search {
@@ -95,11 +94,18 @@ impl Own {
         let permit = tokio::time::timeout(SEARCH_WAIT, Arc::clone(&self.searches).acquire_owned()).await;
         let permit = permit.ok().and_then(Result::ok).ok_or_else(busy)?;
         let controller = Arc::clone(&self.controller);
+        // Gone with the request, whoever ends it.
+        let asker = Arc::new(());
+        let asked = Arc::downgrade(&asker);
         let found = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            find(&controller, &search)
+            find(&controller, &search, &asked)
         });
-        found.await.ok().flatten().ok_or_else(|| Failure::busy("the search took too long"))
+        // A component may take long to say what its targets are: nobody waits for it longer than for all else.
+        let found = tokio::time::timeout(SEARCH_WAIT, found).await;
+        let found = found.ok().and_then(Result::ok).flatten();
+        drop(asker);
+        found.ok_or_else(|| Failure::busy("the search took too long"))
     }
 }
 
@@ -111,18 +117,23 @@ struct Found {
     state: TargetState,
 }
 
-fn find(controller: &Controller, search: &Search) -> Option<Value> {
+/// Searches, until nobody asks any more.
+fn find(controller: &Controller, search: &Search, asked: &Weak<()>) -> Option<Value> {
+    let is_asked = || asked.strong_count() > 0;
     let started = Instant::now();
     let (mut total, mut components, mut states) = (0, Vec::new(), [0_usize; TargetState::ALL.len()]);
     let (mut matched, mut found): (usize, Vec<Found>) = (0, Vec::new());
     for node in controller.components() {
+        if !is_asked() {
+            return None;
+        }
         let info = node.host.debug_info.lock().clone();
         let targets = info.as_ref().and_then(|info| Some(info.targets()?.targets()));
         let Some(targets) = targets else { continue };
         total += targets.len();
         let (mut count, before) = (0, found.len());
         for (at, target) in targets.into_iter().enumerate() {
-            if at % CLOCK_EVERY == 0 && started.elapsed() > SEARCH_WAIT {
+            if at % LOOK_EVERY == 0 && !is_asked() {
                 return None;
             }
             let state = target.state();
@@ -149,7 +160,7 @@ fn find(controller: &Controller, search: &Search) -> Option<Value> {
         }
         components.push(json!([node.host.id, count]));
     }
-    if let Some((sort, down)) = search.sort {
+    if let Some((sort, down)) = search.sort.filter(|_| is_asked()) {
         sorted(&mut found, sort, down);
     }
     let rows = found.iter().skip(search.offset).take(search.limit);
@@ -192,13 +203,8 @@ fn sorted(found: &mut [Found], sort: Sort, down: bool) {
 }
 
 fn labels(target: &Target, book: &SecretBook) -> Value {
-    let shown = |name: &str, value: &str| match target.is_sensitive() {
-        true => MASK.to_owned(),
-        false => book.without_secrets(value, is_secret_name(name)).unwrap_or_else(|| value.to_owned()),
-    };
-    let labels: Map<String, Value> =
-        target.iter().map(|(name, value)| (name.to_owned(), shown(name, value).into())).collect();
-    Value::Object(labels)
+    let labels = shown_labels(target, book);
+    Value::Object(labels.map(|label| (label.name.into_owned(), label.value.into())).collect())
 }
 
 fn row(found: &Found, book: &SecretBook) -> Value {
@@ -249,39 +255,43 @@ struct Looked<'a> {
 }
 
 impl Looked<'_> {
-    /// Whether a text is wanted as it is shown. Most are not wanted as they are, which is cheap to find out.
-    fn accepts(&self, name: &str, text: &str, accept: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+    /// Whether a text that is no label is wanted as it is shown. Most are not wanted as they are, which is cheap to find out.
+    fn accepts(&self, text: &str, accept: &mut dyn FnMut(&[u8]) -> bool) -> bool {
         accept(text.as_bytes())
-            && match self.book.without_secrets(text, is_secret_name(name)) {
+            && match self.book.without_secrets(text, false) {
                 Some(shown) => accept(shown.as_bytes()),
                 None => true,
             }
     }
 
-    fn shown(&self, name: &str, text: &str) -> String {
-        self.book.without_secrets(text, is_secret_name(name)).unwrap_or_else(|| text.to_owned())
+    /// The sets of labels whose values are shown.
+    fn open(&self) -> impl Iterator<Item = &Target> {
+        let sets = [self.target.labels(), Some(self.target.discovered())];
+        sets.into_iter().flatten().filter(|target| !target.is_sensitive())
     }
 }
 
 impl Item for Looked<'_> {
     fn any_text(&self, accept: &mut dyn FnMut(&[u8]) -> bool) -> bool {
-        if self.accepts("", self.target.url(), accept) || accept(self.id.as_bytes()) {
+        if self.accepts(self.target.url(), accept) || accept(self.id.as_bytes()) {
             return true;
         }
-        let sets = [self.target.labels(), Some(self.target.discovered())];
-        let mut open = sets.into_iter().flatten().filter(|target| !target.is_sensitive());
-        open.any(|target| target.iter().any(|(name, value)| self.accepts(name, value, accept)))
-            || self.target.last().error.is_some_and(|error| self.accepts("", &error, accept))
+        let mut labels = self.open().flat_map(|target| target.iter().map(move |label| (target, label)));
+        labels.any(|(target, label)| {
+            accept(label.1.as_bytes()) && accept(shown_value(target, label.0, label.1, self.book).0.as_bytes())
+        }) || self.target.last().error.is_some_and(|error| self.accepts(&error, accept))
     }
 
     fn field(&self, name: &str) -> Option<String> {
-        let sets = [self.target.labels(), Some(self.target.discovered())];
-        let mut open = sets.into_iter().flatten().filter(|target| !target.is_sensitive());
-        open.find_map(|target| target.get(name).map(|value| self.shown(name, value))).or_else(|| match name {
+        let label = self.open().find_map(|target| {
+            let value = target.get(name)?;
+            Some(shown_value(target, name, value, self.book).0.into_owned())
+        });
+        label.or_else(|| match name {
             "component" => Some(self.id.to_owned()),
             "state" => Some(self.target.state().as_str().to_owned()),
-            "url" => Some(self.shown("", self.target.url())),
-            "error" => self.target.last().error.map(|error| self.shown("", &error)),
+            "url" => Some(self.book.redacted(self.target.url())),
+            "error" => self.target.last().error.map(|error| self.book.redacted(&error)),
             _ => None,
         })
     }

@@ -1,6 +1,6 @@
 //! From targets to files, each with the streams that its lines are entries of.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -44,7 +44,8 @@ pub(super) struct Aside {
     pub(super) why: String,
 }
 
-/// How many of what is not read are kept for whoever looks. A pattern may leave out any number.
+/// How many of what is not read are kept for whoever looks, of each state. A pattern may leave out any number; how many there
+/// are beyond these is told by a further one.
 const ASIDE_MAX: usize = 1000;
 
 /// What a search found.
@@ -56,11 +57,34 @@ pub(super) struct Found {
     pub(super) problem: Option<String>,
 }
 
-impl Found {
+/// A search while it goes on.
+#[derive(Default)]
+struct Search {
+    found: Found,
+    /// How many there were of each state that are not read, and the target of the last of them.
+    aside: BTreeMap<TargetState, (usize, Target)>,
+}
+
+impl Search {
     fn put_aside(&mut self, path: &str, target: &Target, state: TargetState, why: impl Into<String>) {
-        if self.aside.len() < ASIDE_MAX {
-            self.aside.push(Aside { path: path.to_owned(), target: target.clone(), state, why: why.into() });
+        let (count, last) = self.aside.entry(state).or_default();
+        *count += 1;
+        if *count <= ASIDE_MAX {
+            self.found.aside.push(Aside { path: path.to_owned(), target: target.clone(), state, why: why.into() });
+        } else {
+            last.clone_from(target);
         }
+    }
+
+    /// What was found, and how much of it is not told one by one.
+    fn end(mut self) -> Found {
+        for (state, (count, target)) in self.aside {
+            let Some(more) = count.checked_sub(ASIDE_MAX).filter(|more| *more > 0) else { continue };
+            let (path, what) = (format!("… and {more} more"), state.as_str());
+            let why = format!("{more} more are {what} and not listed: of {count}, the first {ASIDE_MAX} are");
+            self.found.aside.push(Aside { path, target, state, why });
+        }
+        self.found
     }
 }
 
@@ -93,37 +117,37 @@ impl Finder {
 
     /// All files that there are to be read now, what is not read, and what the user has to solve.
     pub(super) fn find(&self, now: SystemTime, logger: &Logger) -> Found {
-        let mut found = Found::default();
+        let mut search = Search::default();
         for (place, target) in self.targets.iter().enumerate() {
             let path = target.get(PATH).unwrap_or_default();
             if path.is_empty() {
-                found.put_aside("", target, TargetState::Refused, format!("the target has no label {PATH}"));
+                search.put_aside("", target, TargetState::Refused, format!("the target has no label {PATH}"));
             }
             let Some(patterns) = &self.patterns else {
                 if !path.is_empty() {
-                    add(&mut found.files, (place, target), path, false);
+                    add(&mut search.found.files, (place, target), path, false);
                 }
                 continue;
             };
             match &patterns.of_targets[place] {
                 Ok((pattern, exclude)) => {
                     let refused =
-                        expand(&mut found, (place, target), pattern, exclude.as_ref(), patterns.oldest(now), logger);
+                        expand(&mut search, (place, target), pattern, exclude.as_ref(), patterns.oldest(now), logger);
                     if let Some(error) = refused {
                         let text = format!("error getting paths of {path:?}: {error}");
-                        found.put_aside(path, target, TargetState::Refused, &text);
-                        found.problem.get_or_insert(text);
+                        search.put_aside(path, target, TargetState::Refused, &text);
+                        search.found.problem.get_or_insert(text);
                     }
                 }
                 Err(error) => {
                     logger.error("error getting paths", &[("path", path.into()), ("err", error.into())]);
                     let text = format!("error getting paths of {path:?}: {error}");
-                    found.put_aside(path, target, TargetState::Refused, &text);
-                    found.problem.get_or_insert(text);
+                    search.put_aside(path, target, TargetState::Refused, &text);
+                    search.found.problem.get_or_insert(text);
                 }
             }
         }
-        found
+        search.end()
     }
 
     /// The target of a number.
@@ -164,7 +188,7 @@ fn compile(target: &Target) -> Result<(Pattern, Option<Pattern>), String> {
 
 /// Adds the files that match a target's pattern; what may not be looked into of what the pattern means.
 fn expand(
-    all: &mut Found,
+    all: &mut Search,
     (place, target): (usize, &Target),
     pattern: &Pattern,
     exclude: Option<&Pattern>,
@@ -199,7 +223,7 @@ fn expand(
         }
         let is_old = oldest.is_some_and(|oldest| metadata.modified().is_ok_and(|changed| changed < oldest));
         if let Some(path) = absolute.to_str() {
-            add(&mut all.files, (place, target), path, is_old);
+            add(&mut all.found.files, (place, target), path, is_old);
             if is_old {
                 all.put_aside(path, target, TargetState::Dropped, "last changed longer ago than ignore_older_than");
             }
@@ -295,5 +319,34 @@ mod tests {
                 ("[".to_owned(), TargetState::Refused, "error getting paths of \"[\": syntax error in pattern"),
             ]
         );
+    }
+
+    #[test]
+    fn how_much_is_left_out_and_not_listed_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        for at in 0..ASIDE_MAX + 2 {
+            std::fs::write(dir.path().join(format!("{at:04}.old")), "").unwrap();
+        }
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        let aside = |exclude: &str| {
+            let left_out = target(&[("__path__", &path("*")), ("__path_exclude__", &path(exclude)), ("job", "old")]);
+            // What is refused is told however much is left out.
+            let targets = vec![left_out, target(&[("job", "no path")])];
+            let finder = Finder::of_patterns(targets, Duration::ZERO);
+            finder.find(SystemTime::now(), &Logger::new(LogSink::memory().0)).aside
+        };
+        let found = aside("*.old");
+        assert_eq!(found.len(), ASIDE_MAX + 2);
+        assert_eq!(found[ASIDE_MAX].why, "the target has no label __path__");
+        let more = &found[ASIDE_MAX + 1];
+        assert_eq!(
+            (&*more.path, more.state, more.target.get("job")),
+            ("… and 2 more", TargetState::Dropped, Some("old"))
+        );
+        assert_eq!(more.why, "2 more are dropped and not listed: of 1002, the first 1000 are");
+        // Where all are listed nothing is said.
+        let all = aside("0[0-9][0-9][0-9].old");
+        assert_eq!(all.len(), ASIDE_MAX + 1);
+        assert!(all.iter().all(|aside| !aside.path.starts_with('…')));
     }
 }
