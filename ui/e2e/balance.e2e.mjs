@@ -22,7 +22,7 @@ export default async function (t) {
   await t.check("the verdict is on top", async () => {
     await t.open("balance");
     await page.getByRole("heading", { level: 1, name: "Balance" }).waitFor();
-    if (expect.closes) await t.until("closed", () => page.getByRole("status").filter({ hasText: "Closed" }).isVisible(), 30_000);
+    if (expect.closes) await t.until("closed", () => page.getByRole("status").filter({ hasText: "Closed" }).isVisible(), 60_000);
   });
   await t.check("the equation of each kind is spelt out", async () => {
     for (const kind of expect.kinds) await t.see(kind, region("Program"));

@@ -52,7 +52,7 @@ export default async function (t) {
       await t.until("a rate that is not zero", async () => {
         const rates = await data.locator("td.num").allTextContents();
         return rates.some((text) => /^[\d.]+[kM]?\/s$/.test(text) && text !== "0/s");
-      }, 20_000);
+      }, 60_000);
     }
   }, expect.receivesFrom && expect.sendsTo);
   await t.check("its balance names the reason of drops", () => t.see(expect.dropped, region("Balance")), expect.dropped);
@@ -135,7 +135,7 @@ export default async function (t) {
     await t.until("a line", async () => {
       const paths = await charts.locator("path.chart-line").evaluateAll((list) => list.map((line) => line.getAttribute("d") ?? ""));
       return paths.some((path) => path.includes("L"));
-    }, 20_000);
+    }, 60_000);
     await page.getByRole("searchbox", { name: "Find a metric" }).fill(expect.metrics[0]);
     await t.until("only that one", async () => (await page.locator(".charts h3").allTextContents()).every((name) => name === expect.metrics[0]));
     await page.getByRole("searchbox", { name: "Find a metric" }).fill("");
@@ -155,12 +155,12 @@ export default async function (t) {
     await t.see(state, page.locator(".component-head"));
     if (message) await t.see(message, page.locator(".component-head"));
     const card = region(`Endpoint ${end}`);
-    if (answer) await t.until("the last answer", async () => (await card.locator(".end-answer").innerText()).includes(answer), 20_000);
+    if (answer) await t.until("the last answer", async () => (await card.locator(".end-answer").innerText()).includes(answer), 60_000);
     if (pending) {
       await t.until("what waits", async () => {
         const figure = card.locator(".figure", { hasText: "in the queue" }).first().locator(".figure-value");
         return (await figure.innerText()) !== "0";
-      }, 20_000);
+      }, 60_000);
     }
     await t.see("retries", card);
   }, expect.sink);

@@ -61,7 +61,7 @@ export default async function (t) {
   await t.check("what a reload would change is told", async () => {
     await t.open("config?tab=disk");
     const plan = region("What a reload would change");
-    await plan.waitFor({ timeout: 20_000 });
+    await plan.waitFor({ timeout: 60_000 });
     for (const [key, title] of [["created", "Created"], ["updated", "Updated in place"], ["affected", "Affected"], ["removed", "Removed"]]) {
       for (const id of expect.plan[key] ?? []) await t.see(id, plan.getByRole("region", { name: title, exact: true }));
     }

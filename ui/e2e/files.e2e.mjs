@@ -50,7 +50,7 @@ export default async function (t) {
     const { id, path: name, bytes, why } = expect.behind;
     await t.open(path(id));
     await row(name).waitFor();
-    await t.until(`more than ${bytes} bytes behind`, async () => (await behind(name)) >= bytes, 30_000);
+    await t.until(`more than ${bytes} bytes behind`, async () => (await behind(name)) >= bytes, 60_000);
     await t.see(/held up, since/, row(name));
     await t.see(why, row(name));
     await t.see(/behind$/, files.locator(".card-head"));
@@ -98,7 +98,7 @@ export default async function (t) {
   await t.check("the graph says how many targets an edge has, and the component where they come from", async () => {
     await t.open("");
     const label = page.locator(`[data-label="${expect.match.id}>${expect.reader}"]`);
-    await t.until(`${expect.match.count} targets`, async () => (await label.innerText()).replace(/\s+/g, " ").trim() === `${expect.match.count} targets`, 20_000);
+    await t.until(`${expect.match.count} targets`, async () => (await label.innerText()).replace(/\s+/g, " ").trim() === `${expect.match.count} targets`, 60_000);
     await t.open(path(expect.reader));
     await t.see(`${expect.match.count} targets now`, page.getByRole("region", { name: "Data", exact: true }));
   }, expect.match?.count ?? null);

@@ -10,7 +10,6 @@ export const expects = {
 };
 
 /** Each look at so many boxes takes its time on a machine that has other things to do. */
-export const walkMs = 240_000;
 
 /** Counts the frames that are drawn, and the longest time between two. */
 const countFrames = () => {
@@ -54,9 +53,9 @@ export default async function (t) {
       }).observe(document, { childList: true, subtree: true });
     });
     await t.open("");
-    await boxes.first().waitFor({ timeout: 30_000 });
-    figures.firstBoxesMs = Math.round(await page.waitForFunction(() => window.firstView, null, { timeout: 30_000 }).then((handle) => handle.jsonValue()));
-    await t.until(`${expect.count} boxes`, async () => (await boxes.count()) >= expect.count, 30_000);
+    await boxes.first().waitFor({ timeout: 60_000 });
+    figures.firstBoxesMs = Math.round(await page.waitForFunction(() => window.firstView, null, { timeout: 60_000 }).then((handle) => handle.jsonValue()));
+    await t.until(`${expect.count} boxes`, async () => (await boxes.count()) >= expect.count, 60_000);
     for (const id of expect.ids) await box(id).waitFor();
     const [count, overlaps] = await page.evaluate(() => {
       const all = [...document.querySelectorAll("[data-box]")].map((element) => [element.dataset.box, element.getBoundingClientRect()]);

@@ -22,9 +22,9 @@ export default async function (t) {
 
   await t.check("attributes are told by their keys", async () => {
     await t.open(`live/${expect.id}`);
-    await page.getByRole("option").first().waitFor({ timeout: 30_000 });
+    await page.getByRole("option").first().waitFor({ timeout: 60_000 });
     await page.getByRole("radio", { name: "Structure" }).click();
-    await t.until("the attributes", () => told(page.locator(".live-item").first()), 20_000);
+    await t.until("the attributes", () => told(page.locator(".live-item").first()), 60_000);
   });
   await t.check("what a component adds is told by its key", async () => {
     await page.getByRole("button", { name: "Pause" }).click();

@@ -28,23 +28,23 @@ export default async function (t) {
   await t.check("items appear on each side, and how many is told", async () => {
     await t.open(path);
     await page.getByRole("heading", { level: 1, name: expect.id }).waitFor();
-    await items.filter({ hasText: expect.item }).first().waitFor({ timeout: 30_000 });
+    await items.filter({ hasText: expect.item }).first().waitFor({ timeout: 60_000 });
     if (expect.both) {
-      await page.getByRole("region", { name: "Before" }).getByRole("option").first().waitFor({ timeout: 30_000 });
-      await page.getByRole("region", { name: "After" }).getByRole("option").first().waitFor({ timeout: 30_000 });
+      await page.getByRole("region", { name: "Before" }).getByRole("option").first().waitFor({ timeout: 60_000 });
+      await page.getByRole("region", { name: "After" }).getByRole("option").first().waitFor({ timeout: 60_000 });
     }
     await t.see(/\/s pass/);
     await t.see(/\/s shown/);
   });
   await t.check("a secret is masked", async () => {
-    await items.filter({ hasText: expect.secret }).first().waitFor({ timeout: 30_000 });
+    await items.filter({ hasText: expect.secret }).first().waitFor({ timeout: 60_000 });
     if (expect.hidden !== null && (await page.content()).includes(expect.hidden)) throw new Error("the secret is on the page");
   }, expect.secret);
 
   await t.check("it stands still while it is paused, and says what waits", async () => {
     await page.getByRole("button", { name: "Pause" }).click();
     const before = await lists.first().innerText();
-    await page.getByRole("button", { name: /Go on \(\d+ new\)/ }).waitFor({ timeout: 30_000 });
+    await page.getByRole("button", { name: /Go on \(\d+ new\)/ }).waitFor({ timeout: 60_000 });
     if ((await lists.first().innerText()) !== before) throw new Error("it moved");
   });
   await t.check("an item is opened: whole, as structure, and with what became of it", async () => {
@@ -83,7 +83,7 @@ export default async function (t) {
     await page.getByRole("searchbox", { name: "Filter" }).fill(expect.filter);
     await t.see(/^Items where/);
     await t.until("the address", () => new URL(page.url()).searchParams.get("filter") === expect.filter);
-    await items.filter({ hasText: expect.filtered }).first().waitFor({ timeout: 30_000 });
+    await items.filter({ hasText: expect.filtered }).first().waitFor({ timeout: 60_000 });
     const others = (await items.allInnerTexts()).filter((text) => !text.includes(expect.filtered));
     if (others.length > 0) throw new Error(others.slice(0, 3).join("\n"));
   }, expect.filter);
@@ -93,18 +93,18 @@ export default async function (t) {
     await page.getByRole("searchbox", { name: "Filter" }).fill("");
   }, expect.wrongFilter);
   await t.check("it is cleared", async () => {
-    await t.until("items", async () => (await items.count()) > 0, 30_000);
+    await t.until("items", async () => (await items.count()) > 0, 60_000);
     await page.getByRole("button", { name: "Pause" }).click();
     await page.getByRole("button", { name: "Clear" }).click();
     await t.until("nothing", async () => (await items.count()) === 0);
     await page.getByRole("button", { name: /Go on/ }).click();
-    await t.until("new items", async () => (await items.count()) > 0, 30_000);
+    await t.until("new items", async () => (await items.count()) > 0, 60_000);
   });
   if (expect.both) {
     await t.check("one side alone is chosen", async () => {
       await page.getByRole("radio", { name: "After", exact: true }).click();
       await t.until("one list", async () => (await lists.count()) === 1);
-      await items.first().waitFor({ timeout: 30_000 });
+      await items.first().waitFor({ timeout: 60_000 });
     });
   }
 }

@@ -48,32 +48,32 @@ export default async function (t) {
     await t.until("a rate", async () => {
       const texts = await page.locator(".graph .items").allInnerTexts();
       return texts.some((text) => /^[\d.]+[kM]?\/s$/.test(text) && text !== "0/s");
-    }, 20_000);
+    }, 60_000);
   }, expect.rates || null);
   await t.check("what is unhealthy is red, says so, and says why", async () => {
     for (const { id, text } of expect.unhealthy) {
-      await t.until(`${id} is unhealthy`, async () => (await box(id).textContent()).includes("unhealthy"), 20_000);
+      await t.until(`${id} is unhealthy`, async () => (await box(id).textContent()).includes("unhealthy"), 60_000);
       const [r, g, b] = (await colour(box(id), "borderTopColor")).match(/[\d.]+/g).map(Number);
       if (!(r > 1.5 * g && r > 1.5 * b)) throw new Error(`${id} has the colour ${[r, g, b]}`);
-      await t.until(`the list says ${text}`, async () => (await problems.innerText()).replace(/\s+/g, " ").includes(text), 20_000);
+      await t.until(`the list says ${text}`, async () => (await problems.innerText()).replace(/\s+/g, " ").includes(text), 60_000);
     }
   }, expect.unhealthy);
   await t.check("drops are red and have their reason", async () => {
     for (const { id, reason } of expect.drops) {
-      await t.until(`${id}: ${reason}`, async () => (await box(id).textContent()).includes(reason.slice(0, 6)), 20_000);
-      await t.until(`the list says ${reason}`, async () => (await problems.innerText()).includes(reason), 20_000);
+      await t.until(`${id}: ${reason}`, async () => (await box(id).textContent()).includes(reason.slice(0, 6)), 60_000);
+      await t.until(`the list says ${reason}`, async () => (await problems.innerText()).includes(reason), 60_000);
       const [r, g, b] = (await colour(box(id).locator(".box-note"), "color")).match(/[\d.]+/g).map(Number);
       if (!(r > 1.5 * g && r > 1.5 * b)) throw new Error(`${id} has the colour ${[r, g, b]}`);
     }
   }, expect.drops);
   await t.check("targets that fail are said, with the reason of one", async () => {
     const said = async () => (await problems.innerText()).replace(/\s+/g, " ");
-    await t.until(expect.failing.text, async () => (await said()).includes(expect.failing.text), 30_000);
+    await t.until(expect.failing.text, async () => (await said()).includes(expect.failing.text), 60_000);
     await t.until(expect.failing.error, async () => (await said()).includes(expect.failing.error));
     await t.until("how many, beside the state of all else", async () => /Targets\s+[\d.]+k? fails?/.test((await page.getByRole("region", { name: "State" }).innerText()).replace(/\s+/g, " ")));
   }, expect.failing);
   await t.check("a load that was refused is said", async () => {
-    await t.until("why", async () => (await problems.innerText()).replace(/\s+/g, " ").includes(expect.load), 20_000);
+    await t.until("why", async () => (await problems.innerText()).replace(/\s+/g, " ").includes(expect.load), 60_000);
   }, expect.load);
   await t.check("where nothing is wrong, that is said", () => t.see("Nothing is wrong.", problems), expect.fine || null);
   await t.shot("overview");
@@ -82,7 +82,7 @@ export default async function (t) {
     const { id, answer } = expect.waiting;
     await box(id).click();
     await t.see("Waiting", picked);
-    await t.until("what waits", async () => /Waiting\s+[\d.]+[kM]? \(.*oldest/.test((await picked.innerText()).replace(/\s+/g, " ")), 20_000);
+    await t.until("what waits", async () => /Waiting\s+[\d.]+[kM]? \(.*oldest/.test((await picked.innerText()).replace(/\s+/g, " ")), 60_000);
     if (answer) await t.see(answer, picked);
     await page.keyboard.press("Escape");
   }, expect.waiting);

@@ -25,9 +25,9 @@ const VIEWS = {
   phone: { width: 390, height: 844 },
 };
 /** How long what is looked for may take to appear. */
-const WAIT_MS = 8_000;
+const WAIT_MS = 60_000;
 /** How long a whole walk may take, unless it says so itself as `walkMs`. */
-const WALK_MS = 120_000;
+const WALK_MS = 600_000;
 
 function usage(message) {
   console.error(`${message}\nusage: node e2e/run.mjs <file.e2e.mjs>... <url> [<folder for screenshots>]`);

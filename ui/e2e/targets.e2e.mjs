@@ -28,17 +28,17 @@ export default async function (t) {
     await t.until("the answer", async () => {
       const asked = new URL(page.url()).searchParams.get("q") === q;
       return asked && (await table.getAttribute("aria-busy")) === "false";
-    }, 20_000);
-    await rows.filter({ hasText: within }).first().waitFor({ timeout: 20_000 });
+    }, 60_000);
+    await rows.filter({ hasText: within }).first().waitFor({ timeout: 60_000 });
     return Date.now() - began;
   };
 
   await t.check("all are counted, by state", async () => {
     await t.open("targets");
-    await rows.first().waitFor({ timeout: 20_000 });
-    await t.until("the total", async () => (await count("all")) >= expect.total, 20_000);
+    await rows.first().waitFor({ timeout: 60_000 });
+    await t.until("the total", async () => (await count("all")) >= expect.total, 60_000);
     for (const [state, n] of Object.entries(expect.states ?? {})) {
-      await t.until(`${n} ${state}`, async () => (await count(state)) === n, 20_000);
+      await t.until(`${n} ${state}`, async () => (await count(state)) === n, 60_000);
     }
   });
   await t.shot("targets");
@@ -47,8 +47,8 @@ export default async function (t) {
     await table.evaluate((box) => {
       box.scrollTop = box.scrollHeight;
     });
-    await t.until("the last row", async () => (await table.locator(`[role=row][aria-rowindex="${n + 1}"]`).count()) === 1, 20_000);
-    await t.until("rows that are loaded", async () => (await table.locator(".is-missing").count()) === 0, 20_000);
+    await t.until("the last row", async () => (await table.locator(`[role=row][aria-rowindex="${n + 1}"]`).count()) === 1, 60_000);
+    await t.until("rows that are loaded", async () => (await table.locator(".is-missing").count()) === 0, 60_000);
     const made = await table.locator(".target").count();
     if (made > 120) throw new Error(`${made} rows are made at once`);
     await table.evaluate((box) => {
@@ -69,7 +69,7 @@ export default async function (t) {
   await t.check("one that is down is found, with its last error", async () => {
     const { q, url, error } = expect.down;
     await find(q, url);
-    await rows.filter({ hasText: url }).filter({ hasText: error }).first().waitFor({ timeout: 20_000 });
+    await rows.filter({ hasText: url }).filter({ hasText: error }).first().waitFor({ timeout: 60_000 });
     await rows.filter({ hasText: url }).first().getByRole("button").click();
     await t.see("Last error", table.locator(".target-details"));
     await t.see(error, table.locator(".target-details"));
@@ -119,7 +119,7 @@ export default async function (t) {
     await search.fill('env="');
     await t.see("a quote is not closed");
     await search.fill("");
-    await rows.first().waitFor({ timeout: 20_000 });
+    await rows.first().waitFor({ timeout: 60_000 });
   });
   await t.check("a search is quick", async () => {
     const took = await find(expect.down.q, expect.down.url);
@@ -140,7 +140,7 @@ export default async function (t) {
     await page.unroute(code);
     await page.getByRole("button", { name: "Reload" }).click();
     await page.getByRole("heading", { level: 1, name: "Targets" }).waitFor();
-    await rows.first().waitFor({ timeout: 20_000 });
+    await rows.first().waitFor({ timeout: 60_000 });
   });
   await t.check("who follows a link with the keys goes on within the page it leads to", async () => {
     await page.locator("main a[href*='component/']").first().press("Enter");

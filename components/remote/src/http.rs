@@ -327,7 +327,7 @@ mod tests {
 
     /// An address at which nobody listens.
     fn closed() -> std::net::SocketAddr {
-        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+        corten_testkit::unused_address()
     }
 
     async fn start(world: &World, body: &str) -> Unit {

@@ -446,7 +446,8 @@ mod tests {
             all.spawn(async move { source.authorization().await.map(drop).unwrap_err().kind() });
         }
         assert!(all.join_all().await.iter().all(|kind| *kind == ErrorKind::Timeout));
-        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        // One after the other would take fifteen seconds.
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     }
 
     #[test]

@@ -71,8 +71,9 @@ impl Cluster {
     ///
     /// When there is no port left.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("its address");
+        // Nobody else gets it while the cluster is not there.
+        let address = crate::unused_address();
+        let listener = TcpListener::bind(address).await.expect("a port");
         let cluster = Cluster { address, state: Arc::default(), stop: Mutex::default() };
         cluster.serve(listener);
         cluster

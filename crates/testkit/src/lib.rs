@@ -6,13 +6,14 @@
 //! - [`until`] waits for a condition, never for time.
 //! - [`LogsSink`] keeps the log entries that it is sent, [`OtlpSink`] the telemetry.
 //! - [`Fickle`] refuses, hangs and panics, as receivers may.
-//! - [`Server`] answers HTTP on loopback.
+//! - [`Server`] answers HTTP on loopback, and at an [`unused_address`] nobody does.
 //! - [`kubernetes`] has a cluster whose objects can be listed and watched.
 //! - [`peers`] finds programs that are not ours.
 //! - [`components`] has two components, for tests of what surrounds components.
 //!
 //! A mistake in a test ends it: everything here panics rather than return what only a test's author can put right.
 
+mod address;
 pub mod components;
 mod fickle;
 pub mod kubernetes;
@@ -24,6 +25,7 @@ mod server;
 mod wait;
 mod world;
 
+pub use address::unused_address;
 pub use fickle::{Deed, Fickle};
 pub use logs::{LogLine, LogsSink, awaited_logs, log_lines, logs};
 pub use otlp::{Arrived, OtlpSink, otlp};

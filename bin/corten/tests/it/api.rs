@@ -3,13 +3,12 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
-use crate::support::{Corten, Folder, corten};
-
-const WAIT_MAX: Duration = Duration::from_secs(30);
+use crate::support::{Corten, Folder, WAIT_MAX, corten, free_port};
 
 /// A configuration with a source of log entries for tests: whoever posts a line to the port sends one.
 fn pipeline(port: u16, more: &str) -> String {
@@ -21,11 +20,6 @@ fn pipeline(port: u16, more: &str) -> String {
          \tstage.drop {{\n\t\texpression          = \"^debug\"\n\t\tdrop_counter_reason = \"noise\"\n\t}}\n}}\n\n\
          loki.echo \"out\" {{ }}\n{more}"
     )
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    listener.expect("a port").port()
 }
 
 /// Sends lines to the source.
@@ -96,6 +90,8 @@ fn what_never_happened_stands_in_no_balance_unless_it_is_asked_for() {
     let port = free_port();
     let program = Corten::start(&pipeline(port, "\nloki.echo \"idle\" { }\n"));
     push(port, &["one"]);
+    program.line("entry=one");
+    program.balanced();
     let rows = |path: &str| {
         let balance: serde_json::Value = serde_json::from_str(&program.get(path).body).expect("json");
         let components = balance["components"].as_array().expect("components").clone();
@@ -242,6 +238,20 @@ fn commands_know_a_program_by_its_authority_and_show_it_a_certificate() {
     program.end_unasked();
 }
 
+/// What is sent first, what later, and that no more is sent.
+const FIRST: u8 = 1;
+const LATER: u8 = 2;
+const OVER: u8 = 3;
+
+/// Has a sender end when this is dropped.
+struct Ended<'p>(&'p AtomicU8);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(OVER, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_tap_prints_what_passes_until_it_is_interrupted() {
     let port = free_port();
@@ -253,27 +263,34 @@ fn a_tap_prints_what_passes_until_it_is_interrupted() {
         .spawn()
         .expect("the program runs");
     let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-    // Nobody says when it looks: entries are sent until it has seen one.
-    let sender = std::thread::spawn({
-        let started = Instant::now();
-        move || {
-            while started.elapsed() < Duration::from_secs(3) {
-                push(port, &["wanted password=hunter2 \\u001b[31m", "other", "debug wanted"]);
-                std::thread::sleep(Duration::from_millis(100));
+    // Nobody says when it looks: entries are sent until it has seen some. They are fewer than are shown in a second.
+    let phase = AtomicU8::new(FIRST);
+    std::thread::scope(|scope| {
+        // Also where an assertion fails.
+        let _ended = Ended(&phase);
+        scope.spawn(|| {
+            while phase.load(Ordering::Relaxed) != OVER {
+                let number = phase.load(Ordering::Relaxed);
+                let wanted = format!("wanted {number} password=hunter2 \\u001b[31m");
+                push(port, &[wanted.as_str(), "other", "debug wanted"]);
+                std::thread::sleep(Duration::from_millis(250));
             }
-        }
+        });
+        let mut next = |start: &str, text: &str| loop {
+            let line = lines.next().expect("a line").expect("text");
+            if line.starts_with(start) && line.contains(text) {
+                return line;
+            }
+        };
+        let into = next("in  from loki.source.api.in: ", "wanted");
+        assert!(into.contains(" password=(secret) \\u{1b}[31m") || into.contains("debug wanted"), "{into}");
+        let out = next("out to loki.echo.out: ", "");
+        assert!(out.contains("wanted 1 password=(secret)") && !out.contains("debug"), "{out}");
+        // Once a second it is told how much was seen, before what passes then.
+        std::thread::sleep(Duration::from_millis(1_500));
+        phase.store(LATER, Ordering::Relaxed);
+        next("out to loki.echo.out: ", "wanted 2 ");
     });
-    let mut next = |start: &str| loop {
-        let line = lines.next().expect("a line").expect("text");
-        if line.starts_with(start) {
-            return line;
-        }
-    };
-    let into = next("in  from loki.source.api.in: ");
-    assert!(into.contains("wanted password=(secret) \\u{1b}[31m") || into.contains("debug wanted"), "{into}");
-    let out = next("out to loki.echo.out: ");
-    assert!(out.contains("wanted password=(secret)") && !out.contains("debug"), "{out}");
-    sender.join().expect("it sends");
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
     let mut error = String::new();
@@ -296,9 +313,23 @@ fn a_tap_prints_what_passes_until_it_is_interrupted() {
         std::thread::sleep(Duration::from_millis(100));
     }
     // A load ends it with the reason.
-    let mut child =
-        corten(&["tap", "loki.echo.out", &address, "--json", "--in"]).stderr(Stdio::piped()).spawn().expect("it runs");
-    std::thread::sleep(Duration::from_millis(500));
+    let mut child = corten(&["tap", "loki.echo.out", &address, "--json", "--in"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+    phase.store(FIRST, Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        let _ended = Ended(&phase);
+        scope.spawn(|| {
+            while phase.load(Ordering::Relaxed) != OVER {
+                push(port, &["one more"]);
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        lines.next().expect("it looks").expect("text");
+    });
     assert_eq!(program.reload(&pipeline(port, "")).status, 200);
     let mut error = String::new();
     child.stderr.take().expect("its errors").read_to_string(&mut error).expect("text");
@@ -313,6 +344,7 @@ fn the_balance_of_a_pipeline_closes_and_tells_what_was_dropped() {
     let program = Corten::start(&pipeline(port, ""));
     push(port, &["one", "two", "debug three"]);
     program.line("entry=two");
+    program.balanced();
     let balance: serde_json::Value = serde_json::from_str(&program.get("/api/v0/corten/balance").body).expect("json");
     assert_eq!(balance["closes"], true, "{balance:#}");
     let rows = balance["components"].as_array().expect("components");
@@ -371,9 +403,10 @@ fn browsers_that_do_not_read_cost_little_memory() {
     assert_eq!(program.get("/-/ready").status, 200);
     drop(unread);
     // Its end does not wait for those that still do not read.
+    program.balanced();
     let started = Instant::now();
-    program.end();
-    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    program.end_unasked();
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Corten, Folder, exchange, output};
+use crate::support::{Corten, Folder, WAIT_MAX, exchange, output};
 
 const LEVEL: &str = "--stability.level=experimental";
 const ENABLED: &str = "--server.http.enable-graphql";
@@ -73,7 +73,8 @@ fn components_are_told_with_their_health_and_without_secrets() {
         if message.contains("no such file") {
             break;
         }
-        assert!(started.elapsed().as_secs() < 20, "{message}");
+        assert!(started.elapsed() < WAIT_MAX, "{message}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
     }
     // What is wrong with a query.
     assert_eq!(ask(&corten, "{ nothing }", "").0, "422");

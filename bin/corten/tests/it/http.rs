@@ -5,10 +5,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::{Corten, Folder};
-
-/// How long an answer may take.
-const ANSWER_WAIT: Duration = Duration::from_secs(20);
+use crate::support::{Corten, Folder, WAIT_MAX, free_port};
 
 /// Sends bytes on a connection of their own, and gives what is answered until the server ends it.
 fn raw(corten: &Corten, bytes: &[u8]) -> String {
@@ -25,7 +22,7 @@ fn raw_whole(corten: &Corten, bytes: &[u8]) -> String {
 
 fn send(corten: &Corten, bytes: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(&corten.address).expect("it listens");
-    stream.set_read_timeout(Some(ANSWER_WAIT)).expect("a limit");
+    stream.set_read_timeout(Some(WAIT_MAX)).expect("a limit");
     // The server may have had enough before all is written.
     let _ = stream.write_all(bytes);
     stream
@@ -352,7 +349,7 @@ otelcol.exporter.otlphttp "out" {{
     ] {
         let started = std::time::Instant::now();
         while !corten.lines().iter().any(|line| line.contains(sink) && line.contains(says)) {
-            assert!(started.elapsed() < ANSWER_WAIT, "{sink} says nothing: {:#?}", corten.lines());
+            assert!(started.elapsed() < WAIT_MAX, "{sink} says nothing: {:#?}", corten.lines());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -429,7 +426,7 @@ fn the_quick_start_shows_samples_passing() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/quickstart.alloy");
     let example = std::fs::read_to_string(example).expect("the example");
     // The port may be taken on this machine; the program would wait for it, and so would the test.
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+    let port = free_port();
     let config = example.replace("12346", &port.to_string()).replace("\"5s\"", "\"1s\"");
     assert_ne!(config, example);
     let corten = Corten::start_in(Folder::new(&config), &["--stability.level=experimental"]);

@@ -1,15 +1,12 @@
 //! A Loki for tests: it decodes what is pushed with code of its own and keeps it.
 
 use std::io::{BufReader, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::{Corten, Folder, exchange};
+use crate::support::{Corten, Folder, WAIT_MAX, exchange, free_port};
 use crate::torture::net::{Server, read_request};
-
-/// How long anything may take that is waited for.
-const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// An entry as it was pushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,11 +158,11 @@ fn varint(message: &mut &[u8]) -> u64 {
     value
 }
 
-/// An example with other addresses: that of the Loki, and one of a port that was free a moment ago.
+/// An example with other addresses: that of the Loki, and a free port.
 fn example(name: &str, loki: &Loki) -> (String, u16) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
     let text = std::fs::read_to_string(path).expect("the example");
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+    let port = free_port();
     let changed = text.replace("127.0.0.1:3100", &loki.address().to_string()).replace("3500", &port.to_string());
     assert_ne!(changed, text);
     (changed, port)

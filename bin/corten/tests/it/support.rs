@@ -9,12 +9,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 /// Where the program says what became of every item.
 const BALANCE: &str = "api/v0/corten/balance";
 
-/// How long anything may take that is waited for.
-const WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long anything may take that is waited for. Long, because a machine that runs tests may have much else to do; a test that
+/// passes never waits so long.
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// A command of the program.
 pub(crate) fn corten(arguments: &[&str]) -> Command {
@@ -108,14 +110,34 @@ pub(crate) fn not_run<T>(error: &str) -> Option<T> {
     None
 }
 
+/// A port for a program that is told where to listen. The system gives it to nobody else as long as the tests run: it stays
+/// taken by a socket that does not listen, beside which another one may.
+pub(crate) fn free_port() -> u16 {
+    static TAKEN: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("others may listen there");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let port = socket.local_addr().expect("its address").port();
+    TAKEN.lock().expect("the sockets").push(socket);
+    port
+}
+
 /// Sends a request to an address and reads until the connection ends.
 pub(crate) fn exchange(address: &str, request: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(WAIT_MAX))?;
-    stream.write_all(request.as_bytes())?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
+    let written = stream.write_all(request.as_bytes());
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    if answer.is_empty() {
+        written.and(read)?;
+    } else if let Err(error) = read {
+        // Whoever answers before he has read all ends the connection with a reset: the answer is there all the same.
+        if error.kind() != std::io::ErrorKind::ConnectionReset {
+            return Err(error);
+        }
+    }
+    String::from_utf8(answer).map_err(std::io::Error::other)
 }
 
 /// A running program. It is killed when a test fails.

@@ -2,12 +2,12 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use corten_net::{Body, Client, ClientConfig, ClientOptions, TlsConfig};
 use http::Request;
 
-use crate::support::{Corten, Folder};
+use crate::support::{Corten, Folder, WAIT_MAX};
 
 /// u:p
 const RIGHT: &str = "dTpw";
@@ -85,7 +85,7 @@ fn a_password_that_changes_in_its_file_counts_at_once() {
     std::fs::write(&file, "q").expect("a file");
     let started = Instant::now();
     while corten.get_as("/", WRONG).status != 200 {
-        assert!(started.elapsed() < Duration::from_secs(20), "the new password does not count: {:#?}", corten.lines());
+        assert!(started.elapsed() < WAIT_MAX, "the new password does not count: {:#?}", corten.lines());
     }
     assert_eq!(corten.get_as("/", RIGHT).status, 401);
     corten.end_as(WRONG);
@@ -104,7 +104,7 @@ fn tls_is_switched_on_and_off_for_new_connections() {
         key_file.display()
     );
     let mut old = TcpStream::connect(&corten.address).expect("it listens");
-    old.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
+    old.set_read_timeout(Some(WAIT_MAX)).expect("a limit");
     let mut ask_on_old = || {
         old.write_all(b"GET /-/ready HTTP/1.1\r\nHost: corten\r\n\r\n").expect("it reads");
         let mut answer = [0; 15];

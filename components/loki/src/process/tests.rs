@@ -559,7 +559,7 @@ async fn a_hundred_thousand_names_cost_no_more_than_their_number() {
     program.consume(logs(&[("app", "web")], &[&line]), &Fanout::new([sink.receiver()])).await.unwrap();
     assert_eq!(sink.texts(), ["99999"]);
     // Were every name compared with every other, it would take minutes.
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
 }
 
 #[test]

@@ -300,7 +300,8 @@ async fn what_journald_writes_is_followed_over_rotations_and_its_death() {
         let mut entry = fields(number, 60_000, &mut noise);
         field(&mut entry, "NUMBER", number.to_string().as_bytes());
         journald.socket.send(&entry).unwrap();
-        if number % ROTATE_EVERY == 0 {
+        // Not at once: whoever asks one that still starts ends it.
+        if number > 0 && number % ROTATE_EVERY == 0 {
             journald.rotate();
         }
         if number == SENT / 2 {

@@ -26,7 +26,7 @@ const ID: &str = "loki.write.w";
 const QUICK: &str = "batch_wait = \"10ms\"\nmin_backoff_period = \"5ms\"\nmax_backoff_period = \"20ms\"";
 
 /// How long anything may take.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn definition() -> &'static Definition {
     COMPONENTS.iter().find(|definition| definition.name == "loki.write").unwrap()
@@ -496,7 +496,7 @@ async fn an_answer_that_names_entries_is_counted_and_nothing_is_sent_again() {
     let host = loki.server.address().to_string();
     let labels = [("host", host.as_str()), ("tenant", ""), ("reason", "ingester_error")];
     until("it is counted", || value(&world, "loki_write_dropped_entries_total", &labels) == Some(2.0)).await;
-    assert_eq!(value(&world, "loki_write_sent_entries_total", &labels[..2]), Some(1.0));
+    until("the other is counted", || value(&world, "loki_write_sent_entries_total", &labels[..2]) == Some(1.0)).await;
     assert!(world.logs().contains("entries of a batch were rejected, the others were taken"), "{}", world.logs());
     stays("it is sent once", Duration::from_millis(100), || loki.server.seen().len() == 1).await;
     until_ends(&world, &["offered 3, delivered 1, dropped {ingester_error: 2}"]).await;
@@ -515,7 +515,7 @@ async fn streams_without_labels_are_sent_and_cost_only_themselves() {
     let host = loki.server.address().to_string();
     let labels = [("host", host.as_str()), ("tenant", ""), ("reason", "ingester_error")];
     until("one is lost", || value(&world, "loki_write_dropped_entries_total", &labels) == Some(1.0)).await;
-    assert_eq!(value(&world, "loki_write_sent_entries_total", &labels[..2]), Some(1.0));
+    until("the other is sent", || value(&world, "loki_write_sent_entries_total", &labels[..2]) == Some(1.0)).await;
     assert_eq!(entries(&loki.server.seen()[0]).len(), 2);
 }
 
@@ -956,7 +956,7 @@ async fn a_full_memory_behind_a_black_hole_does_not_hold_up_the_end() {
     let mut waiters = Vec::new();
     for number in 0..1000 {
         let line = noise(number);
-        let pushed = tokio::time::timeout(Duration::from_millis(300), push(&to, &[("a", "b")], &[&line])).await;
+        let pushed = tokio::time::timeout(Duration::from_secs(2), push(&to, &[("a", "b")], &[&line])).await;
         let Ok(waiter) = pushed else { break };
         waiters.push(waiter);
     }

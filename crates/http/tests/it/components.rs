@@ -1,7 +1,7 @@
 //! Components through which log entries flow when a test asks for it, and one with many targets.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use corten_component::context::{DebugInfo, HttpHandler};
@@ -15,11 +15,16 @@ use corten_signal::ledger::{End, EndSnapshot, Kind, Ledger};
 use corten_signal::target::Target;
 use corten_signal::{Consume, ConsumeError, Fanout, Inlet, Logs, LogsBatch, Receiver};
 use corten_testkit::logs;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 /// All, sorted by name.
-pub(crate) const FLOW: &[Definition] =
-    &[Definition::of::<Emit>(), Definition::of::<Keep>(), Definition::of::<Many>(), Definition::of::<Uses>()];
+pub(crate) const FLOW: &[Definition] = &[
+    Definition::of::<Emit>(),
+    Definition::of::<Keep>(),
+    Definition::of::<Slow>(),
+    Definition::of::<Many>(),
+    Definition::of::<Uses>(),
+];
 
 /// Sends entries.
 #[derive(Arguments, Clone, Debug, PartialEq)]
@@ -324,5 +329,71 @@ impl ShownTarget for One {
 
     fn dropped_by(&self) -> Option<DroppedBy> {
         (self.state() == TargetState::Dropped).then(|| DroppedBy { index: 1, action: "drop".to_owned() })
+    }
+}
+
+/// Does not say what its targets are until it may.
+#[derive(Arguments, Clone, Debug, PartialEq)]
+pub(crate) struct SlowArguments {}
+
+/// A request for `/asked` says how often it was asked; one for `/open` lets it answer.
+pub(crate) struct Slow;
+
+impl Component for Slow {
+    const NAME: &'static str = "test.slow";
+    type Arguments = SlowArguments;
+    type Exports = ();
+    type Prepared = ();
+
+    async fn prepare(_: SlowArguments, _: &Context<Self>, _: Option<&Self>) -> Result<((), ()), Error> {
+        Ok(((), ()))
+    }
+
+    fn commit(_: Option<Self>, (): (), cx: &Context<Self>) -> Self {
+        let gate = Arc::new(Gate::default());
+        cx.serve_http(Arc::clone(&gate) as Arc<dyn HttpHandler>);
+        cx.show_debug_info(gate);
+        Slow
+    }
+}
+
+#[derive(Default)]
+struct Gate {
+    /// How often it was asked, and whether it may answer.
+    state: Mutex<(u32, bool)>,
+    opened: Condvar,
+}
+
+/// After this it answers all the same: a test that fails must not wait for ever.
+const GATE_WAIT: Duration = Duration::from_secs(120);
+
+impl HttpHandler for Gate {
+    fn handle(&self, request: http::Request<()>) -> BoxFuture<'_, http::Response<Bytes>> {
+        let mut state = self.state.lock();
+        if request.uri().path() == "/open" {
+            state.1 = true;
+            self.opened.notify_all();
+        }
+        let asked = Bytes::from(state.0.to_string());
+        Box::pin(async { http::Response::new(asked) })
+    }
+}
+
+impl DebugInfo for Gate {
+    fn debug_info(&self) -> Vec<Item> {
+        Vec::new()
+    }
+
+    fn targets(&self) -> Option<&dyn TargetView> {
+        Some(self)
+    }
+}
+
+impl TargetView for Gate {
+    fn targets(&self) -> Vec<Arc<dyn ShownTarget>> {
+        let mut state = self.state.lock();
+        state.0 += 1;
+        self.opened.wait_while_for(&mut state, |state| !state.1, GATE_WAIT);
+        vec![Arc::new(One::new(0))]
     }
 }

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use crate::components::FLOW;
 
 /// How long anything may take that is waited for.
-const WAIT_MAX: Duration = Duration::from_secs(20);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Runs a test.
 pub(crate) fn run(test: impl Future<Output = ()>) {
@@ -248,8 +248,13 @@ impl Reader {
         }
     }
 
-    /// Reads until there is no more.
-    pub(crate) async fn read_out(&mut self) {
-        while let Ok(Some(_)) = tokio::time::timeout(WAIT_MAX, self.body.chunk()).await.expect("in time") {}
+    /// Reads until there is no more. Whether it ended in good order and was not cut off.
+    pub(crate) async fn read_out(&mut self) -> bool {
+        loop {
+            match tokio::time::timeout(WAIT_MAX, self.body.chunk()).await.expect("in time") {
+                Ok(Some(_)) => {}
+                outcome => return outcome.is_ok(),
+            }
+        }
     }
 }

@@ -11,7 +11,7 @@ use http::{HeaderMap, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Answers a call of `Echo` with what it was sent, and others as their names say.
 async fn echo() -> Uri {

@@ -42,10 +42,10 @@ async fn a_pod_trusts_its_authorities_and_shows_the_token_that_it_has_now() {
     let api = Api::new(config, ClientOptions::default()).await.unwrap();
     let things = Collection::new("/api/v1", "", "things");
     let mut follower = api.follow(things, |object| object["metadata"]["name"].clone());
-    let next = tokio::time::timeout(Duration::from_secs(20), follower.next()).await.unwrap();
+    let next = tokio::time::timeout(Duration::from_secs(60), follower.next()).await.unwrap();
     assert_eq!(next, Ok(Change::All(vec![("a".to_owned(), json!("a"))])));
     std::fs::write(folder.join("token"), "second\n").unwrap();
-    let next = tokio::time::timeout(Duration::from_secs(20), follower.next()).await.unwrap();
+    let next = tokio::time::timeout(Duration::from_secs(60), follower.next()).await.unwrap();
     assert_eq!(next, Ok(Change::Is("b".to_owned(), json!("b"))));
     let shown: Vec<String> = server.seen().iter().map(|seen| seen.header("authorization").to_owned()).collect();
     assert_eq!(shown, ["Bearer first", "Bearer second"]);

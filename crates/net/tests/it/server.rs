@@ -31,7 +31,7 @@ async fn rest(stream: &mut TcpStream) -> String {
     let mut all = Vec::new();
     let read = stream.read_to_end(&mut all);
     // A reset is as good as an end.
-    let _ = tokio::time::timeout(Duration::from_secs(20), read).await.expect("the server closes the connection");
+    let _ = tokio::time::timeout(Duration::from_secs(60), read).await.expect("the server closes the connection");
     String::from_utf8_lossy(&all).into_owned()
 }
 
@@ -50,7 +50,7 @@ async fn a_client_that_sends_its_head_slowly_is_cut_off() {
         }
     };
     let mut all = Vec::new();
-    let closed = tokio::time::timeout(Duration::from_secs(20), async {
+    let closed = tokio::time::timeout(Duration::from_secs(60), async {
         tokio::select! {
             () = drip => {}
             _ = read.read_to_end(&mut all) => {}

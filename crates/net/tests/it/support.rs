@@ -161,7 +161,7 @@ pub(crate) async fn until<F: Future<Output = bool>>(mut condition: impl FnMut() 
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the condition holds in time");
+    tokio::time::timeout(Duration::from_secs(60), wait).await.expect("the condition holds in time");
 }
 
 /// Writes a file as if it had been there for some time, so that its stamp counts.

@@ -23,7 +23,7 @@ use crate::{Counts, Hold, NewRecord, Options, Outcome, Queue, Reader, ReaderOpti
 /// Runs a test on a runtime of its own; a test that hangs fails.
 fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("test hangs") })
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(180), test).await.expect("test hangs") })
 }
 
 /// Nothing happens by time alone.

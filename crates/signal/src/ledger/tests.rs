@@ -466,7 +466,7 @@ async fn neither_a_large_batch_nor_another_way_hides_the_rest() {
     let edges = ways.iter().map(|(_, _, edge, _)| (Side::In, Arc::clone(edge))).collect();
     let options = TapOptions { items_per_s_max: 20, ..TapOptions::default() };
     // A new second brings new shares.
-    for _ in 0..5 {
+    for _ in 0..50 {
         let started = std::time::Instant::now();
         let taps = Arc::new(Taps::default());
         let watch = taps.watch(Vec::clone(&edges), options.clone());

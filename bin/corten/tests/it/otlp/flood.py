@@ -37,7 +37,7 @@ outcomes, lock = Counter(), threading.Lock()
 
 def outcome(stub, message):
     try:
-        stub.Export(message, timeout=30)
+        stub.Export(message, timeout=120)
         return "OK"
     except grpc.RpcError as error:
         return f"{error.code().name}: {error.details()}"
@@ -52,7 +52,7 @@ def flood(sender):
     message = request((sender + 1) << 32, 100, "x" * 5000)
     with grpc.insecure_channel(sys.argv[2], options=[("grpc.enable_retries", 0)]) as channel:
         stub = LogsServiceStub(channel)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 100
         while refused() < REFUSED and time.monotonic() < until:
             name = outcome(stub, message)
             with lock:
@@ -70,6 +70,6 @@ say(outcomes=outcomes)
 began = time.monotonic()
 with grpc.insecure_channel(sys.argv[2], options=[("grpc.enable_retries", 0)]) as channel:
     stub = LogsServiceStub(channel)
-    while (last := outcome(stub, request(1, 1, ""))) != "OK" and time.monotonic() < began + 60:
+    while (last := outcome(stub, request(1, 1, ""))) != "OK" and time.monotonic() < began + 100:
         time.sleep(0.05)
 say(last=last, seconds=time.monotonic() - began)

@@ -157,12 +157,12 @@ def take(way, signal, message):
 def send(grpc_address, http_address):
     for signal, (_, services, service, _) in SIGNALS.items():
         with grpc.insecure_channel(grpc_address) as channel:
-            getattr(services, f"{service}Stub")(channel).Export(SENT[signal], timeout=30)
+            getattr(services, f"{service}Stub")(channel).Export(SENT[signal], timeout=120)
         bodies = [("application/x-protobuf", SENT[signal].SerializeToString()), ("application/json", to_json(SENT[signal]))]
         for content_type, body in bodies:
             url = f"http://{http_address}/v1/{signal}"
             request = urllib.request.Request(url, body, {"Content-Type": content_type})
-            urllib.request.urlopen(request, timeout=30).read()
+            urllib.request.urlopen(request, timeout=120).read()
 
 
 class Http(BaseHTTPRequestHandler):

@@ -14,9 +14,7 @@ mod values;
 
 use std::time::{Duration, Instant};
 
-/// How long a condition may take to come true. Long, because a machine that runs tests may have much else to do; a test
-/// that passes never waits so long.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+use crate::support::WAIT_MAX;
 
 /// Requests soon, one at a time: a test waits for them.
 const QUEUE: &str = "\n\t\t\tbatch_send_deadline = \"100ms\"\n\t\t\tmax_shards = 1\n\t\t";

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::push::{Pusher, RECEIVER, Seen, receiver};
-use super::sink::{Mood, Sink};
+use super::sink::{Mood, Sink, TIMEOUT};
 use super::{Rng, expect_ready, lock, metric, rounds, shared, until};
 use crate::support::{Corten, Folder};
 
@@ -16,7 +16,7 @@ fn config(sink: &Sink, shards: u64) -> String {
 prometheus.remote_write \"out\" {{
 	endpoint {{
 		url            = \"http://{}/api/v1/write\"
-		remote_timeout = \"2s\"
+		remote_timeout = \"{TIMEOUT}\"
 		queue_config {{
 			min_shards           = {shards}
 			max_shards           = {shards}
@@ -142,6 +142,7 @@ fn a_flipped_bit_costs_one_record(test: &str, killed: bool) {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "the test runner shows it when the test fails")]
 fn one_round(
     what: &str,
     folder: Folder,
@@ -150,6 +151,8 @@ fn one_round(
     backlog: &BTreeMap<u64, BTreeSet<usize>>,
     (sent, killed): (usize, bool),
 ) {
+    // For whoever reads why a round failed.
+    println!("{what}");
     let corten = Corten::start_in(folder, &[]);
     let pending = || metric(&corten, "prometheus_remote_storage_samples_pending", &[]);
     until("nothing waits any more", || match pending() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Resource, Rlimit};
 
 use super::push::{Pusher, RECEIVER, Seen, receiver};
-use super::sink::{Mood, Sink};
+use super::sink::{Mood, Sink, TIMEOUT};
 use super::{Rng, expect_ready, metric, resident_max, shared, until};
 use crate::support::{Corten, Folder, corten};
 
@@ -21,7 +21,7 @@ fn config(sink: &Sink) -> String {
 prometheus.remote_write \"out\" {{
 	endpoint {{
 		url            = \"http://{}/api/v1/write\"
-		remote_timeout = \"2s\"
+		remote_timeout = \"{TIMEOUT}\"
 		queue_config {{
 			max_shards           = 1
 			capacity             = {}
@@ -115,7 +115,7 @@ fn survives(corten: Corten, sink: &Sink, disk: &dyn Disk) {
             missing => Err(format!("{missing} samples are missing, {lost_before} were lost")),
         }
     });
-    assert_eq!(seen.repeats.len(), seen.late, "nothing comes twice");
+    assert!(seen.repeats.len() <= seen.late, "nothing comes twice: {:?}", seen.repeats);
     assert!(resident_max(&corten).is_none_or(|bytes| bytes < 150 << 20), "{:?}", resident_max(&corten));
     corten.end();
 }

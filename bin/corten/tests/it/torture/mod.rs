@@ -45,22 +45,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use self::net::Client;
-use crate::support::Corten;
-
-/// How long a condition may take to come true. Long, because a machine that runs tests may have much else to do.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+use crate::support::{Corten, WAIT_MAX};
 
 /// Waits until there is something; what was seen last is told if there never is.
-pub(crate) fn until<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
-    until_within(WAIT_MAX, what, look)
-}
-
-fn until_within<T>(wait_max: Duration, what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
     let started = Instant::now();
     loop {
         match look() {
             Ok(found) => return found,
-            Err(seen) => assert!(started.elapsed() < wait_max, "waited in vain until {what}: {seen}"),
+            Err(seen) => assert!(started.elapsed() < WAIT_MAX, "waited in vain until {what}: {seen}"),
         }
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::disk::after;
 use super::net::{Client, Server, read_request};
-use super::{Pusher, Rng, expect_ready, lock, post_json, resident_max, rounds, shared, until, until_within};
+use super::{Pusher, Rng, expect_ready, lock, post_json, resident_max, rounds, shared, until};
 use crate::otlp::listening;
 use crate::otlp::script::Script;
 use crate::support::{Corten, Folder};
@@ -418,7 +418,7 @@ fn a_flood_is_refused_within_the_memory_and_is_over_when_it_is_over() {
     }
     sink.mood.store(0, Ordering::Release);
     let record = request(r#"{"body":{"intValue":"1"}}"#);
-    until_within(Duration::from_secs(30), "it takes requests again", || {
+    until("it takes requests again", || {
         match Client::connect(address).and_then(|mut client| send(&mut client, &record)) {
             Ok(200) => Ok(()),
             other => Err(format!("{other:?}")),
@@ -444,6 +444,6 @@ fn a_flood_over_grpc_is_told_to_come_later_and_is_over_when_it_is_over() {
     );
     sink.mood.store(0, Ordering::Release);
     let after = flood.await_said("it takes requests again", |said| !said["last"].is_null());
-    assert!(after["last"] == "OK" && after["seconds"].as_f64() < Some(30.0), "{after}");
+    assert!(after["last"] == "OK", "{after}");
     expect_recovered(&sink, corten);
 }

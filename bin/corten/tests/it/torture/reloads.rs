@@ -134,7 +134,7 @@ fn a_thousand_reloads_lose_and_repeat_nothing_and_the_program_does_not_grow() {
     corten.end();
     let mut seen = Seen::default();
     seen.read(&sink);
-    assert_eq!(seen.repeats.len(), seen.late, "nothing comes twice");
+    assert!(seen.repeats.len() <= seen.late, "nothing comes twice: {:?}", seen.repeats);
     for pusher in &pushers {
         assert!(pusher.missing(&sink, &seen).is_empty(), "{:?}", pusher.missing(&sink, &seen));
     }
@@ -186,6 +186,9 @@ fn a_reload_that_takes_a_target_away_ends_its_series_and_no_other() {
     let changes = rounds(20);
     for instance in 1..=changes {
         target.scraped_more(rng.between(2, 4));
+        // A scrape may take too long on a busy machine, and has no series then.
+        let before = format!("__name__=\"torture_scrape\",at=\"49\",instance=\"i{}\"", instance - 1);
+        until("its series are there", || if sink.of(&before).is_empty() { Err(before.clone()) } else { Ok(()) });
         let reloaded = corten.reload(&config(instance));
         assert_eq!(reloaded.status, 200, "{reloaded:?}");
     }

@@ -68,8 +68,11 @@ struct Book {
     taken: Vec<Taken>,
 }
 
-/// An answer that took longer is perhaps not heard: requests time out after two seconds.
-const LATE: Duration = Duration::from_secs(1);
+/// An answer that took longer is perhaps not heard: requests time out after [`TIMEOUT`].
+const LATE: Duration = Duration::from_secs(10);
+
+/// How long the program waits for an answer. Nothing here takes so long but on a machine with too much to do.
+pub(super) const TIMEOUT: &str = "20s";
 
 impl Sink {
     pub(crate) fn start(mood: Mood, seed: u64) -> Self {

@@ -387,7 +387,7 @@ async fn nothing_larger_than_the_limit_is_taken() {
 #[tokio::test]
 async fn garbage_and_slow_clients_do_not_keep_others_from_delivering() {
     let sink = Sink::new();
-    let http = HTTP.replace("listen_port", "server_read_timeout = \"200ms\"\n listen_port");
+    let http = HTTP.replace("listen_port", "server_read_timeout = \"1s\"\n listen_port");
     let body = format!("forward_to = [sink]\n{http}");
     let running = Running::start(&body, &[("sink", sink.value())]).await;
     let at = running.address().await;

@@ -141,14 +141,14 @@ async fn what_is_not_safe_is_read_again_after_a_stop() {
     until("the second came", || sink.shown().len() == 2).await;
     sink.settle();
     *sink.then.lock() = Then::Safe;
-    // Only what was lost.
-    until("the second came again", || sink.shown().len() == 3).await;
-    assert!(shown(&world, &sink).last().unwrap().ends_with(" 2"));
+    // Only what was lost, as often as it was.
+    until("the second came again", || sink.shown().len() >= 3).await;
     unit.drain().await;
     let mut unit = start(&world, &sink, &body).await;
     append(&world, "a", "3\n");
-    until("the third came", || sink.shown().len() >= 4).await;
-    assert!(shown(&world, &sink).last().unwrap().ends_with(" 3"));
+    until("the third came", || sink.shown().last().is_some_and(|line| line.ends_with(" 3"))).await;
+    let came = shown(&world, &sink);
+    assert!(came[1..came.len() - 1].iter().all(|line| line.ends_with(" 2")), "{came:?}");
     unit.drain().await;
 }
 

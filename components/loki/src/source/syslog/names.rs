@@ -298,7 +298,7 @@ mod tests {
             assert_eq!(names.remembered([10, 0, 0, last].into()).await, "");
         }
         let mut asked = 0;
-        while tokio::time::timeout(Duration::from_millis(50), silent.recv(&mut packet)).await.is_ok() {
+        while tokio::time::timeout(Duration::from_millis(500), silent.recv(&mut packet)).await.is_ok() {
             asked += 1;
         }
         assert_eq!(asked, SILENCES_MAX);

@@ -349,7 +349,7 @@ async fn one_connection_does_not_keep_another_from_delivering() {
 
 #[tokio::test]
 async fn a_connection_that_is_idle_is_closed_without_an_error() {
-    let running = Running::start(&listener("idle_timeout = \"100ms\"")).await;
+    let running = Running::start(&listener("idle_timeout = \"500ms\"")).await;
     let mut stream = running.connect().await;
     stream.write_all(b"<34>1 - - - - - - unfinished").await.unwrap();
     let mut rest = Vec::new();

@@ -14,6 +14,9 @@ use crate::auth::Handler;
 use crate::flow::Inlets;
 use crate::storage::file::FileStorage;
 
+/// How long anything may take that is waited for.
+const LIMIT: Duration = Duration::from_secs(120);
+
 /// What becomes of an attempt.
 #[derive(Clone, Copy, Debug)]
 enum Answer {
@@ -175,7 +178,7 @@ impl Exporter {
             if is_even && (waits == 0 || may_leave && began.elapsed() > Duration::from_secs(1)) {
                 return Ok(());
             }
-            prop_assert!(began.elapsed() < Duration::from_secs(10), "{:?} {:?}", ledger.snapshot(), end);
+            prop_assert!(began.elapsed() < LIMIT, "{:?} {:?}", ledger.snapshot(), end);
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -226,15 +229,13 @@ async fn play(
         }
     }
     if !ends_busy {
-        while tokio::time::timeout(Duration::from_secs(10), sent.join_next()).await.expect("all are answered").is_some()
-        {
-        }
+        while tokio::time::timeout(LIMIT, sent.join_next()).await.expect("all are answered").is_some() {}
         exporter.rest(may_leave).await?;
     }
     let end = exporter.end();
     exporter.inlets.close();
     exporter.sending.take().unwrap().drain().await;
-    while tokio::time::timeout(Duration::from_secs(10), sent.join_next()).await.expect("all are answered").is_some() {}
+    while tokio::time::timeout(LIMIT, sent.join_next()).await.expect("all are answered").is_some() {}
     let snapshot = exporter.world.context::<DebugExporter>().ledger().snapshot();
     prop_assert_eq!(snapshot.open_sums(), []);
     if let Some(end) = end.map(|end| end.snapshot()).filter(|_| !hands_on) {

@@ -137,6 +137,7 @@ async fn a_file_that_is_there_is_begun_with_at_its_end_and_one_that_comes_at_its
     let (world, sink) = (world(), OtlpSink::default());
     world.write("a.log", "old\n");
     let _unit = start(&world, &sink, "").await;
+    until("it is open", || told(&world).iter().any(|line| line == "open_files = 1")).await;
     stays("nothing arrives", Duration::from_millis(200), || sink.items() == 0).await;
     append(&world.path("a.log"), "new\n");
     arrive(&sink, &["new"]).await;

@@ -36,7 +36,7 @@ fn config(text: &str) -> String {
 #[tokio::test]
 async fn it_is_sent_again_and_again_in_requests_of_max_samples_per_send() {
     let (world, backend) = (host(ID), Backend::willing().await);
-    let every = config("send_interval = \"50ms\"\nmax_samples_per_send = 2");
+    let every = config("send_interval = \"400ms\"\nmax_samples_per_send = 2");
     let mut unit = start(&world, &endpoint(&backend.url(), &every, QUICK)).await;
     receiver(&world).consume(batch(&["a", "b", "c"])).await.unwrap();
     until("it came twice", || backend.known.lock().len() >= 4).await;
@@ -57,7 +57,7 @@ async fn it_is_sent_again_and_again_in_requests_of_max_samples_per_send() {
     unit.update(&endpoint(&backend.url(), &config("send = false"), QUICK)).await.unwrap();
     // The round that is under way has two requests.
     let count = backend.known.lock().len() + 2;
-    stays("none comes", Duration::from_millis(300), || backend.known.lock().len() <= count).await;
+    stays("none comes", Duration::from_secs(1), || backend.known.lock().len() <= count).await;
     unit.update(&endpoint(&backend.url(), &every, QUICK)).await.unwrap();
     until("it comes again", || backend.known.lock().len() > count).await;
     balanced(&unit.world).await;
