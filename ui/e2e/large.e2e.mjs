@@ -9,8 +9,6 @@ export const expects = {
   pipeline: { id: "prometheus.scrape.shop", on: ["prometheus.relabel.shop_cardinality"], off: ["prometheus.scrape.search"] },
 };
 
-/** Each look at so many boxes takes its time on a machine that has other things to do. */
-
 /** Counts the frames that are drawn, and the longest time between two. */
 const countFrames = () => {
   window.drawn = { frames: 0, longest: 0, last: performance.now() };

@@ -346,6 +346,8 @@ impl Controller {
     ///
     /// Everything that is wrong with it. What runs is then as before.
     pub async fn load_for(&self, path: &std::path::Path, by: LoadedBy) -> Result<(), LoadError> {
+        // The files are read when it is their turn: of two loads at once the later one has the later texts.
+        let exclusive = self.load_lock.write().await;
         let owned: PathBuf = path.to_owned();
         let read = tokio::task::spawn_blocking(move || {
             let texts = source::read_texts(&owned)?;
@@ -353,7 +355,7 @@ impl Controller {
         });
         let read = read.await.unwrap_or_else(|error| Err(SourceError::Read(error.to_string())));
         let (mut result, texts) = match read {
-            Ok((Ok(source), texts)) => (self.load_source(source).await, texts),
+            Ok((Ok(source), texts)) => (self.put_in_place(source).await, texts),
             Ok((Err(error), texts)) => (Err(LoadError::from(error)), texts),
             Err(error) => (Err(LoadError::from(error)), Vec::new()),
         };
@@ -364,6 +366,7 @@ impl Controller {
             self.mask_error(error, &texts);
         }
         self.loads.note(by, path, &result, texts);
+        drop(exclusive);
         match &result {
             Ok(()) => {
                 self.metrics.last_load_successful.set(1.0);
@@ -397,6 +400,11 @@ impl Controller {
     /// As [`Controller::load`].
     pub async fn load_source(&self, source: Source) -> Result<(), LoadError> {
         let _exclusive = self.load_lock.write().await;
+        self.put_in_place(source).await
+    }
+
+    /// Loads a configuration, while nobody else does.
+    async fn put_in_place(&self, source: Source) -> Result<(), LoadError> {
         self.metrics.evaluating.set(1.0);
         let result = self.load_locked(&source).await;
         self.metrics.evaluating.set(0.0);

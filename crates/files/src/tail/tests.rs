@@ -1507,3 +1507,38 @@ fn what_is_read_on_in_a_copy_that_is_shorter_than_the_head_is_read_on_there_afte
     let got = rig.take_polled();
     assert_eq!((got.len(), got[0].len(), &*got[10]), (11, 39, "new"), "{got:?}");
 }
+
+#[test]
+fn a_copy_that_is_read_under_its_own_name_and_was_cut_between_two_looks_is_read_on() {
+    // It is known as a file of its own from the beginning, looked at first, or found when the cut was noticed.
+    for known in ["at once", "first", "later", "long after"] {
+        for (lines, unread) in [(3, false), (3, true), (1_000, false), (1_000, true)] {
+            let mut rig = rig(&["a.log"]);
+            rig.write("a.log", (0..lines).map(|n| format!("line {n}\n")).collect::<String>());
+            rig.poll();
+            rig.save();
+            rig.got.clear();
+            rig.pass(500);
+            if unread {
+                rig.write("a.log", "more\n");
+            }
+            rig.copy_and_truncate("a.log", "a.log.1");
+            rig.pass(10);
+            rig.write("a.log", "new\n");
+            rig.pass(500);
+            if known.starts_with('l') {
+                rig.poll();
+                rig.pass(if known == "later" { 0 } else { 12_000 });
+                rig.poll();
+            }
+            rig.follow("a.log.1");
+            if known == "first" {
+                rig.tails.reverse();
+            }
+            rig.pass_long();
+            let mut got = rig.got.clone();
+            got.sort();
+            assert_eq!(got, if unread { vec!["more", "new"] } else { vec!["new"] }, "{known} {lines}");
+        }
+    }
+}

@@ -6,6 +6,7 @@ use std::sync::{LazyLock, Mutex};
 use corten_component::{Component, Context, Definition, Error};
 use corten_config::schema::Stability;
 use corten_config::{Arguments, CheckErrors, Exports};
+use tokio::sync::Semaphore;
 
 /// The family.
 pub(crate) const FAMILY: &[Definition] = &[Definition::of::<Experiment>(), Definition::of::<Value>()];
@@ -13,6 +14,7 @@ pub(crate) const FAMILY: &[Definition] = &[Definition::of::<Experiment>(), Defin
 type Poke = Box<dyn Fn(&str) + Send>;
 
 static TRACES: LazyLock<Mutex<Vec<(String, String)>>> = LazyLock::new(Mutex::default);
+static LET_GO: Semaphore = Semaphore::const_new(0);
 static POKES: LazyLock<Mutex<HashMap<String, Poke>>> = LazyLock::new(Mutex::default);
 
 fn note(key: &str, what: String) {
@@ -29,6 +31,11 @@ pub(crate) fn place_of_drain(key: &str) -> usize {
     TRACES.lock().unwrap().iter().position(|(have, what)| have == key && what == "drain").expect("it was drained")
 }
 
+/// Lets a component go that waits while it is made.
+pub(crate) fn let_go() {
+    LET_GO.add_permits(1);
+}
+
 /// Makes a component export something else.
 pub(crate) fn poke(key: &str, output: &str) {
     POKES.lock().unwrap()[key](output);
@@ -37,7 +44,8 @@ pub(crate) fn poke(key: &str, output: &str) {
 /// Exports what it is given.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub(crate) struct ValueArguments {
-    /// What to export. `refuse me` is refused, `panic` panics, and of `later` something else is exported at once.
+    /// What to export. `refuse me` is refused, `panic` panics, `wait` waits for [`let_go`], and of `later` something else is
+    /// exported at once.
     input: String,
     /// Names the component to the test.
     #[arg(default = "")]
@@ -74,6 +82,10 @@ impl Component for Value {
         _: Option<&Self>,
     ) -> Result<(ValueArguments, ValueExports), Error> {
         assert!(arguments.input != "panic", "asked for it");
+        if arguments.input == "wait" {
+            note(&arguments.key, "waits".to_owned());
+            LET_GO.acquire().await.expect("it is not closed").forget();
+        }
         if arguments.input == "refuse me" {
             return Err(Error::new("refused"));
         }

@@ -6,7 +6,7 @@ use corten_runtime::{LoadedBy, PlannedChange, ReloadPlan, source};
 use corten_testkit::components::COMPONENTS;
 use corten_testkit::{Pipeline, load};
 
-use crate::components::{FAMILY, poke, trace};
+use crate::components::{FAMILY, let_go, poke, trace};
 
 async fn started(text: &str) -> Pipeline {
     load(text, &[FAMILY, COMPONENTS]).await.unwrap_or_else(|error| panic!("{error}"))
@@ -175,6 +175,35 @@ async fn a_value_that_changed_behind_the_same_text_is_told_of() {
     assert_eq!(controller.generation().borrow().0, generation, "what ran runs on");
     let plan = controller.plan_reload(&path).await.unwrap();
     assert!(plan.changed && plan.is_refused(), "{plan:?}");
+}
+
+#[tokio::test]
+async fn a_load_that_waits_for_another_reads_the_files_when_it_is_its_turn() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.alloy");
+    let write = |input: &str| {
+        let text = format!("test.value \"a\" {{\n\tinput = \"{input}\"\n\tkey = \"turns\"\n}}\n");
+        std::fs::write(&path, text).unwrap();
+    };
+    let pipeline = started("").await;
+    let controller = &pipeline.controller;
+    write("wait");
+    let second = async {
+        corten_testkit::until("the first one is under way", || trace("turns") == ["waits"]).await;
+        write("old");
+        let load = controller.load_for(&path, LoadedBy::Request);
+        let change = async {
+            // Time enough to read it too early.
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            write("new");
+            let_go();
+        };
+        tokio::join!(load, change).0
+    };
+    let (first, second) = tokio::join!(controller.load(&path), second);
+    first.unwrap();
+    second.unwrap();
+    assert_eq!(pipeline.exported("test.value.a", "output"), "\"new\"");
 }
 
 #[tokio::test]
