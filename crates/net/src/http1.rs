@@ -919,6 +919,24 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_ends_with_its_connection_is_whole_where_the_request_could_not_be_written() {
+        run(async {
+            let (ours, mut server) = tokio::io::duplex(1_000);
+            server.write_all(b"HTTP/1.1 413 Too Large\r\nconnection: close\r\n\r\nto the end").await.unwrap();
+            drop(server);
+            let io: BoxIo = Box::new(crate::unanswered::Unanswered::new(ours));
+            let mut connection = Connection { io, absolute_form: false };
+            let request = Request::post("https://h/").body(Body::from("too much")).unwrap();
+            let answer = converse(&mut connection, &request).await.ok().expect("an answer");
+            let (pool, _) = pool(0);
+            let origin = Origin { uses_tls: true, authority: Authority::from_static("h") };
+            let response = answer.into_response(connection, pool, origin);
+            assert_eq!(response.status(), 413);
+            assert_eq!(response.into_body().read(100).await.unwrap(), "to the end");
+        });
+    }
+
+    #[test]
     fn a_connection_waits_only_when_its_response_was_read_to_the_end_and_nothing_followed() {
         for (answer, reads, waits) in [
             ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwhole", true, 1),

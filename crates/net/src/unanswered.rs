@@ -52,7 +52,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for Unanswered<T> {
         let outcome = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
         self.is_answered |= buf.filled().len() > before;
         let says_why = match &outcome {
-            Ok(()) => buf.filled().len() > before || buf.remaining() == 0,
+            // After an answer its end is one, too.
+            Ok(()) => self.is_answered || buf.remaining() == 0,
             // So TLS tells an alert.
             Err(error) => error.kind() == io::ErrorKind::InvalidData,
         };
@@ -157,12 +158,16 @@ mod tests {
         let mut io = peer([Err(alert)], []);
         write(&mut io).await.unwrap();
         assert_eq!(io.read(&mut [0]).await.unwrap_err().to_string(), "alert");
-        // An answer is one, too; after it the failure is told.
-        let mut io = peer([Ok(b"no")], [Ok(2)]);
-        write(&mut io).await.unwrap();
-        let mut answer = [0; 2];
-        io.read_exact(&mut answer).await.unwrap();
-        assert_eq!((&answer, io.read(&mut [0]).await.unwrap_err().kind()), (b"no", io::ErrorKind::BrokenPipe));
+        // An answer is one, too, and may be whole where the connection ends; where it does not end well the failure is told.
+        for (end, told) in
+            [(Ok(&b""[..]), Ok(0)), (Err(io::ErrorKind::ConnectionReset), Err(io::ErrorKind::BrokenPipe))]
+        {
+            let mut io = peer([Ok(b"no"), end.map_err(io::Error::from)], [Ok(2)]);
+            write(&mut io).await.unwrap();
+            let mut answer = [0; 2];
+            io.read_exact(&mut answer).await.unwrap();
+            assert_eq!((&answer, io.read(&mut [0]).await.map_err(|error| error.kind())), (b"no", told));
+        }
     }
 
     #[tokio::test]

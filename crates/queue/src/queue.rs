@@ -123,6 +123,9 @@ impl State {
     /// Forgets a segment; with a reason, readers that have not read all of it count what they lose.
     pub(crate) fn remove_segment(&mut self, id: u64, reason: Option<&'static str>) {
         let Some(segment) = self.segments.remove(&id) else { return };
+        for reader in self.readers.values() {
+            reader.leave(id, &segment);
+        }
         match reason {
             Some(reason) => {
                 self.dropped_segments += 1;

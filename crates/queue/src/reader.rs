@@ -891,7 +891,8 @@ impl ReaderCore {
         for (id, segment) in ahead.into_iter().flatten() {
             let unread = if *id != high.segment {
                 segment.summary.totals
-            } else if high.offset < segment.end {
+            } else if high.offset < segment.end || segment.closed {
+                // Where it was read to its end, what is lost there and not counted yet.
                 segment.summary.totals.without(&seen)
             } else {
                 Totals::default()
@@ -940,6 +941,14 @@ impl ReaderCore {
         drop(state);
         if wake {
             self.notify.notify_waiters();
+        }
+    }
+
+    /// A segment goes. Who has read it to its end, and not noticed yet what was lost in it, counts that.
+    pub(crate) fn leave(&self, id: u64, segment: &Segment) {
+        let mut state = self.state.lock();
+        if segment.closed && state.scan.segment == id && state.scan.offset >= segment.end && !state.is_at_end() {
+            state.count_unseen(segment);
         }
     }
 

@@ -217,6 +217,8 @@ struct Graph {
 pub struct Controller {
     pub(crate) options: Options,
     graph: RwLock<Graph>,
+    /// Loads of files, each of which reads them in its turn. What runs does not wait for that.
+    load_turn: AsyncMutex<()>,
     /// Loads exclude evaluations that changed exports cause, and each other.
     pub(crate) load_lock: AsyncRwLock<()>,
     changed: mpsc::UnboundedSender<Arc<str>>,
@@ -316,6 +318,7 @@ impl Controller {
         let controller = Arc::new(Controller {
             options,
             graph: RwLock::default(),
+            load_turn: AsyncMutex::new(()),
             load_lock: AsyncRwLock::new(()),
             changed,
             metrics: ControllerMetrics::new(),
@@ -347,7 +350,7 @@ impl Controller {
     /// Everything that is wrong with it. What runs is then as before.
     pub async fn load_for(&self, path: &std::path::Path, by: LoadedBy) -> Result<(), LoadError> {
         // The files are read when it is their turn: of two loads at once the later one has the later texts.
-        let exclusive = self.load_lock.write().await;
+        let _turn = self.load_turn.lock().await;
         let owned: PathBuf = path.to_owned();
         let read = tokio::task::spawn_blocking(move || {
             let texts = source::read_texts(&owned)?;
@@ -355,7 +358,7 @@ impl Controller {
         });
         let read = read.await.unwrap_or_else(|error| Err(SourceError::Read(error.to_string())));
         let (mut result, texts) = match read {
-            Ok((Ok(source), texts)) => (self.put_in_place(source).await, texts),
+            Ok((Ok(source), texts)) => (self.load_source(source).await, texts),
             Ok((Err(error), texts)) => (Err(LoadError::from(error)), texts),
             Err(error) => (Err(LoadError::from(error)), Vec::new()),
         };
@@ -366,7 +369,6 @@ impl Controller {
             self.mask_error(error, &texts);
         }
         self.loads.note(by, path, &result, texts);
-        drop(exclusive);
         match &result {
             Ok(()) => {
                 self.metrics.last_load_successful.set(1.0);
@@ -400,11 +402,6 @@ impl Controller {
     /// As [`Controller::load`].
     pub async fn load_source(&self, source: Source) -> Result<(), LoadError> {
         let _exclusive = self.load_lock.write().await;
-        self.put_in_place(source).await
-    }
-
-    /// Loads a configuration, while nobody else does.
-    async fn put_in_place(&self, source: Source) -> Result<(), LoadError> {
         self.metrics.evaluating.set(1.0);
         let result = self.load_locked(&source).await;
         self.metrics.evaluating.set(0.0);

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::{Faulty, append, drain, dropped, eager, numbered, numbers, options, run, simple};
 use crate::cursor::CursorFile;
 use crate::format::{CURSOR_NAME_LEN, CURSOR_SLOT_LEN};
+use crate::keeper;
 use crate::{Options, Outcome, Queue, Reader, ReaderOptions, Start, reason};
 
 const RECORDS: u64 = 8;
@@ -173,6 +175,64 @@ fn damage_to_what_was_settled_leaves_the_books_even() {
                     }
                     queue.abandon();
                 }
+            }
+        }
+    });
+}
+
+#[test]
+fn readers_beyond_the_end_of_what_is_left_have_even_books() {
+    run(async {
+        let made_dir = tempfile::tempdir().unwrap();
+        let queue = Queue::open(made_dir.path(), options()).unwrap();
+        append(&queue, 0..RECORDS).await;
+        for (name, settled) in [("some", 3), ("more", 5), ("most", 6)] {
+            let reader = queue.reader(name, ReaderOptions { items_max: 1, ..eager() });
+            for _ in 0..settled {
+                let run = reader.next().await.unwrap();
+                reader.settle(run, Outcome::Delivered);
+            }
+        }
+        queue.abandon();
+        for left in 1..RECORDS {
+            let dir = tempfile::tempdir().unwrap();
+            for entry in fs::read_dir(made_dir.path()).unwrap() {
+                let path = entry.unwrap().path();
+                fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+            }
+            let path = segments(dir.path()).remove(0);
+            let bytes = fs::read(&path).unwrap();
+            fs::write(&path, &bytes[..64 + 172 * left as usize]).unwrap();
+            for (name, settled) in [("some", 3), ("more", 5), ("most", 6)] {
+                // What is known of what is lost is as much as whoever was furthest had settled.
+                let lost = 6_u64.saturating_sub(left.max(settled));
+                let queue = Queue::open(dir.path(), options()).unwrap();
+                let what = format!("{left} left, {name}");
+                let reader = queue.reader(name, eager());
+                assert_closes(&reader, &what);
+                assert_eq!(reader.stats().restored.samples, left.saturating_sub(settled) + lost, "{what}");
+                if left <= 3 && name == "more" {
+                    // All have settled what is left: it may go before anybody looks.
+                    queue.shared().advance_clock(Duration::from_secs(301));
+                    keeper::truncate(queue.shared(), Duration::ZERO);
+                    assert_eq!(queue.stats().truncated_segments, 1, "{what}");
+                    assert_closes(&reader, &what);
+                }
+                if left > settled {
+                    let run = reader.next().await;
+                    assert_eq!(run.as_ref().map_or(Vec::new(), numbers), (settled..left).collect::<Vec<_>>(), "{what}");
+                    assert_closes(&reader, &what);
+                    reader.settle(run.unwrap(), Outcome::Delivered);
+                    assert_closes(&reader, &what);
+                }
+                assert_eq!(drain(&reader).await, [], "{what}");
+                assert_eq!(
+                    (reader.lag().pending.samples, dropped(&reader, reason::DAMAGED).samples),
+                    (0, lost),
+                    "{what}"
+                );
+                assert_closes(&reader, &what);
+                queue.abandon();
             }
         }
     });

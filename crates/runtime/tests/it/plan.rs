@@ -206,6 +206,29 @@ async fn a_load_that_waits_for_another_reads_the_files_when_it_is_its_turn() {
     assert_eq!(pipeline.exported("test.value.a", "output"), "\"new\"");
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_load_whose_files_take_their_time_holds_up_nothing_that_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.alloy");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    // Reading ends when this does.
+    let writer = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+    let pipeline = started(&config(900, &[("a", "\"1\""), ("b", "test.value.a.output")])).await;
+    let controller = &pipeline.controller;
+    let rest = async {
+        poke("plan_900_a", "\"2\"");
+        corten_testkit::until("what changed is handed on", || {
+            pipeline.exported("test.value.b", "output").contains('2')
+        })
+        .await;
+        planned(&pipeline, "").await;
+        controller.shutdown().await;
+        drop(writer);
+    };
+    tokio::join!(controller.load_for(&path, LoadedBy::Request), rest).0.unwrap();
+}
+
 #[tokio::test]
 async fn the_secrets_of_texts_that_do_not_run_are_masked_in_what_is_said_of_them() {
     let folder = tempfile::tempdir().unwrap();
