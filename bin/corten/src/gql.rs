@@ -77,6 +77,10 @@ async fn ask(matches: &ArgMatches, query: &str) -> Result<Map<String, Value>, St
     match serde_json::from_slice(&body) {
         Ok(Value::Object(answer)) => Ok(answer),
         Ok(_) => Err("failed to parse GraphQL response: it is no object".to_owned()),
+        // As any other path, one that is not there is answered with a page.
+        Err(error) if body.starts_with(b"<") => Err(format!(
+            "failed to parse GraphQL response: {error}: it is a page; is --server.http.enable-graphql set?"
+        )),
         Err(error) => Err(format!("failed to parse GraphQL response: {error}")),
     }
 }

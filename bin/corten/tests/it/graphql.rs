@@ -136,6 +136,9 @@ fn queries_need_their_flag_and_the_experimental_level() {
     }
     let corten = Corten::start("");
     assert!(corten.get("/graphql?query=%7Balloy%7BisReady%7D%7D").body.contains("<base "), "a page, as any other path");
+    let endpoint = format!("--endpoint=http://{}/graphql", corten.address);
+    let (success, _, error) = output(&["gql", &endpoint, "alloy { isReady }"]);
+    assert!(!success && error.ends_with("it is a page; is --server.http.enable-graphql set?\n"), "{error}");
     corten.end();
 }
 
