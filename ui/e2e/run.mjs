@@ -26,7 +26,7 @@ const VIEWS = {
 };
 /** How long what is looked for may take to appear. */
 const WAIT_MS = 60_000;
-/** How long a whole walk may take, unless it says so itself as `walkMs`. */
+/** How long a whole walk may take. */
 const WALK_MS = 600_000;
 
 function usage(message) {
@@ -219,7 +219,7 @@ try {
     context.setDefaultTimeout(WAIT_MS);
     const page = await context.newPage();
     const walk = new Walk(name, context, page, { ...walkFile.expects, ...expected[name] });
-    await walk.check("the walk comes to its end", () => within(walkFile.default(walk), walkFile.walkMs ?? WALK_MS, "the walk"));
+    await walk.check("the walk comes to its end", () => within(walkFile.default(walk), WALK_MS, "the walk"));
     await walk.end();
     await context.close();
   }

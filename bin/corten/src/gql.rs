@@ -21,7 +21,8 @@ pub(crate) fn main(matches: &ArgMatches, query: &str) -> Result<ExitCode, String
     let answer = block_on(async {
         // To the answer's last byte.
         let limited = tokio::time::timeout(ANSWER_WAIT, ask(matches, &query)).await;
-        limited.map_err(|_| format!("no answer within {} s", ANSWER_WAIT.as_secs()))?
+        let endpoint = matches.get_one::<String>("endpoint").map_or(ENDPOINT, String::as_str);
+        limited.map_err(|_| format!("no answer from {endpoint} within {} s", ANSWER_WAIT.as_secs()))?
     });
     let mut answer = answer.map_err(|error| format!("execute GraphQL query: {error}"))?;
     // What is empty is left out, and nothing else is shown than these two.

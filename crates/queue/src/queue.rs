@@ -739,10 +739,11 @@ fn open_segment(
                 state.torn_tails += 1;
                 state.damaged_bytes += file_len - u64::from(end);
             }
-            if summary.totals.records > 0 {
-                summary.totals += unfound;
+            if summary.totals.records == 0 {
+                return storage.remove(&path);
             }
-            let file_len = if summary.totals.records > 0 { seal(storage, &path, id, end, &summary) } else { file_len };
+            summary.totals += unfound;
+            let file_len = seal(storage, &path, id, end, &summary);
             (end, summary, file_len)
         }
     };

@@ -9,7 +9,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use tokio::net::TcpSocket;
 
 /// Where the program says what became of every item.
 const BALANCE: &str = "api/v0/corten/balance";
@@ -110,16 +109,9 @@ pub(crate) fn not_run<T>(error: &str) -> Option<T> {
     None
 }
 
-/// A port for a program that is told where to listen. The system gives it to nobody else as long as the tests run: it stays
-/// taken by a socket that does not listen, beside which another one may.
+/// A port for a program that is told where to listen, which nobody else gets.
 pub(crate) fn free_port() -> u16 {
-    static TAKEN: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.set_reuseaddr(true).expect("others may listen there");
-    socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
-    let port = socket.local_addr().expect("its address").port();
-    TAKEN.lock().expect("the sockets").push(socket);
-    port
+    corten_testkit::unused_address().port()
 }
 
 /// Sends a request to an address and reads until the connection ends.
